@@ -1,0 +1,10 @@
+//! wharf: a gRPC-Web to gRPC reverse proxy.
+//!
+//! One thread per CPU core, each with its own event loop, its own connections and its own way to the backends; nothing is
+//! shared on the data path. `ARCHITECTURE.md` tells the whole story; this list is its order of reading, lowest room first.
+//! A room imports only rooms below it, and a test (`tests/tidy.rs`) holds that.
+#![forbid(unsafe_code)]
+
+pub mod policy;
+pub mod telemetry;
+pub mod wire;

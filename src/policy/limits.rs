@@ -1,0 +1,43 @@
+//! Every limit of the data path with its default, in one place. `faults.md`-style outcomes hang on them, so each says what
+//! happens when it is hit.
+
+use std::time::Duration;
+
+/// What may be held, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A request's head, bytes, request line included. Over it: 431.
+    pub head_bytes_max: usize,
+    /// A request line, bytes. Over it: 414.
+    pub line_bytes_max: usize,
+    /// Fields in a head. Over it: 431.
+    pub fields_max: usize,
+    /// One gRPC message, bytes, by its declared length. Over it: RESOURCE_EXHAUSTED.
+    pub message_bytes_max: u32,
+    /// What may be held for one stream in all, bytes; then backpressure.
+    pub stream_bytes_max: usize,
+    /// From a head's first byte to its last. Over it: 408.
+    pub head_timeout: Duration,
+    /// How long a kept connection may be silent between requests. Over it: closed.
+    pub idle_timeout: Duration,
+    /// How long a client may leave bytes unread without taking at least 16 KiB of them. Over it: aborted.
+    pub stall_timeout: Duration,
+    /// Connections of clients, for one core. Over it: accepted and closed.
+    pub connections_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 16 << 10,
+            line_bytes_max: 8 << 10,
+            fields_max: 100,
+            message_bytes_max: 4 << 20,
+            stream_bytes_max: 256 << 10,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            stall_timeout: Duration::from_secs(30),
+            connections_max: 10_000,
+        }
+    }
+}

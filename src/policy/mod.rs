@@ -1,0 +1,15 @@
+//! What was decided, ready to execute: routes, filters, backends, limits. Immutable, `Send + Sync`, and always valid.
+//!
+//! `config` compiles it, `control` publishes it, the cores obey it. This room never opens a socket and never knows HTTP/2.
+
+pub mod filter;
+pub mod limits;
+pub mod local;
+pub mod snapshot;
+
+pub use filter::{Filter, Peer, Verdict};
+pub use limits::Limits;
+pub use local::{Answer, Callee};
+pub use snapshot::{
+    Backend, BackendId, Endpoint, Listener, PathMatch, Route, RouteKind, Snapshot, Target,
+};

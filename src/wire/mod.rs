@@ -1,0 +1,13 @@
+//! Bytes to [`Part`]s and back: what stands on the wire, and nothing else.
+//!
+//! This room has no clock, no socket, no thread and no lock. It parses and prints HTTP/1.1 heads and bodies, gRPC's
+//! five-byte envelopes, gRPC-Web's text mode, metadata, timeouts and statuses, each as a small state machine that may be
+//! fed at any split point. Nothing that it reads can panic, and nothing grows without a named limit (invariant 10).
+
+pub mod part;
+pub mod reset;
+pub mod status;
+
+pub use part::{Dial, Part, RequestHead, ResponseHead, Sink, Source};
+pub use reset::{Party, Reason, Reset};
+pub use status::{Code, Status};
