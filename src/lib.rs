@@ -5,6 +5,8 @@
 //! A room imports only rooms below it, and a test (`tests/tidy.rs`) holds that.
 #![forbid(unsafe_code)]
 
+pub mod net;
 pub mod policy;
 pub mod telemetry;
+pub mod upstream;
 pub mod wire;
