@@ -5,6 +5,9 @@
 //! A room imports only rooms below it, and a test (`tests/tidy.rs`) holds that.
 #![forbid(unsafe_code)]
 
+pub mod core;
+pub mod downstream;
+pub mod exchange;
 pub mod net;
 pub mod policy;
 pub mod telemetry;

@@ -19,5 +19,5 @@ pub use driver::{Driver, Event, Now, Socket, Token};
 pub use reactor::{Place, Reactor, Task};
 pub use ready::{ReadyList, Wakeup};
 pub use slots::{Key, Slots};
-pub use timers::{TimerId, Timers};
+pub use timers::{Alarm, TimerId, Timers};
 pub use transport::{Filled, SharedTransport, Staging, Transport};

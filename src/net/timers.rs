@@ -149,6 +149,42 @@ impl<K: Copy> Timers<K> {
     }
 }
 
+/// One owner's timer, which costs nothing to postpone: it fires at the earlier time, and its owner, seeing that it is early,
+/// arms it again.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    timer: Option<TimerId>,
+    at: Option<Instant>,
+}
+
+impl Alarm {
+    /// Sees to it that `key` is told no later than at `wanted`; it may be told earlier.
+    pub fn arm<K: Copy>(&mut self, timers: &mut Timers<K>, wanted: Option<Instant>, key: K) {
+        if let Some(wanted) = wanted
+            && self.at.is_none_or(|at| wanted < at)
+        {
+            timers.set(&mut self.timer, Some(wanted), key);
+            self.at = Some(wanted);
+        }
+    }
+
+    /// It has fired.
+    pub fn fired(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It will not be needed any more.
+    pub fn cancel<K: Copy>(&mut self, timers: &mut Timers<K>) {
+        timers.cancel(&mut self.timer);
+        self.at = None;
+    }
+
+    /// When it will fire.
+    pub fn at(&self) -> Option<Instant> {
+        self.at
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

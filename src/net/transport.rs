@@ -14,7 +14,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -382,12 +382,7 @@ impl<S: Socket> Transport<S> {
     }
 
     /// When the peer will have kept bytes waiting for `limit`, counted from its last `progress` bytes. `None`: nothing waits.
-    pub fn stalled_at(
-        &mut self,
-        now: Instant,
-        limit: std::time::Duration,
-        progress: u64,
-    ) -> Option<Instant> {
+    pub fn stalled_at(&mut self, now: Instant, limit: Duration, progress: u64) -> Option<Instant> {
         let written_total = self.written_total;
         let stall = self.stall.as_mut()?;
         if written_total - stall.written_then >= progress {
@@ -412,6 +407,11 @@ impl<S: Socket> Transport<S> {
     /// The peer has sent all it will, and all of it was taken.
     pub fn at_end(&self) -> bool {
         (self.ended || self.failed.is_some()) && self.unread.is_empty()
+    }
+
+    /// Gives the socket up: its peer keeps us waiting. From now on it has failed with `TimedOut`.
+    pub fn give_up(&mut self) {
+        self.fail(io::ErrorKind::TimedOut);
     }
 
     /// Why the socket failed, if it did.

@@ -114,11 +114,6 @@ impl Ticket {
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
-
-    /// The last stream was refused: another endpoint comes first, if there is one.
-    pub fn note_refused(&mut self) {
-        self.refused_by = self.endpoint;
-    }
 }
 
 /// How an attempt to connect went.
@@ -701,6 +696,10 @@ impl<S: Socket> Dial for Pool<S> {
             });
         }
         Poll::Pending
+    }
+
+    fn note_refused(&mut self, ticket: &mut Ticket) {
+        ticket.refused_by = ticket.endpoint;
     }
 }
 

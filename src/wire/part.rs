@@ -116,4 +116,7 @@ pub trait Dial {
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Stream, Reset>>;
+
+    /// The stream that was opened last was refused: another endpoint comes first, if there is one.
+    fn note_refused(&mut self, ticket: &mut Self::Ticket);
 }
