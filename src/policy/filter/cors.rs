@@ -87,7 +87,7 @@ impl Cors {
         }
         let asked = match asked_fields(request) {
             Ok(asked) => asked,
-            Err(fault) => return fault,
+            Err(fault) => return *fault,
         };
         let mut head = ResponseHead::new(StatusCode::NO_CONTENT);
         let fields = &mut head.headers;
@@ -289,7 +289,7 @@ fn is_preflight(head: &RequestHead) -> bool {
 }
 
 /// The names that the page wants to send, ready to be echoed; `None` if it asked for none.
-fn asked_fields(request: &HeaderMap) -> Result<Option<HeaderValue>, LocalAnswer> {
+fn asked_fields(request: &HeaderMap) -> Result<Option<HeaderValue>, Box<LocalAnswer>> {
     let mut echo = String::new();
     for value in request.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         for name in value.as_bytes().split(|&b| b == b',') {
@@ -300,18 +300,18 @@ fn asked_fields(request: &HeaderMap) -> Result<Option<HeaderValue>, LocalAnswer>
             }
             // Only what is a name is echoed; the crate knows what a token is, and lowers it.
             let Ok(name) = HeaderName::from_bytes(name) else {
-                return Err(refuse(
+                return Err(Box::new(refuse(
                     StatusCode::BAD_REQUEST,
                     "cors_header",
                     "access-control-request-headers holds what is no field name".to_owned(),
-                ));
+                )));
             };
             if echo.len() + name.as_str().len() > ASKED_BYTES_MAX {
-                return Err(refuse(
+                return Err(Box::new(refuse(
                     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                     "cors_header",
                     format!("access-control-request-headers is over {ASKED_BYTES_MAX} bytes"),
-                ));
+                )));
             }
             if !echo.is_empty() {
                 echo.push(',');
