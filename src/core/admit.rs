@@ -86,9 +86,10 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         let message = "the call has been through this proxy too often";
         return end(Code::INTERNAL, message, Reason::Loop, Party::Proxy);
     }
-    match time_of(&head.headers) {
+    match timeout::of(&head.headers) {
         Ok(time) => Decision::Exchange { dialect, route: index, time },
-        Err(how) => {
+        Err(fault) => {
+            let how = fault.detail();
             end(Code::INTERNAL, how, Reason::ClientProtocol(how), Party::Downstream)
         }
     }
@@ -108,21 +109,6 @@ fn no_route(head: &RequestHead) -> Decision {
             let answer = text(StatusCode::NOT_FOUND, "no route takes this path\n".into(), Some(refusal));
             Decision::Answer { answer, route: None, silent: false }
         }
-    }
-}
-
-/// What `grpc-timeout` says, if it says anything.
-fn time_of(headers: &HeaderMap) -> Result<Option<Duration>, &'static str> {
-    let mut values = headers.get_all("grpc-timeout").iter();
-    let Some(first) = values.next() else {
-        return Ok(None);
-    };
-    if values.any(|other| other != first) {
-        return Err("two different grpc-timeout fields");
-    }
-    match timeout::parse(first) {
-        Ok(time) => Ok(Some(time)),
-        Err(_) => Err("grpc-timeout is not 1 to 20 digits and one of H M S m u n"),
     }
 }
 
@@ -253,6 +239,7 @@ impl<D: Driver> Core<D> {
                 };
                 let terms = Terms {
                     head,
+                    version: request.version,
                     dialect,
                     snapshot,
                     route,

@@ -16,7 +16,7 @@ use http::{Method, StatusCode, Version};
 use crate::net::{Filled, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::wire::http1::{
-    BodyDecoder, CHUNK_END, HeadFault, HeadLimits, Http1Request, LAST_CHUNK, ResponseFraming, Step,
+    BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK, ResponseFraming, Step,
     parse_request, scan, write_chunk_head, write_continue, write_response,
 };
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
@@ -31,6 +31,10 @@ const DRAIN_BYTES_MAX: usize = 1 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// How long a closing connection is read on, so that its last answer is not lost to a reset (RFC 9112 §9.6).
 const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// A head that did not come whole in time.
+const TOO_SLOW: HeadFault =
+    HeadFault { status: 408, detail: "the head of the request did not come whole in time" };
 
 /// What a connection at home has found.
 #[derive(Debug)]
@@ -108,7 +112,7 @@ impl<S: Socket> Http1<S> {
             },
             head_timeout: limits.head_timeout,
             idle_timeout: limits.idle_timeout,
-            body: BodyDecoder::done(),
+            body: BodyDecoder::new(Framing::Empty, BodyLimits::default()),
             persistent: true,
             expects_continue: false,
             bodiless: false,
@@ -196,12 +200,12 @@ impl<S: Socket> Http1<S> {
         self.persistent = false;
         match parse_request(bytes, &self.head_limits) {
             Err(fault) => {
-                self.body = BodyDecoder::done();
+                self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
                 self.bodiless = false;
                 Incoming::Refused(fault)
             }
             Ok(request) => {
-                self.body = BodyDecoder::new(request.framing);
+                self.body = BodyDecoder::new(request.framing, BodyLimits::default());
                 self.persistent = request.persistent;
                 self.expects_continue = request.expect_continue;
                 self.bodiless = request.head.method == Method::HEAD;
@@ -216,7 +220,7 @@ impl<S: Socket> Http1<S> {
         if matches!(self.state, State::Head { .. }) {
             // What is refused before it was a request ends the connection.
             self.state = State::Call;
-            self.body = BodyDecoder::done();
+            self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
             self.answer = Answer::Unsent;
             self.ending = false;
             self.persistent = false;
@@ -263,7 +267,7 @@ impl<S: Socket> Http1<S> {
     /// [`Http1::poll`] knows what to do.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<HeadFault> {
         match self.state {
-            State::Head { begun: Some(_), .. } => Some(HeadFault::TIMEOUT),
+            State::Head { begun: Some(_), .. } => Some(TOO_SLOW),
             State::Head { .. } => {
                 self.linger();
                 None

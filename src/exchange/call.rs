@@ -14,8 +14,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderValue;
-use http::header::{self, HeaderName};
+use http::Version;
+use http::header::HeaderName;
 
 use crate::exchange::outcome::{Outcome, Retry, message_of, status_of};
 use crate::policy::{Route, Snapshot};
@@ -37,6 +37,8 @@ const REPEATS_MAX: u32 = 1;
 pub struct Terms {
     /// The request's head, as it came, after the route's filters.
     pub head: RequestHead,
+    /// The version of HTTP that it came in.
+    pub version: Version,
     /// What the caller speaks.
     pub dialect: Dialect,
     /// The configuration that the call began under, and ends under (invariant 7).
@@ -123,7 +125,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let response = ResponseCodec::new(terms.dialect, &terms.head.headers, limit);
         let mut fields = metadata::forward_request(&terms.head.headers);
         request.request_fields(&terms.head.headers, &mut fields);
-        fields.append(header::VIA, HeaderValue::from_static("1.1 wharf"));
+        metadata::append_via(&mut fields, terms.version);
         let mut path = terms.head.path.clone();
         if terms.dialect.is_rpc()
             && path.query().is_some()
