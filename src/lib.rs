@@ -6,5 +6,6 @@
 #![forbid(unsafe_code)]
 
 pub mod policy;
+pub mod rpc;
 pub mod telemetry;
 pub mod wire;

@@ -164,7 +164,7 @@ mod tests {
     fn three_messages() -> Vec<u8> {
         let mut bytes = Vec::new();
         for (flags, message) in [(0, &b"hello"[..]), (1, b""), (0x80, b"grpc-status: 0\r\n")] {
-            bytes.extend(prefix(flags, u32::try_from(message.len()).unwrap()));
+            bytes.extend(prefix(flags, u32::try_from(message.len()).expect("short")));
             bytes.extend(message);
         }
         bytes
