@@ -6,9 +6,12 @@
 
 pub mod base64;
 pub mod envelope;
+pub mod http1;
+pub mod metadata;
 pub mod part;
 pub mod reset;
 pub mod status;
+pub mod timeout;
 
 pub use part::{Dial, Part, RequestHead, ResponseHead, Sink, Source};
 pub use reset::{Party, Reason, Reset};
