@@ -9,7 +9,10 @@ use crate::config::Machine;
 pub fn machine() -> Machine {
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        let raised = Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        };
         if setrlimit(Resource::Nofile, raised).is_ok() {
             limit = raised;
         }
@@ -24,7 +27,9 @@ pub fn machine() -> Machine {
 /// The CPUs that this process may run on, in order.
 pub fn allowed() -> Vec<usize> {
     match sched_getaffinity(None) {
-        Ok(set) => (0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect(),
+        Ok(set) => (0..CpuSet::MAX_CPU)
+            .filter(|&cpu| set.is_set(cpu))
+            .collect(),
         Err(_) => Vec::new(),
     }
 }

@@ -29,14 +29,16 @@ impl Resolver {
     pub fn start() -> std::io::Result<Self> {
         let (names, asked) = bounded::<Arc<str>>(1024);
         let (answer, answers) = bounded(1024);
-        thread::Builder::new().name("wharf-resolve".to_owned()).spawn(move || {
-            for name in asked {
-                let addresses = resolve(&name);
-                if answer.send(Resolved { name, addresses }).is_err() {
-                    break;
+        thread::Builder::new()
+            .name("wharf-resolve".to_owned())
+            .spawn(move || {
+                for name in asked {
+                    let addresses = resolve(&name);
+                    if answer.send(Resolved { name, addresses }).is_err() {
+                        break;
+                    }
                 }
-            }
-        })?;
+            })?;
         Ok(Self { names, answers })
     }
 }
@@ -59,7 +61,11 @@ mod tests {
     fn localhost_has_an_address_and_each_stands_once() {
         let addresses = resolve("localhost:50051").expect("every machine knows localhost");
         assert!(!addresses.is_empty());
-        assert!(addresses.iter().all(|address| address.ip().is_loopback() && address.port() == 50051));
+        assert!(
+            addresses
+                .iter()
+                .all(|address| address.ip().is_loopback() && address.port() == 50051)
+        );
         let mut once = addresses.clone();
         once.dedup();
         assert_eq!(once, addresses);

@@ -97,7 +97,11 @@ pub struct Control {
 impl Control {
     /// Binds every listener, starts every core, and then the thread that watches over them.
     pub fn start(compiled: Compiled) -> Result<Self, StartError> {
-        let Compiled { mut snapshot, process, .. } = compiled;
+        let Compiled {
+            mut snapshot,
+            process,
+            ..
+        } = compiled;
         for listener in &mut snapshot.listeners {
             match in_use(listener.address) {
                 Ok(()) => {}
@@ -138,7 +142,10 @@ impl Control {
             let (commands, inbox) = unbounded();
             let snapshot = Arc::clone(&watch.snapshot);
             let reports = reports.clone();
-            let cpu = watch.process.pin_cpus.then(|| allowed.get(id % allowed.len().max(1)));
+            let cpu = watch
+                .process
+                .pin_cpus
+                .then(|| allowed.get(id % allowed.len().max(1)));
             let cpu = cpu.flatten().copied();
             thread::Builder::new()
                 .name(format!("wharf-worker-{id}"))
@@ -157,8 +164,7 @@ impl Control {
         }
         drop(reports);
 
-        let signals =
-            Signals::new([SIGINT, SIGTERM]).map_err(machine("listen for signals"))?;
+        let signals = Signals::new([SIGINT, SIGTERM]).map_err(machine("listen for signals"))?;
         let (stop, stopped) = bounded(4);
         let signalled = stop.clone();
         thread::Builder::new()
@@ -179,7 +185,12 @@ impl Control {
             .name("wharf-control".to_owned())
             .spawn(move || watch.run(&reported, &stopped))
             .map_err(machine("start the control thread"))?;
-        Ok(Self { notices: heard, listening, stop, thread })
+        Ok(Self {
+            notices: heard,
+            listening,
+            stop,
+            thread,
+        })
     }
 
     /// Waits for the control thread. Call it after [`Notice::Stopped`].
@@ -325,12 +336,15 @@ impl Watch {
     fn resolve_first(&mut self) {
         self.ask(false);
         let waiting = |snapshot: &Snapshot| {
-            snapshot.backends.iter().any(|backend| match &backend.target {
-                Target::Endpoints(endpoints) => {
-                    endpoints.iter().any(|endpoint| endpoint.addresses.is_empty())
-                }
-                Target::Local(_) => false,
-            })
+            snapshot
+                .backends
+                .iter()
+                .any(|backend| match &backend.target {
+                    Target::Endpoints(endpoints) => endpoints
+                        .iter()
+                        .any(|endpoint| endpoint.addresses.is_empty()),
+                    Target::Local(_) => false,
+                })
         };
         let timeout = crossbeam_channel::after(FIRST_RESOLVE_TIMEOUT);
         let answers = self.resolver.answers.clone();
@@ -359,7 +373,10 @@ impl Watch {
             Err(error) => {
                 // What it meant before is kept: a resolver that fails is no reason to lose a backend.
                 self.unreachable.insert(Arc::clone(&answer.name), ());
-                self.tell(Notice::Unresolved { name: answer.name, error });
+                self.tell(Notice::Unresolved {
+                    name: answer.name,
+                    error,
+                });
                 return false;
             }
         };
@@ -401,8 +418,9 @@ fn bind(
         for listener in &mut snapshot.listeners {
             let address = listener.address;
             let socket = listen(address).map_err(|error| StartError::Listen(address, error))?;
-            listener.address =
-                socket.local_addr().map_err(|error| StartError::Listen(address, error))?;
+            listener.address = socket
+                .local_addr()
+                .map_err(|error| StartError::Listen(address, error))?;
             own.push(socket);
         }
         sockets.push(own);

@@ -32,11 +32,25 @@ const HOPS_MAX: usize = 8;
 #[derive(Debug)]
 enum Decision {
     /// This answer, and no backend.
-    Answer { answer: Box<LocalAnswer>, route: Option<usize>, silent: bool },
+    Answer {
+        answer: Box<LocalAnswer>,
+        route: Option<usize>,
+        silent: bool,
+    },
     /// The end of an RPC that never began, in its caller's dialect.
-    End { dialect: Dialect, status: Status, reason: Reason, by: Party, route: Option<usize> },
+    End {
+        dialect: Dialect,
+        status: Status,
+        reason: Reason,
+        by: Party,
+        route: Option<usize>,
+    },
     /// An exchange.
-    Exchange { dialect: Dialect, route: usize, time: Option<Duration> },
+    Exchange {
+        dialect: Dialect,
+        route: usize,
+        time: Option<Duration>,
+    },
 }
 
 /// Decides about a request. The head may be changed by the route's filters.
@@ -45,7 +59,11 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         && matches!(head.method, Method::GET | Method::HEAD)
     {
         let answer = text(StatusCode::OK, "ok\n".into(), None);
-        return Decision::Answer { answer, route: None, silent: true };
+        return Decision::Answer {
+            answer,
+            route: None,
+            silent: true,
+        };
     }
     let Some((index, route)) = snapshot.route(head) else {
         return no_route(head);
@@ -54,7 +72,11 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         match filter.request(head, peer) {
             Verdict::Continue => {}
             Verdict::Respond(answer) => {
-                return Decision::Answer { answer, route: None, silent: false };
+                return Decision::Answer {
+                    answer,
+                    route: None,
+                    silent: false,
+                };
             }
         }
     }
@@ -64,12 +86,20 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
             Ok(dialect) => dialect,
             Err(refusal) => {
                 let answer = refuse_rpc(head, refusal.status, refusal.word, refusal.message);
-                return Decision::Answer { answer, route: Some(index), silent: false };
+                return Decision::Answer {
+                    answer,
+                    route: Some(index),
+                    silent: false,
+                };
             }
         },
     };
     if !dialect.is_rpc() {
-        return Decision::Exchange { dialect, route: index, time: None };
+        return Decision::Exchange {
+            dialect,
+            route: index,
+            time: None,
+        };
     }
     let end = |code, message: &'static str, reason, by| Decision::End {
         dialect,
@@ -87,10 +117,19 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         return end(Code::INTERNAL, message, Reason::Loop, Party::Proxy);
     }
     match timeout::of(&head.headers) {
-        Ok(time) => Decision::Exchange { dialect, route: index, time },
+        Ok(time) => Decision::Exchange {
+            dialect,
+            route: index,
+            time,
+        },
         Err(fault) => {
             let how = fault.detail();
-            end(Code::INTERNAL, how, Reason::ClientProtocol(how), Party::Downstream)
+            end(
+                Code::INTERNAL,
+                how,
+                Reason::ClientProtocol(how),
+                Party::Downstream,
+            )
         }
     }
 }
@@ -106,8 +145,16 @@ fn no_route(head: &RequestHead) -> Decision {
         },
         Err(_) => {
             let refusal = ("no_route", "no route takes this path".to_owned());
-            let answer = text(StatusCode::NOT_FOUND, "no route takes this path\n".into(), Some(refusal));
-            Decision::Answer { answer, route: None, silent: false }
+            let answer = text(
+                StatusCode::NOT_FOUND,
+                "no route takes this path\n".into(),
+                Some(refusal),
+            );
+            Decision::Answer {
+                answer,
+                route: None,
+                silent: false,
+            }
         }
     }
 }
@@ -118,9 +165,17 @@ fn text(
     refusal: Option<(&'static str, String)>,
 ) -> Box<LocalAnswer> {
     let mut head = ResponseHead::new(status);
-    head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    head.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Box::new(LocalAnswer { head, body: body.into(), refusal })
+    head.headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    head.headers
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Box::new(LocalAnswer {
+        head,
+        body: body.into(),
+        refusal,
+    })
 }
 
 /// The answer to a request that is no RPC where only RPCs are served: a browser tab gets a small page, others a line.
@@ -131,7 +186,9 @@ fn refuse_rpc(
     message: String,
 ) -> Box<LocalAnswer> {
     let wants_page = head.headers.get_all(ACCEPT).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.contains("text/html"))
+        value
+            .to_str()
+            .is_ok_and(|value| value.contains("text/html"))
     });
     let mut answer = if wants_page && matches!(head.method, Method::GET | Method::HEAD) {
         let mut answer = text(status, String::new(), None);
@@ -143,7 +200,10 @@ fn refuse_rpc(
         text(status, format!("{message}\n"), None)
     };
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        answer.head.headers.insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+        answer
+            .head
+            .headers
+            .insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
     }
     answer.refusal = Some((word, message));
     answer
@@ -152,14 +212,21 @@ fn refuse_rpc(
 impl<D: Driver> Core<D> {
     /// Answers bytes that are no request, and closes after it.
     pub(super) fn refuse(&mut self, key: Key, fault: HeadFault, now: Now) {
-        let Some(Connection { seat: Seat::Home(engine), peer, .. }) = self.connections.get_mut(key)
+        let Some(Connection {
+            seat: Seat::Home(engine),
+            peer,
+            ..
+        }) = self.connections.get_mut(key)
         else {
             return;
         };
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
         let mut answer = text(status, format!("{}\n", fault.detail), None);
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            answer.head.headers.insert(ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
+            answer
+                .head
+                .headers
+                .insert(ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
         }
         engine.respond(answer.head, answer.body);
         engine.come_home(now.instant);
@@ -184,15 +251,25 @@ impl<D: Driver> Core<D> {
         let Seat::Home(mut engine) = std::mem::replace(&mut connection.seat, Seat::Empty) else {
             return;
         };
-        let peer = Peer { address: connection.peer };
+        let peer = Peer {
+            address: connection.peer,
+        };
         if self.drain != Drain::No {
             engine.condemn();
         }
         let snapshot = Rc::clone(&self.snapshot);
         let decision = decide(&snapshot, &mut head, &peer);
         match decision {
-            Decision::Answer { mut answer, route, silent } => {
-                apply(route.and_then(|route| snapshot.routes.get(route)), &head, &mut answer.head);
+            Decision::Answer {
+                mut answer,
+                route,
+                silent,
+            } => {
+                apply(
+                    route.and_then(|route| snapshot.routes.get(route)),
+                    &head,
+                    &mut answer.head,
+                );
                 let status = answer.head.status.as_u16();
                 engine.respond(answer.head, answer.body);
                 if !silent {
@@ -207,7 +284,13 @@ impl<D: Driver> Core<D> {
                 }
                 self.seat(key, engine, now.instant);
             }
-            Decision::End { dialect, status, reason, by, route } => {
+            Decision::End {
+                dialect,
+                status,
+                reason,
+                by,
+                route,
+            } => {
                 let route = route.and_then(|route| snapshot.routes.get(route));
                 if by == Party::Downstream {
                     engine.condemn();
@@ -226,7 +309,11 @@ impl<D: Driver> Core<D> {
                 self.report(Report::Record(Box::new(record)));
                 self.seat(key, engine, now.instant);
             }
-            Decision::Exchange { dialect, route, time } => {
+            Decision::Exchange {
+                dialect,
+                route,
+                time,
+            } => {
                 let ticket = snapshot
                     .routes
                     .get(route)

@@ -9,5 +9,5 @@ pub mod invariants;
 pub mod messages;
 pub mod turn;
 
-pub use turn::{Core, Flow};
 pub use messages::{Command, Report};
+pub use turn::{Core, Flow};

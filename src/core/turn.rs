@@ -194,8 +194,7 @@ impl<D: Driver> Core<D> {
             match event.token {
                 Token::Inbox => {}
                 Token::Listener(index) => {
-                    if let Some(listener @ Accepting::Idle) =
-                        self.listeners.get_mut(index as usize)
+                    if let Some(listener @ Accepting::Idle) = self.listeners.get_mut(index as usize)
                     {
                         *listener = Accepting::More;
                     }
@@ -246,7 +245,10 @@ impl<D: Driver> Core<D> {
             return;
         }
         // The owner is known only when the connection has its place.
-        let placeholder = Task::Downstream(Key { index: u32::MAX, generation: 0 });
+        let placeholder = Task::Downstream(Key {
+            index: u32::MAX,
+            generation: 0,
+        });
         let (key, transport) = match self.reactor.adopt(socket, placeholder) {
             Ok(placed) => placed,
             Err(error) => {
@@ -279,7 +281,10 @@ impl<D: Driver> Core<D> {
                 }
             }
             Task::Downstream(key) => match self.connections.get(key) {
-                Some(Connection { seat: Seat::Lent(exchange), .. }) => {
+                Some(Connection {
+                    seat: Seat::Lent(exchange),
+                    ..
+                }) => {
                     self.wake(Task::Exchange(*exchange));
                 }
                 Some(connection) => connection.wakeup.wake(),
@@ -295,7 +300,10 @@ impl<D: Driver> Core<D> {
                     self.pool.adopt(&snapshot);
                     let generation = snapshot.generation;
                     self.snapshot = Rc::new(snapshot);
-                    self.report(Report::Adopted { core: self.id, generation });
+                    self.report(Report::Adopted {
+                        core: self.id,
+                        generation,
+                    });
                 }
                 Command::Probe => {
                     self.pool.probe();
@@ -348,19 +356,25 @@ impl<D: Driver> Core<D> {
             return;
         };
         connection.alarm.fired();
-        let stalled = self.reactor.transports.get(connection.transport).is_some_and(|place| {
-            let mut transport = place.transport.borrow_mut();
-            let limit = self.snapshot.limits.stall_timeout;
-            let at = transport.stalled_at(now.instant, limit, STALL_PROGRESS_BYTES);
-            let stalled = at.is_some_and(|at| now.instant >= at);
-            if stalled {
-                transport.give_up();
-            }
-            stalled
-        });
+        let stalled = self
+            .reactor
+            .transports
+            .get(connection.transport)
+            .is_some_and(|place| {
+                let mut transport = place.transport.borrow_mut();
+                let limit = self.snapshot.limits.stall_timeout;
+                let at = transport.stalled_at(now.instant, limit, STALL_PROGRESS_BYTES);
+                let stalled = at.is_some_and(|at| now.instant >= at);
+                if stalled {
+                    transport.give_up();
+                }
+                stalled
+            });
         if !stalled
             && let Seat::Home(engine) = &mut connection.seat
-            && engine.deadline().is_some_and(|deadline| now.instant >= deadline)
+            && engine
+                .deadline()
+                .is_some_and(|deadline| now.instant >= deadline)
             && let Some(fault) = engine.handle_timeout(now.instant)
         {
             self.refuse(key, fault, now);
@@ -378,12 +392,21 @@ impl<D: Driver> Core<D> {
             Seat::Home(engine) => engine.deadline(),
             Seat::Lent(_) | Seat::Empty => None,
         };
-        let stall = self.reactor.transports.get(connection.transport).and_then(|place| {
-            let limit = self.snapshot.limits.stall_timeout;
-            place.transport.borrow_mut().stalled_at(now.instant, limit, STALL_PROGRESS_BYTES)
-        });
+        let stall = self
+            .reactor
+            .transports
+            .get(connection.transport)
+            .and_then(|place| {
+                let limit = self.snapshot.limits.stall_timeout;
+                place
+                    .transport
+                    .borrow_mut()
+                    .stalled_at(now.instant, limit, STALL_PROGRESS_BYTES)
+            });
         let wanted = home.into_iter().chain(stall).min();
-        connection.alarm.arm(&mut self.reactor.timers, wanted, Task::Downstream(key));
+        connection
+            .alarm
+            .arm(&mut self.reactor.timers, wanted, Task::Downstream(key));
     }
 
     /// Advances whoever is ready, connections before exchanges, so that what has arrived is visible to whoever waits for it.
@@ -422,7 +445,10 @@ impl<D: Driver> Core<D> {
         }
         loop {
             let draining = self.drain != Drain::No;
-            let Some(Connection { seat: Seat::Home(engine), .. }) = self.connections.get_mut(key)
+            let Some(Connection {
+                seat: Seat::Home(engine),
+                ..
+            }) = self.connections.get_mut(key)
             else {
                 return;
             };
@@ -447,7 +473,8 @@ impl<D: Driver> Core<D> {
             Poll::Ready(outcome) => self.finish(key, outcome, now),
             Poll::Pending => {
                 let wanted = call.exchange.wake_at();
-                call.alarm.arm(&mut self.reactor.timers, wanted, Task::Exchange(key));
+                call.alarm
+                    .arm(&mut self.reactor.timers, wanted, Task::Exchange(key));
             }
         }
     }
@@ -480,7 +507,10 @@ impl<D: Driver> Core<D> {
         let terms = exchange.terms();
         let route = terms.snapshot.routes.get(terms.route);
         let backend = route.and_then(|route| terms.snapshot.backend(route.backend));
-        let peer = self.connections.get(call.connection).map(|connection| connection.peer);
+        let peer = self
+            .connections
+            .get(call.connection)
+            .map(|connection| connection.peer);
         let (request, response) = exchange.traffic();
         let rpc = terms.dialect.is_rpc();
         Record {
@@ -616,7 +646,10 @@ impl<D: Driver> Core<D> {
         self.pool.close(&mut self.reactor, now.instant);
         let records_dropped = self.records_dropped;
         // The last word must arrive: whoever waits for this core waits for it.
-        let _ = self.reports.send(Report::Stopped { core: self.id, records_dropped });
+        let _ = self.reports.send(Report::Stopped {
+            core: self.id,
+            records_dropped,
+        });
         Flow::Stopped
     }
 

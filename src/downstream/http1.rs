@@ -16,8 +16,8 @@ use http::{Method, StatusCode, Version};
 use crate::net::{Filled, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::wire::http1::{
-    BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK, ResponseFraming, Step,
-    parse_request, scan, write_chunk_head, write_continue, write_response,
+    BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK,
+    ResponseFraming, Step, parse_request, scan, write_chunk_head, write_continue, write_response,
 };
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
@@ -33,8 +33,10 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// A head that did not come whole in time.
-const TOO_SLOW: HeadFault =
-    HeadFault { status: 408, detail: "the head of the request did not come whole in time" };
+const TOO_SLOW: HeadFault = HeadFault {
+    status: 408,
+    detail: "the head of the request did not come whole in time",
+};
 
 /// What a connection at home has found.
 #[derive(Debug)]
@@ -103,7 +105,11 @@ impl<S: Socket> Http1<S> {
     pub fn new(transport: SharedTransport<S>, limits: &Limits, now: Instant) -> Self {
         Self {
             transport,
-            state: State::Head { scanned: 0, begun: None, since: now },
+            state: State::Head {
+                scanned: 0,
+                begun: None,
+                since: now,
+            },
             head_limits: HeadLimits {
                 line_bytes_max: limits.line_bytes_max,
                 head_bytes_max: limits.head_bytes_max,
@@ -245,7 +251,10 @@ impl<S: Socket> Http1<S> {
         } else if self.body.is_done() {
             self.rest(now);
         } else if drainable {
-            self.state = State::Draining { left: DRAIN_BYTES_MAX, until: now + DRAIN_TIME };
+            self.state = State::Draining {
+                left: DRAIN_BYTES_MAX,
+                until: now + DRAIN_TIME,
+            };
         } else {
             // Whether a body follows a 100 that was never sent cannot be known.
             self.linger();
@@ -255,7 +264,9 @@ impl<S: Socket> Http1<S> {
     /// When to be asked again though nothing has happened.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Head { begun: Some(begun), .. } => Some(begun + self.head_timeout),
+            State::Head {
+                begun: Some(begun), ..
+            } => Some(begun + self.head_timeout),
             State::Head { since, .. } => Some(since + self.idle_timeout),
             State::Call => None,
             State::Draining { until, .. } => Some(until),
@@ -305,7 +316,11 @@ impl<S: Socket> Http1<S> {
     fn rest(&mut self, now: Instant) {
         // What is buffered already is the beginning of the next head.
         let begun = (!self.transport.borrow().unread().is_empty()).then_some(now);
-        self.state = State::Head { scanned: 0, begun, since: now };
+        self.state = State::Head {
+            scanned: 0,
+            begun,
+            since: now,
+        };
         self.answer = Answer::Unsent;
     }
 

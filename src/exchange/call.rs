@@ -57,7 +57,9 @@ impl Terms {
     }
 
     fn backend(&self) -> &str {
-        let backend = self.route().and_then(|route| self.snapshot.backend(route.backend));
+        let backend = self
+            .route()
+            .and_then(|route| self.snapshot.backend(route.backend));
         backend.map_or("", |backend| &backend.name)
     }
 }
@@ -263,8 +265,14 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     pub fn traffic(&self) -> (Traffic, Traffic) {
         let request = &self.request.codec;
         (
-            Traffic { messages: request.messages(), bytes: request.bytes() },
-            Traffic { messages: self.response.messages(), bytes: self.response.bytes() },
+            Traffic {
+                messages: request.messages(),
+                bytes: request.bytes(),
+            },
+            Traffic {
+                messages: self.response.messages(),
+                bytes: self.response.bytes(),
+            },
         )
     }
 
@@ -345,7 +353,11 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let cancelled = status.code == crate::wire::Code::CANCELLED;
         Outcome {
             // A CANCELLED at the deadline is the deadline, whoever's timer was first.
-            reason: if late && cancelled { Reason::Deadline } else { reason },
+            reason: if late && cancelled {
+                Reason::Deadline
+            } else {
+                reason
+            },
             status,
             by: Party::Upstream,
             retry: Retry::Unsafe,
@@ -416,7 +428,13 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                 }
             }
         }
-        Outcome { status, reason: reset.reason, by: reset.by, retry, aborted }
+        Outcome {
+            status,
+            reason: reset.reason,
+            by: reset.by,
+            retry,
+            aborted,
+        }
     }
 }
 
@@ -454,7 +472,13 @@ impl RequestLane {
             }
             return Ok(());
         }
-        let Self { codec, parts, bytes, ended, .. } = self;
+        let Self {
+            codec,
+            parts,
+            bytes,
+            ended,
+            ..
+        } = self;
         codec.translate(part, &mut |part| match part {
             Part::Data(data) => {
                 *bytes += data.len();
@@ -474,7 +498,11 @@ impl RequestLane {
             match up.poll_room(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Err(_)) => {
-                    self.state = if self.ended == Ended::No { Lane::Discard } else { Lane::Done };
+                    self.state = if self.ended == Ended::No {
+                        Lane::Discard
+                    } else {
+                        Lane::Done
+                    };
                     return;
                 }
                 Poll::Ready(Ok(_)) => up.send(Part::Data(data.clone())),

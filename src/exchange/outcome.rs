@@ -91,16 +91,21 @@ pub fn message_of(reset: Reset, backend: &str) -> Cow<'static, str> {
         Reason::BackendNoTrailers => {
             format!("backend \"{backend}\" ended its answer without a status").into()
         }
-        Reason::BackendProtocol(how) => format!("backend \"{backend}\" broke the protocol: {how}").into(),
-        Reason::PendingOverflow => {
-            format!("too many calls wait for backend \"{backend}\"").into()
+        Reason::BackendProtocol(how) => {
+            format!("backend \"{backend}\" broke the protocol: {how}").into()
         }
+        Reason::PendingOverflow => format!("too many calls wait for backend \"{backend}\"").into(),
         Reason::ClientLeft => Cow::Borrowed("the caller went away"),
         Reason::ClientProtocol(how) => format!("the request is broken: {how}").into(),
         Reason::ClientTooSlow => Cow::Borrowed("the caller is too slow"),
         Reason::MessageTooLarge(limit) => {
-            let who = if reset.by == Party::Upstream { "answer" } else { "request" };
-            format!("a message of the {who} is larger than limits.message_bytes ({limit} bytes)").into()
+            let who = if reset.by == Party::Upstream {
+                "answer"
+            } else {
+                "request"
+            };
+            format!("a message of the {who} is larger than limits.message_bytes ({limit} bytes)")
+                .into()
         }
         Reason::MetadataTooLarge => Cow::Borrowed("metadata is larger than limits.header_bytes"),
         Reason::Deadline => Cow::Borrowed("the deadline of the call has passed"),
