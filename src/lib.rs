@@ -21,3 +21,5 @@ pub mod upstream;
 pub mod core;
 
 pub mod control;
+
+pub mod cli;

@@ -7,5 +7,4 @@ pub mod cpus;
 pub mod resolve;
 pub mod supervisor;
 
-pub use cpus::machine;
 pub use supervisor::{Control, Notice, StartError};
