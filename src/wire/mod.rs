@@ -5,6 +5,7 @@
 //! fed at any split point. Nothing that it reads can panic, and nothing grows without a named limit (invariant 10).
 
 pub mod part;
+pub mod proto;
 pub mod reset;
 pub mod status;
 

@@ -1,0 +1,3 @@
+//! What a person types and sees.
+
+pub mod demo;
