@@ -30,6 +30,8 @@ const NOTICES_MAX: usize = 8192;
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// After how many of those intervals a name that has addresses is asked again.
 const REFRESH_ROUNDS: u32 = 15;
+/// How long the last notice may wait to be heard.
+const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the start waits for names to be resolved.
 const FIRST_RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -56,6 +58,8 @@ pub enum Notice {
     Stopped {
         /// Lines that were never written, because whoever reads them was too slow.
         dropped: u64,
+        /// A second signal cut what was still open.
+        forced: bool,
     },
 }
 
@@ -130,6 +134,7 @@ impl Control {
             notices,
             dropped: 0,
             draining: false,
+            forced: false,
             unreachable: HashMap::new(),
         };
         watch.resolve_first();
@@ -221,6 +226,7 @@ struct Watch {
     notices: Sender<Notice>,
     dropped: u64,
     draining: bool,
+    forced: bool,
     /// Endpoints whose last attempt failed.
     unreachable: HashMap<Arc<str>, ()>,
 }
@@ -258,12 +264,22 @@ impl Watch {
             }
         }
         // Whoever prints must hear the last word, and what was said before it.
-        let dropped = self.dropped;
-        let _ = self.notices.send(Notice::Stopped { dropped });
+        let Self {
+            dropped,
+            forced,
+            notices,
+            ..
+        } = self;
+        let last = Notice::Stopped { dropped, forced };
+        if notices.send_timeout(last, LAST_WORD_TIMEOUT).is_err() && forced {
+            // Whoever prints is stuck in a pipe that nobody reads, and somebody has asked twice to stop at once.
+            std::process::exit(1);
+        }
     }
 
     fn stop(&mut self) {
         if self.draining {
+            self.forced = true;
             for core in &self.cores {
                 core.command(Command::Stop);
             }
