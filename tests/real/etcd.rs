@@ -7,6 +7,7 @@ use crate::client::{Call, Mode};
 use crate::message::{self, Message};
 use crate::peers::Wharf;
 use crate::peers::etcd::Etcd;
+use crate::peers::program::note;
 
 fn put(address: SocketAddr, key: &str, value: &str) {
     let request = Message::new().bytes(1, key).bytes(2, value).done();
@@ -88,7 +89,9 @@ fn a_watch_tells_each_change_and_goes_when_its_caller_goes() {
         }
         drop(watching);
         let gone = etcd.wait_watchers(0);
-        println!("etcd had no watcher {gone:?} after its caller had left ({mode:?})");
+        note(&format!(
+            "etcd had no watcher {gone:?} after its caller had left ({mode:?})"
+        ));
         assert!(gone < Duration::from_secs(1), "{gone:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use crate::client::Call;
 use crate::peers::Wharf;
 use crate::peers::echo::{Echo, SAY, STREAM, Say, Stack, Stream};
+use crate::peers::program::note;
 
 /// Between the caller's close and the backend's own word that it saw it, on the machine's clock.
 fn measure(stack: Stack, leave: impl Fn(&Wharf, &str) -> SystemTime) -> Duration {
@@ -23,7 +24,9 @@ fn measure(stack: Stack, leave: impl Fn(&Wharf, &str) -> SystemTime) -> Duration
 }
 
 fn check(what: &str, median: Duration) {
-    println!("{what}: the backend saw the cancellation after {median:?} (median of 20)");
+    note(&format!(
+        "{what}: the backend saw the cancellation after {median:?} (median of 20)"
+    ));
     // The promise is 50 ms; other programs share the machine with this test.
     assert!(median < Duration::from_millis(500), "{what}: {median:?}");
 }

@@ -5,7 +5,10 @@
 //! `scripts/tools` installs the peers. `WHARF_BIN` puts another binary in the place of the one that cargo built.
 //! Wire formats: grpc/grpc `doc/PROTOCOL-WEB.md` and `doc/PROTOCOL-HTTP2.md`.
 
-#![allow(unreachable_pub, reason = "a test binary has no outside that could reach in")]
+#![allow(
+    unreachable_pub,
+    reason = "a test binary has no outside that could reach in"
+)]
 
 mod client;
 mod message;

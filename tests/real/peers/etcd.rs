@@ -20,9 +20,14 @@ pub struct Etcd {
 impl Etcd {
     /// On free ports, with its data in a folder that goes with it.
     pub fn start() -> Self {
-        // Both are held while the other is chosen, or they might be one port.
-        let (client, peer) = (listener(), listener());
-        let (client, peer) = (address(&client), address(&peer));
+        // A port that was free a moment ago may be taken now: then two others are tried.
+        (0..10)
+            .find_map(|_| Self::try_start())
+            .expect("etcd starts: run scripts/tools")
+    }
+
+    fn try_start() -> Option<Self> {
+        let (client, peer) = free_ports();
         let folder =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("etcd-{}", client.port()));
         let client_url = format!("http://{client}");
@@ -46,15 +51,17 @@ impl Etcd {
             .args(["--initial-cluster", &format!("default={peer_url}")])
             .args(["--logger", "zap", "--log-outputs", "stderr"]);
         let program = Program::start("etcd", &mut command);
-        program.wait_line(START, |line| {
-            line.contains("serving insecure client requests")
-                .then_some(())
-        });
-        Self {
+        let this = Self {
             address: client,
             folder,
             program: Some(program),
-        }
+        };
+        let program = this.program.as_ref()?;
+        program.find_line(START, |line| {
+            line.contains("serving insecure client requests")
+                .then_some(())
+        })?;
+        Some(this)
     }
 
     /// How many watchers etcd says it has.
@@ -94,10 +101,10 @@ impl Drop for Etcd {
     }
 }
 
-fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").expect("a free port")
-}
-
-fn address(listener: &TcpListener) -> SocketAddr {
-    listener.local_addr().expect("it is bound")
+fn free_ports() -> (SocketAddr, SocketAddr) {
+    // Both are held while the other is chosen, or they might be one port.
+    let bind = || TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let (one, other) = (bind(), bind());
+    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound");
+    (address(&one), address(&other))
 }

@@ -1,8 +1,8 @@
 //! A program that a test started: its lines, its end. Stopped by its own id, never by name.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -47,37 +47,44 @@ impl Program {
         }
     }
 
-    /// Waits for the first line that `pick` takes. Panics with all lines when none comes in time.
-    pub fn wait_line<T>(&self, patience: Duration, mut pick: impl FnMut(&str) -> Option<T>) -> T {
+    /// Waits for the first line that `pick` takes. Panics when none comes in time, or when the program has ended.
+    pub fn wait_line<T>(&self, patience: Duration, pick: impl FnMut(&str) -> Option<T>) -> T {
+        self.find_line(patience, pick)
+            .unwrap_or_else(|| panic!("{} did not print what was waited for", self.name))
+    }
+
+    /// The same, with `None` in the place of the panic.
+    pub fn find_line<T>(
+        &self,
+        patience: Duration,
+        mut pick: impl FnMut(&str) -> Option<T>,
+    ) -> Option<T> {
         let end = Instant::now() + patience;
-        let mut all = self.lines.all.lock().expect("no reader panics");
         let mut seen = 0;
         loop {
-            for line in &all[seen..] {
-                if let Some(found) = pick(line) {
-                    return found;
-                }
+            // Asked before the lines are read: what an ended program printed last is not missed.
+            let ended = lock(&self.child).try_wait().ok().flatten().is_some();
+            let all = lock(&self.lines.all);
+            let all = if all.len() > seen {
+                all
+            } else {
+                let waited = self.lines.more.wait_timeout(all, Duration::from_millis(50));
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            };
+            if let Some(found) = all[seen..].iter().find_map(|line| pick(line)) {
+                return Some(found);
             }
+            let nothing_new = all.len() == seen;
             seen = all.len();
-            let left = end.saturating_duration_since(Instant::now());
-            assert!(
-                !left.is_zero(),
-                "{} did not print what was waited for, but:\n{}",
-                self.name,
-                all.join("\n")
-            );
-            all = self
-                .lines
-                .more
-                .wait_timeout(all, left)
-                .expect("no reader panics")
-                .0;
+            if Instant::now() > end || (ended && nothing_new) {
+                return None;
+            }
         }
     }
 
     /// What it has printed so far.
     pub fn lines(&self) -> Vec<String> {
-        self.lines.all.lock().expect("no reader panics").clone()
+        lock(&self.lines.all).clone()
     }
 
     /// `kill -9`.
@@ -97,12 +104,7 @@ impl Program {
             if let Some(status) = self.child().try_wait().expect("it is our child") {
                 return status;
             }
-            assert!(
-                Instant::now() < end,
-                "{} does not end:\n{}",
-                self.name,
-                self.lines().join("\n")
-            );
+            assert!(Instant::now() < end, "{} does not end", self.name);
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -112,8 +114,8 @@ impl Program {
         kill_process(id, signal).expect("it is our child and still there");
     }
 
-    fn child(&self) -> std::sync::MutexGuard<'_, Child> {
-        self.child.lock().expect("no holder panics")
+    fn child(&self) -> MutexGuard<'_, Child> {
+        lock(&self.child)
     }
 }
 
@@ -139,12 +141,18 @@ fn read(stream: Option<impl Read + Send + 'static>, mark: &'static str, lines: &
     thread::spawn(move || {
         for line in BufReader::new(stream).lines() {
             let Ok(line) = line else { return };
-            lines
-                .all
-                .lock()
-                .expect("no waiter panics inside")
-                .push(format!("{mark}{line}"));
+            lock(&lines.all).push(format!("{mark}{line}"));
             lines.more.notify_all();
         }
     });
+}
+
+/// A test that fails while it holds a lock must not hide why it failed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells what was measured, past the capture of a test's output: it is shown also when the test is green.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "    measured: {line}");
 }
