@@ -58,7 +58,7 @@ impl Etcd {
         };
         let program = this.program.as_ref()?;
         program.find_line(START, |line| {
-            line.contains("serving insecure client requests")
+            line.contains("serving client traffic insecurely")
                 .then_some(())
         })?;
         Some(this)
