@@ -5,10 +5,12 @@
 pub mod access;
 pub mod args;
 pub mod banner;
+pub mod demo;
 pub mod escape;
 pub mod machine;
 pub mod port;
 pub mod prepare;
+pub mod run;
 pub mod style;
 
 pub use access::line;
