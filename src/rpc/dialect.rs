@@ -35,4 +35,12 @@ impl Dialect {
             Self::Plain => "http",
         }
     }
+
+    /// Whether it carries calls: with messages, and a gRPC status at the end.
+    pub const fn is_rpc(self) -> bool {
+        match self {
+            Self::GrpcWeb { .. } => true,
+            Self::Plain => false,
+        }
+    }
 }
