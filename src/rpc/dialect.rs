@@ -24,6 +24,11 @@ pub enum Form {
 }
 
 impl Dialect {
+    /// Whether what it carries is a call; plain HTTP is not.
+    pub const fn is_rpc(self) -> bool {
+        !matches!(self, Self::Plain)
+    }
+
     /// Its name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
@@ -33,14 +38,6 @@ impl Dialect {
             } => "grpc-web",
             Self::GrpcWeb { .. } => "grpc-web-text",
             Self::Plain => "http",
-        }
-    }
-
-    /// Whether it carries calls: with messages, and a gRPC status at the end.
-    pub const fn is_rpc(self) -> bool {
-        match self {
-            Self::GrpcWeb { .. } => true,
-            Self::Plain => false,
         }
     }
 }

@@ -401,12 +401,12 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             name: "status in the head, other fields in trailers",
             script: vec![
                 head(200, &[GRPC, ("grpc-status", "7"), ("x-a", "1")]),
-                trailers(&[("x-a", "2")]),
+                trailers(&[("x-a", "2"), ("x-a", "3")]),
             ],
             code: 7,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 7\r\nx-a: 1\r\nx-a: 2\r\n",
+            trailers: "grpc-status: 7\r\nx-a: 1\r\nx-a: 2\r\nx-a: 3\r\n",
         },
         Shape {
             name: "u_13 trailers beat the head, without messages",
