@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod http1;
 pub mod metadata;
 pub mod part;
+pub mod proto;
 pub mod reset;
 pub mod status;
 pub mod timeout;
