@@ -356,6 +356,7 @@ impl<D: Driver> Core<D> {
             return;
         };
         connection.alarm.fired();
+        let mut next = None;
         let stalled = self
             .reactor
             .transports
@@ -367,6 +368,8 @@ impl<D: Driver> Core<D> {
                 let stalled = at.is_some_and(|at| now.instant >= at);
                 if stalled {
                     transport.give_up();
+                } else {
+                    next = at;
                 }
                 stalled
             });
@@ -382,7 +385,9 @@ impl<D: Driver> Core<D> {
         // Only a stall's time is armed here, which is after now; all else is armed by whoever is advanced. A time that has
         // passed would fire in this same pass, for ever.
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.alarm.arm(&mut self.reactor.timers, next, Task::Downstream(key));
+            connection
+                .alarm
+                .arm(&mut self.reactor.timers, next, Task::Downstream(key));
         }
         self.wake(Task::Downstream(key));
     }
