@@ -1,0 +1,1 @@
+//! Tests of both codecs: tables of what callers and backends send, each at every split point.
