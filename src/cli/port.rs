@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::cli::escape::escape_short;
 
-/// The message for an address that could not be bound; ends with what to type. Looks up who has it.
+/// The message for an address that could not be bound; ends with what to type and a line end. Looks up who
+/// has it.
 pub fn bind_error(address: SocketAddr, error: &io::Error) -> String {
     let holder = match error.kind() {
         io::ErrorKind::AddrInUse => holder(address),
@@ -103,7 +104,7 @@ fn message(address: SocketAddr, error: &io::Error, holder: Option<&Holder>) -> S
         io::ErrorKind::AddrNotAvailable => "Take loopback with",
         _ => "Take another port with",
     };
-    format!("error: cannot listen on {address}: {reason}. {take}  {instead}")
+    format!("error: cannot listen on {address}: {reason}. {take}  {instead}\n")
 }
 
 /// Whether somebody who has `held` keeps us from having `wanted`.
@@ -206,7 +207,7 @@ mod tests {
             ),
         ] {
             let told = message(address.parse().unwrap(), &io::Error::from(kind), holder);
-            assert_eq!(told, expected);
+            assert_eq!(told, format!("{expected}\n"));
         }
     }
 

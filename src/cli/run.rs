@@ -138,6 +138,7 @@ struct Printer {
 impl Printer {
     /// Gathers what the first attempts say; other notices are kept for later.
     fn wait_for_backends(&mut self, notices: &Receiver<Notice>, count: usize) -> Vec<Notice> {
+        // clock: this thread only prints, and waits for what it is to print.
         let until = Instant::now() + PROBE_TIMEOUT;
         let mut early = Vec::new();
         while self.known.len() < count {

@@ -65,9 +65,10 @@ impl TrailerFrame {
 }
 
 fn write_line(frame: &mut BytesMut, name: &[u8], value: &[u8]) {
-    frame.reserve(name.len() + value.len() + 4);
+    frame.reserve(name.len() + value.len() + 3);
     frame.put_slice(name);
-    frame.put_slice(b": ");
+    // No space after the colon: every client takes that, older ones of tonic-web do not take a space.
+    frame.put_slice(b":");
     frame.put_slice(value);
     frame.put_slice(b"\r\n");
 }

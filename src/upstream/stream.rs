@@ -193,6 +193,10 @@ impl Http2 {
 
 impl Source for Http2 {
     fn sense(&mut self, cx: &mut Context<'_>) {
+        if self.end.is_some() {
+            // `h2` gives trailers out once; asked again it says that there were none.
+            return;
+        }
         let Answer::Body(body) = &mut self.answer else {
             return;
         };

@@ -96,6 +96,18 @@ fn each_key_of_the_example_has_a_default_and_a_sentence() {
     }
 }
 
+#[test]
+fn the_file_in_the_readme_is_valid() {
+    let readme = include_str!("../../../README.md");
+    let text = readme
+        .split_once("```toml\n")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .map(|(text, _)| text)
+        .expect("the README shows a file");
+    let compiled = file(text).compiled.expect(text);
+    assert_eq!(compiled.warnings.0, []);
+}
+
 /// Paths of all leaves in the file; names of backends become `*`.
 fn collect_written(path: &str, value: &toml::Value, keys: &mut BTreeSet<String>) {
     match value {
