@@ -2,6 +2,7 @@
 
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
+import net from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -80,6 +81,30 @@ export function startBrowser() {
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
   });
+}
+
+/** Hands bytes to and fro and notes when the browser closes a connection; `{ url, nextLeft, close }`. */
+export async function startRelay(target) {
+  const { hostname, port } = new URL(target);
+  const waiting = [];
+  const server = net.createServer({ noDelay: true }, (client) => {
+    const wharf = net.connect({ host: hostname, port, noDelay: true });
+    const left = () => {
+      const now = performance.now();
+      wharf.destroy();
+      for (const resolve of waiting.splice(0)) resolve(now);
+    };
+    client.once("end", left).once("close", left).on("error", left);
+    wharf.on("error", () => client.destroy()).on("close", () => client.destroy());
+    client.pipe(wharf).pipe(client);
+  });
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    url: `http://127.0.0.1:${server.address().port}`,
+    /** When the browser next closes a connection. */
+    nextLeft: () => new Promise((resolve) => waiting.push(resolve)),
+    close: () => server.close(),
+  };
 }
 
 /** A port on which nothing listens. */

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { startBackend } from "./backend.mjs";
 import { backendDown, expected, faults, forLibrary, killedAt37 } from "./expected.mjs";
-import { freePort, servePage, start, startBrowser, startWharf, stop } from "./parts.mjs";
+import { freePort, servePage, start, startBrowser, startRelay, startWharf, stop } from "./parts.mjs";
 
 const { values: flags } = parseArgs({
   options: { only: { type: "string" }, screenshots: { type: "string" }, verbose: { type: "boolean", default: false } },
@@ -104,10 +104,14 @@ async function kill() {
 
 // ---- a closed tab is a cancelled call
 
+// How long a browser takes to close a tab is its own affair, so both are measured: from the click, and from the moment in
+// which the browser lets go of its connection (a relay between the two sees it).
+
 async function cancel() {
   let arrived = () => {};
   const backend = await startBackend({ onStream: (stream) => arrived(stream) });
   const wharf = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
+  const relay = await startRelay(wharf.url);
   const { page: first } = await openPage(site.url);
   const libraries = await first.evaluate(() => wharfTest.libraries);
   const context = first.context();
@@ -117,7 +121,7 @@ async function cancel() {
     "tab closed": (page) => page.close(),
     "call aborted": (page) => page.evaluate(() => running.abort()),
   })) {
-    const times = [];
+    const times = { "after the click": [], "after the browser let go": [] };
     for (let n = 0; n < 20; n++) {
       const page = await context.newPage();
       await page.goto(site.url);
@@ -128,24 +132,29 @@ async function cancel() {
             globalThis.running = new AbortController();
             wharfTest.call({ library, kind: "stream", shape: "endless", baseUrl, progress: resolve, signal: running.signal }).catch(() => {});
           }),
-        [streaming[n % streaming.length], wharf.url],
+        [streaming[n % streaming.length], relay.url],
       );
       const upstream = await stream;
       const ended = new Promise((resolve) => upstream.once("close", () => resolve([performance.now(), upstream.rstCode])));
+      const letGo = relay.nextLeft();
       const began = performance.now();
       const leaving = leave(page);
       const [at, code] = await Promise.race([ended, sleep(5_000).then(() => [Infinity, null])]);
-      times.push(at - began);
+      times["after the click"].push(at - began);
+      times["after the browser let go"].push(at - (await Promise.race([letGo, sleep(5_000).then(() => began)])));
       check(`${what}, ${streaming[n % streaming.length]}: the backend's stream is reset with CANCEL`, code === 8 ? [] : [`it ended with ${code}`]);
       await leaving;
       if (!page.isClosed()) await page.close();
     }
-    times.sort((a, b) => a - b);
-    const median = (times[9] + times[10]) / 2;
-    console.log(`${what}: backend cancelled after ${median.toFixed(1)} ms (median of 20; ${times[0].toFixed(1)} to ${times[19].toFixed(1)} ms)`);
-    check(`${what}: the backend hears of it within 50 ms (median of 20)`, median <= 50 ? [] : [`${median.toFixed(1)} ms`]);
+    for (const [since, taken] of Object.entries(times)) {
+      taken.sort((a, b) => a - b);
+      const median = (taken[9] + taken[10]) / 2;
+      console.log(`${what}: backend cancelled ${median.toFixed(1)} ms ${since} (median of 20; ${taken[0].toFixed(1)} to ${taken[19].toFixed(1)} ms)`);
+      if (since === "after the browser let go") check(`${what}: the backend hears of it within 50 ms (median of 20)`, median <= 50 ? [] : [`${median.toFixed(1)} ms`]);
+    }
   }
   await context.close();
+  relay.close();
   await wharf.stop();
   backend.close();
 }
@@ -175,14 +184,15 @@ async function demoPage(page, where, errors, shoot) {
   const step = async (name, act) => check(`${where}: ${name}`, await act().then((wrong) => wrong ?? [], (error) => [error.message]));
 
   await step("it has said something by itself when it is open", () => ends("0 OK"));
+  await shoot("open");
   await step("text mode works", async () => {
     await page.getByLabel("text (base64)").check();
-    await page.getByLabel("text", { exact: true }).first().fill("Grüße, 船");
+    await page.getByLabel("text", { exact: true }).first().fill("Grüße, Ærø");
     await page.getByRole("button", { name: "Say it" }).click();
     await ends("0 OK");
     const log = await page.locator("#log").innerText();
     const type = await page.locator("#call-type").innerText();
-    return [...(log.includes("Grüße, 船") ? [] : [log]), ...(type.includes("grpc-web-text") ? [] : [type])];
+    return [...(log.includes("Grüße, Ærø") ? [] : [log]), ...(type.includes("grpc-web-text") ? [] : [type])];
   });
   await step("messages of a stream show as they arrive, and the status at its end", async () => {
     await page.getByLabel("count").fill("6");
@@ -194,14 +204,14 @@ async function demoPage(page, where, errors, shoot) {
     await ends("6 messages");
     await ends("0 OK");
   });
-  await page.getByLabel("binary").check();
   await shoot("stream");
+  await page.getByLabel("binary").check();
   await step("a stream can be cancelled from the keyboard", async () => {
     await page.getByLabel("count").fill("1000");
     await page.getByRole("button", { name: "Start" }).focus();
     await page.keyboard.press("Enter");
     await page.locator("#log .said", { hasText: "#3" }).waitFor({ timeout: 5_000 });
-    await page.keyboard.press("Tab");
+    await page.getByRole("button", { name: "Cancel" }).focus();
     await page.keyboard.press("Enter");
     await ends("1 CANCELLED");
   });
@@ -252,7 +262,7 @@ async function demoCurl(wharf) {
   await page.context().close();
   const { stdout } = await promisify(execFile)("sh", ["-c", line], { timeout: 10_000 });
   const text = stdout.replaceAll(/^\s+/gm, "").replaceAll(/\s+/g, " ");
-  const missing = [/002 h i 200 /, /g r p c - s t a t u s : (?:0|\S* ?0)/].filter((part) => !part.test(text));
+  const missing = [/002 h i 200 /, /g r p c - s t a t u s : 0/].filter((part) => !part.test(text));
   check("demo: the curl line of the page works", missing.length === 0 ? [] : [line, stdout]);
 }
 
