@@ -5,7 +5,21 @@
 //! A room imports only rooms below it, and a test (`tests/tidy.rs`) holds that.
 #![forbid(unsafe_code)]
 
-pub mod cli;
-pub mod policy;
-pub mod telemetry;
 pub mod wire;
+
+pub mod net;
+pub mod rpc;
+pub mod telemetry;
+
+pub mod policy;
+
+pub mod config;
+pub mod downstream;
+pub mod exchange;
+pub mod upstream;
+
+pub mod core;
+
+pub mod control;
+
+pub mod cli;

@@ -1,4 +1,8 @@
-//! The binary: everything it does is `wharf::cli`'s.
+//! The binary: everything that it does is `wharf::cli`'s.
 #![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    wharf::cli::run::run(std::env::args_os())
+}

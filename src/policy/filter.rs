@@ -3,6 +3,8 @@
 //! A new filter is one file below this room and one line in `config::compile`. A filter that is off is absent from the
 //! route, so that it costs nothing.
 
+pub mod cors;
+
 use std::net::SocketAddr;
 
 use crate::wire::{RequestHead, ResponseHead};

@@ -7,7 +7,8 @@ pub mod limits;
 pub mod local;
 pub mod snapshot;
 
-pub use filter::{Filter, Peer, Verdict};
+pub use filter::cors::{Cors, OriginFault, OriginPattern, Remedy};
+pub use filter::{Filter, LocalAnswer, Peer, Verdict};
 pub use limits::Limits;
 pub use local::{Answer, Callee};
 pub use snapshot::{

@@ -17,8 +17,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// Where clients come in. The control thread binds them; the index is the listener's id.
     pub listeners: Vec<Listener>,
-    /// First match in this order wins.
-    pub routes: Vec<Route>,
+    /// First match in this order wins. Shared, because most new snapshots differ in endpoints alone.
+    pub routes: Arc<[Route]>,
     /// Indexed by [`BackendId`].
     pub backends: Vec<Backend>,
     /// The limits of the data path.
@@ -87,7 +87,7 @@ pub enum RouteKind {
 pub struct BackendId(pub usize);
 
 /// A named set of servers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Backend {
     /// Its name in logs, and what the pool knows it by across snapshots.
     pub name: Arc<str>,

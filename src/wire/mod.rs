@@ -4,10 +4,15 @@
 //! five-byte envelopes, gRPC-Web's text mode, metadata, timeouts and statuses, each as a small state machine that may be
 //! fed at any split point. Nothing that it reads can panic, and nothing grows without a named limit (invariant 10).
 
+pub mod base64;
+pub mod envelope;
+pub mod http1;
+pub mod metadata;
 pub mod part;
 pub mod proto;
 pub mod reset;
 pub mod status;
+pub mod timeout;
 
 pub use part::{Dial, Part, RequestHead, ResponseHead, Sink, Source};
 pub use reset::{Party, Reason, Reset};

@@ -63,6 +63,10 @@ impl ResponseHead {
 
 /// Where parts come from: the reading half of a stream.
 pub trait Source {
+    /// Takes in what has arrived, whether or not anybody has room for it yet. First thing in every step of an exchange; what
+    /// it takes in stays bounded by the peer's flow-control window.
+    fn sense(&mut self, _cx: &mut Context<'_>) {}
+
     /// The next part, or why there will be none. Errors and the end are sticky: asked again, it says the same.
     ///
     /// `Pending` has left a note for `cx`'s waker, or waits for the kernel's next event (invariant 1).
@@ -87,6 +91,12 @@ pub trait Sink {
     /// taken whole: the room governs what is asked of the source next.
     fn send(&mut self, part: Part);
 
+    /// The step is over: what was sent in it may be put together and go its way. Last thing in every step.
+    fn settle(&mut self, _cx: &mut Context<'_>) {}
+
+    /// No further request will be taken after this one: the peer's framing can no longer be trusted.
+    fn condemn(&mut self) {}
+
     /// Whether the peer has left. Asked on every step of an exchange, whatever its lanes are doing.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reset>;
 }
@@ -106,4 +116,7 @@ pub trait Dial {
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Stream, Reset>>;
+
+    /// The stream that was opened last was refused: another endpoint comes first, if there is one.
+    fn note_refused(&mut self, ticket: &mut Self::Ticket);
 }

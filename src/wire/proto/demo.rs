@@ -1,5 +1,8 @@
 //! The messages of `demo.v1`, as in `proto/demo.proto`; a test holds the two together.
 
+/// The full name of the service that the demo answers.
+pub const SERVICE: &str = "demo.v1.Echo";
+
 /// What `Say` is asked.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct SayRequest {

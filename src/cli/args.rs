@@ -1,0 +1,348 @@
+//! The command line: what may be typed, and how a wrong word is answered.
+//!
+//! Owns flags and exit codes. Never judges a value that the file may hold too: those go through `config`, so that both are
+//! judged alike.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::Flags;
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve, by flags or by a file.
+    Run(RunArgs),
+    /// Serve the demo inside the process.
+    Demo(DemoArgs),
+}
+
+/// `wharf run`, and `wharf` with flags alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunArgs {
+    /// `-c`: the file. `None` with no backend among the flags: the usual places.
+    pub config: Option<PathBuf>,
+    /// What goes over the file.
+    pub flags: Flags,
+    /// `--log`.
+    pub log: Option<String>,
+}
+
+/// `wharf demo`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DemoArgs {
+    /// Listeners, origins, workers; no backends.
+    pub flags: Flags,
+    /// `--log`.
+    pub log: Option<String>,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what was asked.
+    Fine = 0,
+    /// It failed while running.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// An address could not be bound.
+    CannotBind = 3,
+}
+
+/// The process ends here, with this to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// The exit code. Text goes to standard output if it is [`Exit::Fine`] (help, version), else to standard error.
+    pub exit: Exit,
+    /// All that is said, with its line end.
+    pub text: String,
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl Stop {
+    /// A mistake of whoever typed.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self {
+            exit: Exit::Usage,
+            text: text.into(),
+        }
+    }
+}
+
+/// Reads the command line, the program's name first.
+pub fn parse<I>(args: I) -> Result<Command, Stop>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let typed = Typed::try_parse_from(args).map_err(|error| {
+        let text = error.render().to_string();
+        match error.exit_code() {
+            0 => Stop {
+                exit: Exit::Fine,
+                text,
+            },
+            _ => Stop::usage(text),
+        }
+    })?;
+    let command = match typed.command {
+        None if typed.run == RunFlags::default() => {
+            return Err(Stop::usage(NOTHING_TO_DO));
+        }
+        None => Command::Run(typed.run.into()),
+        Some(TypedCommand::Run { config, run }) => Command::Run(RunArgs {
+            config,
+            ..run.into()
+        }),
+        Some(TypedCommand::Demo { shared }) => {
+            let RunArgs { flags, log, .. } = RunFlags {
+                backend: Vec::new(),
+                shared,
+            }
+            .into();
+            Command::Demo(DemoArgs { flags, log })
+        }
+    };
+    let (Command::Run(RunArgs { log, .. }) | Command::Demo(DemoArgs { log, .. })) = &command;
+    if let Some(filter) = log {
+        check_filter(filter).map_err(|directive| {
+            Stop::usage(format!(
+                "error: {directive:?} in --log is no filter. Write a level, or targets with levels:  --log wharf=debug,h2=warn\n"
+            ))
+        })?;
+    }
+    Ok(command)
+}
+
+/// `level`, `target`, `target=level`, with commas between; `Err` names the first that is none.
+pub(crate) fn check_filter(filter: &str) -> Result<(), &str> {
+    let is_level = |text: &str| text.parse::<log::LevelFilter>().is_ok();
+    let is_target = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"_:-.".contains(&b))
+    };
+    for directive in filter.split(',').map(str::trim).filter(|d| !d.is_empty()) {
+        let good = match directive.split_once('=') {
+            Some((target, level)) => is_target(target) && is_level(level),
+            None => is_level(directive) || (is_target(directive) && directive.contains("::")),
+        };
+        if !good && directive != "wharf" && directive != "h2" {
+            return Err(directive);
+        }
+    }
+    Ok(())
+}
+
+/// The text of `--help`, for tests of the documents.
+pub fn help() -> String {
+    Typed::command().render_long_help().to_string()
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "wharf",
+    version,
+    about = "A gRPC-Web to gRPC reverse proxy",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
+)]
+struct Typed {
+    #[command(subcommand)]
+    command: Option<TypedCommand>,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum TypedCommand {
+    /// Serve: by flags, or by a configuration file
+    Run {
+        /// The configuration file [default: ./wharf.toml, then /etc/wharf/wharf.toml]
+        #[arg(short, long, value_name = "FILE", conflicts_with = "backend")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        run: RunFlags,
+    },
+    /// Show it working: a gRPC service and a page inside this process, to open in a browser
+    Demo {
+        #[command(flatten)]
+        shared: SharedFlags,
+    },
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+struct RunFlags {
+    /// A gRPC server, plaintext HTTP/2; several times: endpoints of one backend
+    #[arg(short, long, value_name = "HOST:PORT")]
+    backend: Vec<String>,
+    #[command(flatten)]
+    shared: SharedFlags,
+}
+
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+struct SharedFlags {
+    /// Where pages come in; without a host it is loopback [default: 127.0.0.1:8080]
+    #[arg(short, long, value_name = "ADDR")]
+    listen: Vec<String>,
+    /// An origin whose pages may call, e.g. http://localhost:5173, http://localhost:*, or *
+    #[arg(long, value_name = "ORIGIN")]
+    allow_origin: Vec<String>,
+    /// Event loops: a number, or auto for one per CPU
+    #[arg(long, value_name = "N|auto")]
+    workers: Option<String>,
+    /// Whether each worker stays on a CPU of its own [default: on]
+    #[arg(long, value_name = "on|off")]
+    pin: Option<Pin>,
+    /// What is logged, e.g. info or wharf=debug; also by WHARF_LOG or RUST_LOG [default: info]
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Pin {
+    On,
+    Off,
+}
+
+impl From<RunFlags> for RunArgs {
+    fn from(typed: RunFlags) -> Self {
+        Self {
+            config: None,
+            flags: Flags {
+                backends: typed.backend,
+                listen: typed.shared.listen,
+                allow_origins: typed.shared.allow_origin,
+                workers: typed.shared.workers,
+                pin: typed.shared.pin.map(|pin| pin == Pin::On),
+            },
+            log: typed.shared.log,
+        }
+    }
+}
+
+const NOTHING_TO_DO: &str = "\
+error: nothing to do. Name a gRPC server, or see it working without one:
+
+  wharf --backend localhost:50051
+  wharf demo
+
+For everything else:  wharf --help
+";
+
+const EXAMPLES: &str = "\
+Examples:
+  wharf demo                                  see it working in a browser
+  wharf --backend localhost:50051             pages on localhost may call it at http://127.0.0.1:8080
+  wharf --backend localhost:50051 --listen 0.0.0.0:8080 --allow-origin https://app.example.com
+  wharf run -c wharf.toml                     the same and more, from a file";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(line: &str) -> Result<Command, Stop> {
+        parse(line.split_ascii_whitespace())
+    }
+
+    fn run(line: &str) -> RunArgs {
+        match typed(line) {
+            Ok(Command::Run(run)) => run,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_has_no_contradiction() {
+        Typed::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_alone_are_the_same_as_run_with_flags() {
+        let flags = "--backend a:1 --backend b:2 --listen :9 --allow-origin http://x --workers 2 --pin off --log debug";
+        let short = run(&format!("wharf {flags}"));
+        assert_eq!(short, run(&format!("wharf run {flags}")));
+        assert_eq!(short.flags.backends, ["a:1", "b:2"]);
+        assert_eq!(short.flags.listen, [":9"]);
+        assert_eq!(short.flags.allow_origins, ["http://x"]);
+        assert_eq!(short.flags.workers.as_deref(), Some("2"));
+        assert_eq!(short.flags.pin, Some(false));
+        assert_eq!(short.log.as_deref(), Some("debug"));
+        assert_eq!(short.config, None);
+    }
+
+    #[test]
+    fn a_file_may_be_named_and_overruled_but_not_mixed_with_a_backend() {
+        let args = run("wharf run -c x.toml --listen :1");
+        assert_eq!(args.config, Some("x.toml".into()));
+        assert_eq!(args.flags.listen, [":1"]);
+        assert_eq!(run("wharf run").config, None);
+        let stop = typed("wharf run -c x.toml --backend a:1").unwrap_err();
+        assert_eq!(stop.exit, Exit::Usage);
+    }
+
+    #[test]
+    fn the_demo_takes_everything_but_backends() {
+        match typed("wharf demo --listen :1 --workers 1") {
+            Ok(Command::Demo(demo)) => assert_eq!(demo.flags.listen, [":1"]),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            typed("wharf demo --backend a:1").unwrap_err().exit,
+            Exit::Usage
+        );
+    }
+
+    #[test]
+    fn every_mistake_ends_with_code_two_and_what_to_type() {
+        for (line, told) in [
+            ("wharf", "wharf --backend localhost:50051"),
+            ("wharf --bakend a:1", "--backend"),
+            ("wharf --pin maybe", "on, off"),
+            ("wharf --backend", "--help"),
+            ("wharf dmo", "demo"),
+            ("wharf --backend a:1 --log loud", "--log wharf=debug"),
+            ("wharf --backend a:1 --log wharf=loud", "--log wharf=debug"),
+            ("wharf --backend a:1 --log a=debug,=x", "--log wharf=debug"),
+        ] {
+            let stop = typed(line).expect_err(line);
+            assert_eq!(stop.exit, Exit::Usage, "{line}");
+            assert!(stop.text.contains(told), "{line}: {}", stop.text);
+            assert!(stop.text.ends_with('\n'));
+        }
+        for filter in [
+            "info",
+            "OFF",
+            "wharf=debug,h2=warn",
+            "wharf::core",
+            "warn, wharf=trace",
+            "",
+        ] {
+            assert_eq!(check_filter(filter), Ok(()), "{filter}");
+        }
+    }
+
+    #[test]
+    fn help_and_version_are_no_mistakes() {
+        for line in [
+            "wharf --help",
+            "wharf -h",
+            "wharf run --help",
+            "wharf --version",
+        ] {
+            let stop = typed(line).expect_err(line);
+            assert_eq!(stop.exit, Exit::Fine, "{line}");
+        }
+        assert!(help().contains("wharf demo"));
+    }
+}

@@ -1,0 +1,333 @@
+//! What is said once at the start: where it listens, whether the backends answer, who may call, what to try.
+//!
+//! Pure: it is given what was found out. No line promises what is not built, and every fault ends with what to do.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::cli::escape::{escape, escape_short};
+use crate::cli::style::{Color, Paint};
+use crate::config::CorsRule;
+
+/// Everything that the banner tells.
+#[derive(Clone, Debug)]
+pub struct Banner<'a> {
+    /// Ours.
+    pub version: &'a str,
+    /// The addresses that were bound, with their real ports.
+    pub listeners: &'a [SocketAddr],
+    /// The endpoints, in order.
+    pub backends: &'a [Row],
+    /// Which pages may call.
+    pub cors: &'a CorsRule,
+    /// The demo's page is at `/`.
+    pub demo: bool,
+}
+
+/// One endpoint and what became of the first connection to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// As it was written: `host:port`.
+    pub name: String,
+    /// What was found.
+    pub probe: Probe,
+}
+
+/// What became of the first connection to an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// It sent HTTP/2's SETTINGS.
+    Answers {
+        /// Where.
+        address: SocketAddr,
+        /// How long that took.
+        elapsed: Duration,
+    },
+    /// Nothing listens at any of these addresses.
+    Refused {
+        /// All that were tried.
+        tried: Vec<SocketAddr>,
+    },
+    /// It answered with a TLS record.
+    WantsTls,
+    /// It answered in HTTP/1.1; the status line.
+    SpeaksHttp1(String),
+    /// Nothing came within that time.
+    Timeout(Duration),
+    /// The name has no address; what the resolver said.
+    NoAddress(String),
+    /// It answered with something else; the first bytes.
+    NotGrpc(Vec<u8>),
+    /// It is a function in this process.
+    Local,
+}
+
+/// The whole banner, with its last line end.
+pub fn render(banner: &Banner<'_>, color: Color) -> String {
+    let mut out = String::new();
+    let title = format!("wharf {}", banner.version);
+    let _ = writeln!(
+        out,
+        "{}   gRPC-Web ⇄ gRPC\n",
+        color.paint(Paint::Strong, &title)
+    );
+    for address in banner.listeners {
+        let where_ = match address.ip().is_unspecified() {
+            true => "grpc-web, grpc-web-text over HTTP/1.1, on every address of this machine",
+            false => "grpc-web, grpc-web-text over HTTP/1.1",
+        };
+        row(&mut out, "Pages", &format!("http://{address}"), where_);
+    }
+    for backend in banner.backends {
+        out.push_str(&backend_line(backend, color));
+    }
+    let (who, why) = match banner.cors {
+        CorsRule::Loopback => (
+            "pages on localhost".to_owned(),
+            "since wharf listens on loopback only; others with  --allow-origin ORIGIN".to_owned(),
+        ),
+        CorsRule::Nobody => (
+            "no other page".to_owned(),
+            "allow one with  --allow-origin https://app.example.com".to_owned(),
+        ),
+        CorsRule::Origins(origins) => match origins.as_slice() {
+            [one] => (format!("pages of {}", escape(one)), String::new()),
+            many => (
+                format!("pages of {} origins", many.len()),
+                escape_short(&many.join(", "), 120),
+            ),
+        },
+    };
+    row(&mut out, "CORS", &who, &why);
+    if let Some(url) = banner.listeners.first().map(|address| reachable(*address)) {
+        out.push('\n');
+        if banner.demo {
+            let url = color.paint(Paint::Strong, &format!("{url}/"));
+            let _ = writeln!(out, "  Open it:  {url}");
+        } else {
+            let _ = writeln!(out, "  Try it:   {}", try_line(&url));
+            let _ = writeln!(
+                out,
+                "  In code:  createGrpcWebTransport({{ baseUrl: \"{url}\" }})"
+            );
+        }
+    }
+    out.push_str("  Ctrl-C finishes open calls, a second Ctrl-C stops at once.\n\n");
+    out
+}
+
+/// One line about one endpoint, as in the banner; also said when something has changed.
+pub fn backend_line(backend: &Row, color: Color) -> String {
+    let (paint, mark) = match backend.probe {
+        Probe::Answers { .. } | Probe::Local => (Paint::Good, "✓"),
+        _ => (Paint::Bad, "✗"),
+    };
+    let said = format!("{} {}", color.paint(paint, mark), sentence(&backend.probe));
+    let mut out = String::new();
+    row(&mut out, "Backend", &escape_short(&backend.name, 80), &said);
+    out
+}
+
+/// A call that any gRPC server answers: one with health says so, another that it has none. Bytes that a terminal would not
+/// like are left out of the answer; what remains is the status.
+fn try_line(url: &str) -> String {
+    format!(
+        "printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- \
+         {url}/grpc.health.v1.Health/Check | tr -cd '[:print:]\\n'"
+    )
+}
+
+fn sentence(probe: &Probe) -> String {
+    match probe {
+        Probe::Answers { address, elapsed } => {
+            format!("HTTP/2 at {} in {}", address.ip(), crate::cli::access::time(*elapsed))
+        }
+        Probe::Local => "in this process".to_owned(),
+        Probe::Refused { tried } => {
+            let tried: Vec<_> = tried.iter().map(ToString::to_string).collect();
+            format!(
+                "nothing listens on {}; start it there, and the next call finds it",
+                tried.join(" or ")
+            )
+        }
+        Probe::WantsTls => {
+            "it wants TLS, which wharf does not speak to backends yet: give the port where it speaks plaintext,  --backend HOST:PORT".to_owned()
+        }
+        Probe::SpeaksHttp1(line) => format!(
+            "it answered \"{}\": an HTTP/1.1 server, not gRPC. Give the gRPC server's port:  --backend HOST:PORT",
+            escape_short(line.trim_end(), 60)
+        ),
+        Probe::Timeout(after) => format!(
+            "no answer within {}; is the address right?  --backend HOST:PORT",
+            crate::cli::access::time(*after)
+        ),
+        Probe::NoAddress(said) => format!(
+            "the name has no address ({}); write another:  --backend HOST:PORT",
+            escape_short(said, 120)
+        ),
+        Probe::NotGrpc(bytes) => format!(
+            "it answered \"{}\": not gRPC. Give the gRPC server's port:  --backend HOST:PORT",
+            escape_short(&String::from_utf8_lossy(bytes), 40)
+        ),
+    }
+}
+
+/// An address that a person on this machine can open.
+fn reachable(address: SocketAddr) -> String {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, address.port()))
+}
+
+fn row(out: &mut String, head: &str, name: &str, rest: &str) {
+    let line = format!("  {head:<8}  {name:<25}  {rest}");
+    let _ = writeln!(out, "{}", line.trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_newcomer_reads_where_what_who_and_what_to_try() {
+        let backends = [
+            Row {
+                name: "localhost:50051".to_owned(),
+                probe: Probe::Answers {
+                    address: address("127.0.0.1:50051"),
+                    elapsed: Duration::from_micros(1_840),
+                },
+            },
+            Row {
+                name: "localhost:50052".to_owned(),
+                probe: Probe::Refused {
+                    tried: vec![address("127.0.0.1:50052"), address("[::1]:50052")],
+                },
+            },
+        ];
+        let banner = Banner {
+            version: "0.1.0",
+            listeners: &[address("127.0.0.1:8080")],
+            backends: &backends,
+            cors: &CorsRule::Loopback,
+            demo: false,
+        };
+        assert_eq!(
+            render(&banner, Color::Never),
+            "\
+wharf 0.1.0   gRPC-Web ⇄ gRPC
+
+  Pages     http://127.0.0.1:8080      grpc-web, grpc-web-text over HTTP/1.1
+  Backend   localhost:50051            ✓ HTTP/2 at 127.0.0.1 in 1.8 ms
+  Backend   localhost:50052            ✗ nothing listens on 127.0.0.1:50052 or [::1]:50052; start it there, and the next call finds it
+  CORS      pages on localhost         since wharf listens on loopback only; others with  --allow-origin ORIGIN
+
+  Try it:   printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- http://127.0.0.1:8080/grpc.health.v1.Health/Check | tr -cd '[:print:]\\n'
+  In code:  createGrpcWebTransport({ baseUrl: \"http://127.0.0.1:8080\" })
+  Ctrl-C finishes open calls, a second Ctrl-C stops at once.
+
+"
+        );
+    }
+
+    #[test]
+    fn each_fault_of_a_backend_says_what_to_do_and_nothing_of_it_reaches_the_terminal_raw() {
+        for (probe, told) in [
+            (Probe::WantsTls, "--backend HOST:PORT"),
+            (
+                Probe::SpeaksHttp1("HTTP/1.1 400 \x1b[31mBad\r\n".to_owned()),
+                "it answered \"HTTP/1.1 400 \\u{1b}[31mBad\": an HTTP/1.1 server, not gRPC",
+            ),
+            (
+                Probe::Timeout(Duration::from_secs(1)),
+                "no answer within 1.00 s",
+            ),
+            (
+                Probe::NoAddress("Name or service not known".to_owned()),
+                "(Name or service not known); write another:  --backend",
+            ),
+            (
+                Probe::NotGrpc(b"SSH-2.0\0\xff".to_vec()),
+                "\"SSH-2.0\\u{0}\u{fffd}\": not gRPC",
+            ),
+            (
+                Probe::Refused {
+                    tried: vec![address("[::1]:1")],
+                },
+                "nothing listens on [::1]:1",
+            ),
+        ] {
+            let row = Row {
+                name: "a\n:1".to_owned(),
+                probe,
+            };
+            let line = backend_line(&row, Color::Never);
+            assert!(line.contains(told), "{line}");
+            assert!(line.contains("✗") && line.contains("a\\n:1"), "{line}");
+            assert_eq!(line.lines().count(), 1, "{line}");
+            assert!(!line.trim_end().contains(char::is_control), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_person_can_open_is_shown_for_addresses_that_nobody_can() {
+        let banner = Banner {
+            version: "0",
+            listeners: &[address("0.0.0.0:1"), address("[::]:2")],
+            backends: &[],
+            cors: &CorsRule::Nobody,
+            demo: true,
+        };
+        let text = render(&banner, Color::Never);
+        assert!(text.contains("http://0.0.0.0:1"), "{text}");
+        assert!(text.contains("on every address"), "{text}");
+        assert!(text.contains("Open it:  http://127.0.0.1:1/\n"), "{text}");
+        assert!(
+            text.contains("--allow-origin https://app.example.com"),
+            "{text}"
+        );
+        assert!(!text.contains("curl"), "{text}");
+    }
+
+    #[test]
+    fn origins_that_were_named_are_shown() {
+        let origins = |list: &[&str]| {
+            let list = list.iter().map(|origin| (*origin).to_owned()).collect();
+            let banner = Banner {
+                version: "0",
+                listeners: &[],
+                backends: &[],
+                cors: &CorsRule::Origins(list),
+                demo: false,
+            };
+            render(&banner, Color::Never)
+        };
+        assert!(origins(&["https://a.example"]).contains("pages of https://a.example\n"));
+        let many = origins(&["http://a", "http://b:*"]);
+        assert!(many.contains("pages of 2 origins"), "{many}");
+        assert!(many.contains("http://a, http://b:*"), "{many}");
+    }
+
+    #[test]
+    fn colour_changes_nothing_but_colour() {
+        let row = Row {
+            name: "a:1".to_owned(),
+            probe: Probe::Local,
+        };
+        let plain = backend_line(&row, Color::Never);
+        let painted = backend_line(&row, Color::Ansi);
+        assert!(painted.contains("\x1b[32m✓\x1b[0m"));
+        assert_eq!(
+            painted.replace("\x1b[32m", "").replace("\x1b[0m", ""),
+            plain
+        );
+    }
+}

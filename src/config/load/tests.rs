@@ -1,0 +1,445 @@
+//! What an operator sees of a file and of flags.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+use crate::config::compile::CorsRule;
+use crate::config::parse::known_keys;
+use crate::policy::{PathMatch, RouteKind, Target};
+
+const MACHINE: Machine = Machine {
+    cpus: 2,
+    descriptors: 20_000,
+};
+const EXAMPLE: &str = include_str!("../../../config.example.toml");
+
+fn file(text: &str) -> Loaded {
+    load(Some(("wharf.toml", text)), &Flags::default(), &MACHINE)
+}
+
+fn flags(flags: Flags) -> Loaded {
+    load(None, &flags, &MACHINE)
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn rendered(loaded: &Loaded) -> String {
+    loaded
+        .compiled
+        .as_ref()
+        .expect_err("it must not be valid")
+        .render(&loaded.sources, false)
+}
+
+const GOOD: &str = "version = 1\n\
+    [[route]]\npath_prefix = \"/\"\nbackend = \"a\"\n\
+    [backend.a]\nendpoints = [\"localhost:50051\"]\n";
+
+#[test]
+fn the_example_is_valid_and_says_the_defaults() {
+    let example = file(EXAMPLE).compiled.expect("the example is valid");
+    assert_eq!(example.warnings.0, []);
+    let least = file(GOOD).compiled.expect("the least file is valid");
+    assert_eq!(example.process, least.process);
+    assert_eq!(example.snapshot.limits, least.snapshot.limits);
+    assert_eq!(example.snapshot.live_path, least.snapshot.live_path);
+    assert_eq!(example.snapshot.listeners, least.snapshot.listeners);
+    assert_eq!(example.cors, least.cors);
+    let backend = |compiled: &Compiled| {
+        let backend = &compiled.snapshot.backends[0];
+        (
+            backend.connect_timeout,
+            backend.connections_max,
+            backend.pending_max,
+        )
+    };
+    assert_eq!(backend(&example), backend(&least));
+    // Both are asserted by number once, so that a default cannot move unseen.
+    assert_eq!(backend(&least), (Duration::from_secs(1), 4, 1024));
+    assert_eq!(least.process.drain_timeout, Duration::from_secs(30));
+    assert_eq!(least.snapshot.limits.connections_max, 7_500);
+}
+
+#[test]
+fn the_example_names_every_key_that_is_read_and_no_other() {
+    let mut written = BTreeSet::new();
+    let table: toml::Table = EXAMPLE.parse().expect("the example is TOML");
+    collect_written("", &toml::Value::Table(table), &mut written);
+    let mut read = BTreeSet::new();
+    collect_read("", &mut read);
+    assert!(read.contains("backend.*.limits.pending"), "{read:?}");
+    assert_eq!(written, read);
+}
+
+#[test]
+fn each_key_of_the_example_has_a_default_and_a_sentence() {
+    let mut explained = BTreeSet::new();
+    for line in EXAMPLE.lines() {
+        let line = line.trim();
+        if let Some((key, rest)) = line.split_once('=')
+            && !line.starts_with('#')
+            && rest
+                .split_once('#')
+                .is_some_and(|(_, sentence)| sentence.trim().len() > 15)
+        {
+            explained.insert(key.trim().to_owned());
+        }
+    }
+    let mut read = BTreeSet::new();
+    collect_read("", &mut read);
+    for path in read {
+        let key = path.rsplit('.').next().expect("a path has a last part");
+        assert!(explained.contains(key), "{path} has no sentence");
+    }
+}
+
+#[test]
+fn the_file_in_the_readme_is_valid() {
+    let readme = include_str!("../../../README.md");
+    let text = readme
+        .split_once("```toml\n")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .map(|(text, _)| text)
+        .expect("the README shows a file");
+    let compiled = file(text).compiled.expect(text);
+    assert_eq!(compiled.warnings.0, []);
+}
+
+/// Paths of all leaves in the file; names of backends become `*`.
+fn collect_written(path: &str, value: &toml::Value, keys: &mut BTreeSet<String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let key = if path == "backend" { "*" } else { key };
+                collect_written(&join(path, key), value, keys);
+            }
+        }
+        toml::Value::Array(array) if array.iter().any(toml::Value::is_table) => {
+            array
+                .iter()
+                .for_each(|value| collect_written(path, value, keys));
+        }
+        _ => {
+            keys.insert(path.to_owned());
+        }
+    }
+}
+
+/// Paths of all leaves that serde knows: it is asked at every path with a key that it cannot know.
+fn collect_read(path: &str, keys: &mut BTreeSet<String>) {
+    let real = path.replace('*', "x");
+    let heads = match path {
+        "" => vec![String::new()],
+        _ => vec![format!("[{real}]\n"), format!("[[{real}]]\n")],
+    };
+    for head in heads {
+        let text = format!("{head}zzz = 1\n");
+        let fault = toml::from_str::<Schema>(&text).expect_err("zzz is no key");
+        if let Some(("zzz", known)) = known_keys(fault.message()) {
+            for key in known {
+                collect_read(&join(path, key), keys);
+            }
+            return;
+        }
+    }
+    if path == "backend" {
+        return collect_read("backend.*", keys);
+    }
+    keys.insert(path.to_owned());
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+#[test]
+fn c_01_unknown_keys_are_errors_with_the_word_that_was_meant_and_all_at_once() {
+    let text = "version = 1\nverbose = true\n\
+        [proces]\nworkers = 1\n\
+        [[listener]]\naddres = \"127.0.0.1:1\"\n\
+        [[route]]\npath_prefix = \"/\"\nbackend = \"a\"\nservice = \"x\"\n\
+        [backend.a]\nendpoints = [\"localhost:50051\"]\n\
+        [backend.a.limits]\npendin = 1\n";
+    let loaded = file(text);
+    let drawn = rendered(&loaded);
+    let errors: Vec<_> = drawn
+        .lines()
+        .filter(|line| line.starts_with("error"))
+        .collect();
+    assert_eq!(
+        errors,
+        [
+            "error[E101]: unknown key `verbose`",
+            "error[E101]: unknown key `proces`",
+            "error[E101]: unknown key `addres`",
+            "error[E101]: unknown key `service`",
+            "error[E101]: unknown key `pendin`",
+        ],
+        "{drawn}"
+    );
+    for help in ["`version`", "`process`", "`address`", "`pending`"] {
+        assert!(
+            drawn.contains(&format!("help: did you mean {help}?")),
+            "{help}\n{drawn}"
+        );
+    }
+}
+
+#[test]
+fn c_01_an_error_points_at_its_place_and_says_what_to_write() {
+    let text = GOOD.replace("backend = \"a\"", "backend = \"aa\"");
+    assert_eq!(
+        rendered(&file(&text)),
+        "error[E103]: route uses backend \"aa\", which no [backend.*] table defines\n \
+         --> wharf.toml:4:11\n  |\n4 | backend = \"aa\"\n  |           ^^^^ no such backend\n  |\n  \
+         = help: did you mean \"a\"?\n"
+    );
+}
+
+#[test]
+fn c_01_every_mistake_has_its_number() {
+    let with = |line: &str| format!("{GOOD}{line}\n");
+    for (text, number) in [
+        ("version = ".to_owned(), "E100"),
+        ("version = 1\nversion = 1".to_owned(), "E100"),
+        (with("[nope]"), "E101"),
+        (with("[process]\npin_cpus = 3"), "E102"),
+        (with("[process]\nworkers = []"), "E102"),
+        (with("[[cors]]"), "E102"),
+        (GOOD.replace("\"a\"", "\"b\""), "E103"),
+        (GOOD.replace("version = 1", ""), "E104"),
+        (GOOD.replace("version = 1", "version = 2"), "E104"),
+        (GOOD.replace("localhost:50051", "localhost"), "E105"),
+        (with("[[listener]]\naddress = \"8080\""), "E106"),
+        (with("[process]\nworkers = 0"), "E107"),
+        (with("[process]\ndrain_timeout = 3"), "E107"),
+        (
+            with("[limits]\nheader_bytes = \"1KiB\"\nline_bytes = \"2KiB\""),
+            "E107",
+        ),
+        (with("[limits]\nmessage_bytes = \"4GiB\""), "E107"),
+        ("version = 1".to_owned(), "E108"),
+        (
+            with("[[listener]]\naddress = \":1\"\n[[listener]]\naddress = \"127.0.0.1:1\""),
+            "E109",
+        ),
+        (GOOD.replace("\"/\"", "\"a\""), "E110"),
+        (GOOD.replace("\"/\"", "\"/a?b\""), "E110"),
+        (with("[health]\nlive = \"x\""), "E110"),
+        (with("[cors]\nallow_origins = [\"localhost\"]"), "E111"),
+        (with("[[listener]]\nname = \"x\""), "E112"),
+        (GOOD.replace("backend = \"a\"\n", ""), "E112"),
+        (GOOD.replace("path_prefix = \"/\"\n", ""), "E112"),
+        (GOOD.replace("[\"localhost:50051\"]", "[]"), "E112"),
+        (
+            GOOD.replace("localhost:50051", "https://localhost:50051"),
+            "E113",
+        ),
+        (GOOD.replace("localhost:50051", "unix:/run/x.sock"), "E113"),
+        (with("protocol = \"h2\""), "E113"),
+    ] {
+        let loaded = file(&text);
+        let findings = loaded.compiled.as_ref().expect_err(&text);
+        let numbers: Vec<_> = findings
+            .0
+            .iter()
+            .filter(|finding| finding.level == crate::config::Level::Error)
+            .map(|finding| finding.number)
+            .collect();
+        assert_eq!(numbers, [number], "{text}\n{}", rendered(&loaded));
+    }
+}
+
+#[test]
+fn what_is_legal_and_surely_unwanted_is_warned_of() {
+    for (line, number) in [
+        ("[[route]]\npath_prefix = \"/x\"\nbackend = \"a\"", "E151"),
+        ("[backend.b]\nendpoints = [\"b:1\"]", "E152"),
+        (
+            "[[listener]]\naddress = \"0.0.0.0:1\"\n[cors]\nallow_origins = [\"*\"]",
+            "E153",
+        ),
+    ] {
+        let compiled = file(&format!("{GOOD}{line}\n")).compiled.expect(line);
+        let numbers: Vec<_> = compiled.warnings.0.iter().map(|f| f.number).collect();
+        assert_eq!(numbers, [number], "{line}");
+    }
+}
+
+#[test]
+fn a_misspelled_key_is_not_told_a_second_time_as_missing() {
+    let text = GOOD.replace("endpoints", "endpoint");
+    let drawn = rendered(&file(&text));
+    assert_eq!(drawn.matches("error[").count(), 1, "{drawn}");
+    assert!(drawn.contains("did you mean `endpoints`?"), "{drawn}");
+}
+
+#[test]
+fn any_text_at_all_gives_errors_and_never_a_panic() {
+    // Every beginning of the example, and the example with each byte taken out.
+    for end in 0..EXAMPLE.len() {
+        if let Some(text) = EXAMPLE.get(..end).filter(|_| end % 7 == 0) {
+            let loaded = file(text);
+            if let Err(findings) = &loaded.compiled {
+                assert!(!findings.render(&loaded.sources, true).is_empty());
+            }
+        }
+        if end % 5 == 0 && EXAMPLE.is_char_boundary(end) && EXAMPLE.is_char_boundary(end + 1) {
+            let text = format!("{}{}", &EXAMPLE[..end], &EXAMPLE[end + 1..]);
+            let loaded = file(&text);
+            if let Err(findings) = &loaded.compiled {
+                assert!(!findings.render(&loaded.sources, false).is_empty());
+            }
+        }
+    }
+}
+
+#[test]
+fn flags_alone_make_a_route_for_everything_to_one_backend() {
+    let compiled = flags(Flags {
+        backends: texts(&["localhost:50051", "http://127.0.0.1:50052/"]),
+        listen: texts(&[":8081", "[::1]:0"]),
+        workers: Some("3".to_owned()),
+        pin: Some(false),
+        ..Flags::default()
+    })
+    .compiled
+    .expect("these flags are valid");
+    let snapshot = &compiled.snapshot;
+    assert_eq!(
+        snapshot.listeners[0].address,
+        "127.0.0.1:8081".parse().unwrap()
+    );
+    assert_eq!(snapshot.listeners[1].address, "[::1]:0".parse().unwrap());
+    assert_eq!(snapshot.routes.len(), 1);
+    assert_eq!(snapshot.routes[0].path, PathMatch::Prefix("/".to_owned()));
+    assert_eq!(snapshot.routes[0].kind, RouteKind::Rpc);
+    assert_eq!(snapshot.routes[0].filters.len(), 1);
+    let Target::Endpoints(endpoints) = &snapshot.backends[0].target else {
+        panic!("a backend of endpoints");
+    };
+    assert_eq!(&*endpoints[0].name, "localhost:50051");
+    assert_eq!(endpoints[0].addresses, [], "names are resolved elsewhere");
+    assert_eq!(&*endpoints[1].name, "127.0.0.1:50052");
+    assert_eq!(endpoints[1].addresses, ["127.0.0.1:50052".parse().unwrap()]);
+    assert_eq!(compiled.process.workers, 3);
+    assert!(!compiled.process.pin_cpus);
+    assert_eq!(compiled.snapshot.limits.connections_max, 5_000);
+    assert_eq!(snapshot.live_path.as_deref(), Some("/healthz"));
+}
+
+#[test]
+fn pages_of_this_machine_may_call_only_while_all_listeners_are_on_loopback_and_nothing_is_said() {
+    let rule = |listen: &[&str], origins: &[&str]| {
+        flags(Flags {
+            backends: texts(&["a:1"]),
+            listen: texts(listen),
+            allow_origins: texts(origins),
+            ..Flags::default()
+        })
+        .compiled
+        .expect("valid")
+        .cors
+    };
+    assert_eq!(rule(&[], &[]), CorsRule::Loopback);
+    assert_eq!(rule(&["[::1]:1"], &[]), CorsRule::Loopback);
+    assert_eq!(rule(&[":1", "0.0.0.0:2"], &[]), CorsRule::Nobody);
+    assert_eq!(
+        rule(&[], &["https://A.example:443"]),
+        CorsRule::Origins(texts(&["https://a.example"]))
+    );
+    assert_eq!(file(GOOD).compiled.expect("valid").cors, CorsRule::Nobody);
+}
+
+#[test]
+fn flags_go_over_the_file_and_are_pointed_at_by_themselves() {
+    let given = Flags {
+        listen: texts(&[":9"]),
+        allow_origins: texts(&["http://a"]),
+        ..Flags::default()
+    };
+    let text =
+        format!("{GOOD}[[listener]]\naddress = \":1\"\n[cors]\nallow_origins = [\"http://b\"]\n");
+    let compiled = load(Some(("f", &text)), &given, &MACHINE)
+        .compiled
+        .expect("valid");
+    assert_eq!(compiled.snapshot.listeners.len(), 1);
+    assert_eq!(compiled.snapshot.listeners[0].address.port(), 9);
+    assert_eq!(compiled.cors, CorsRule::Origins(texts(&["http://a"])));
+    let wrong = Flags {
+        listen: texts(&["nowhere"]),
+        ..Flags::default()
+    };
+    assert_eq!(
+        rendered(&load(Some(("f", &text)), &wrong, &MACHINE)),
+        "error[E106]: cannot listen on \"nowhere\"\n --> command line:1:16\n  |\n\
+         1 | wharf --listen nowhere\n  |                ^^^^^^^ not an address\n  |\n  \
+         = help: write an address and a port, e.g. \"127.0.0.1:8080\" or \":8080\"\n"
+    );
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_used_says_what_to_write() {
+    for (written, help) in [
+        ("localhost", "write host and port, e.g. \"localhost:50051\""),
+        (":50051", "write \"localhost:50051\""),
+        ("50051", "write \"localhost:50051\""),
+        ("::1", "write host and port, e.g. \"[::1]:50051\""),
+        ("a:0", "write host and port, e.g. \"a:50051\""),
+        ("a:99999", "write host and port, e.g. \"a:50051\""),
+        ("a:x", "write host and port, e.g. \"a:50051\""),
+        ("", "write host and port, e.g. \"localhost:50051\""),
+        ("u@a:1", "write host and port, e.g. \"localhost:50051\""),
+        ("a b:1", "write host and port, e.g. \"localhost:50051\""),
+        (
+            "http://a:1/path",
+            "write host and port, e.g. \"localhost:50051\"",
+        ),
+        (
+            "https://a:1",
+            "wharf speaks plaintext HTTP/2 to backends; TLS to backends is not built yet",
+        ),
+        (
+            "unix:/run/a",
+            "wharf reaches backends over TCP; unix sockets are not built yet",
+        ),
+    ] {
+        let loaded = flags(Flags {
+            backends: texts(&[written]),
+            ..Flags::default()
+        });
+        let findings = loaded.compiled.as_ref().expect_err(written);
+        let helps: Vec<_> = findings.0.iter().map(|f| f.help.as_deref()).collect();
+        assert_eq!(helps, [Some(help)], "{written:?}");
+    }
+}
+
+#[test]
+fn an_endpoint_is_taken_in_each_of_its_spellings() {
+    for (written, name, addresses) in [
+        ("localhost:1", "localhost:1", 0),
+        ("http://Host.example:1", "Host.example:1", 0),
+        ("grpc://a:1/", "a:1", 0),
+        ("[::1]:1", "[::1]:1", 1),
+        ("127.0.0.1:1", "127.0.0.1:1", 1),
+    ] {
+        let compiled = flags(Flags {
+            backends: texts(&[written]),
+            ..Flags::default()
+        })
+        .compiled
+        .expect(written);
+        let Target::Endpoints(endpoints) = &compiled.snapshot.backends[0].target else {
+            panic!("endpoints");
+        };
+        assert_eq!(&*endpoints[0].name, name);
+        assert_eq!(endpoints[0].addresses.len(), addresses, "{written}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The file's text to a [`Schema`]: TOML 1.0, every key known, all errors told at once.
+//!
+//! serde stops at the first thing it cannot read. So what it stumbled over is noted, taken out of the table, and it is
+//! asked again, until it has read the rest: a file with three typos gets three errors.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::config::error::{Finding, Findings};
+use crate::config::schema::Schema;
+
+/// Reads a whole file. The schema is what could be read of it: `compile` may find more, so both are told together.
+pub fn parse(text: &str) -> (Schema, Findings) {
+    let mut findings = Findings::default();
+    if text.len() > FILE_BYTES_MAX {
+        findings.push(
+            Finding::error("E100", format!("the file is over {FILE_BYTES_MAX} bytes"))
+                .help("is it a configuration file?"),
+        );
+        return (Schema::default(), findings);
+    }
+    let (table, faults) = DeTable::parse_recoverable(text);
+    for fault in &faults {
+        let finding = Finding::error("E100", format!("this is no TOML: {}", fault.message()));
+        findings.push(match fault.span() {
+            Some(span) => finding.at(span, ""),
+            None => finding,
+        });
+    }
+    if findings.has_errors() {
+        // What follows from broken syntax is noise.
+        return (Schema::default(), findings);
+    }
+    let mut taken_out: Vec<Range<usize>> = Vec::new();
+    loop {
+        let mut table = table.clone();
+        for span in &taken_out {
+            remove(table.get_mut(), span);
+        }
+        let fault = match Schema::deserialize(toml::de::Deserializer::from(table)) {
+            Ok(schema) => return (schema, findings),
+            Err(fault) => fault,
+        };
+        let Some(span) = fault.span() else {
+            findings.push(Finding::error("E102", fault.message()));
+            return (Schema::default(), findings);
+        };
+        findings.push(finding(&fault, &span));
+        // Each round takes one entry out, so the rounds end; an entry that cannot be found ends them at once.
+        if taken_out.contains(&span) || taken_out.len() == FINDINGS_MAX {
+            return (Schema::default(), findings);
+        }
+        taken_out.push(span);
+    }
+}
+
+/// The keys that serde knows beside an unknown one, from its sentence: it is the one who knows.
+pub(super) fn known_keys(message: &str) -> Option<(&str, Vec<&str>)> {
+    let rest = message.strip_prefix("unknown field `")?;
+    let (key, rest) = rest.split_once('`')?;
+    let known = rest.split('`').skip(1).step_by(2).collect();
+    Some((key, known))
+}
+
+fn finding(fault: &toml::de::Error, span: &Range<usize>) -> Finding {
+    let message = fault.message();
+    let Some((key, known)) = known_keys(message) else {
+        return Finding::error("E102", message).at(span.clone(), "");
+    };
+    let finding =
+        Finding::error("E101", format!("unknown key `{key}`")).at(span.clone(), "no such key");
+    match nearest(key, known.iter().copied()) {
+        Some(near) => finding.help(format!("did you mean `{near}`?")),
+        None => finding.help(format!("the keys here are {}", known.join(", "))),
+    }
+}
+
+/// The word that was probably meant.
+pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|word| (strsim::jaro_winkler(written, word), word))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, word)| word)
+}
+
+/// Takes out the entry at `span`: the one whose key stands there, or the smallest whose value contains it.
+fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> bool {
+    let inside = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    let mut found = None;
+    for (key, value) in table.iter_mut() {
+        if key.span() == *span {
+            found = Some(key.clone());
+            break;
+        }
+        let value_span = value.span();
+        if remove_below(value, span) {
+            return true;
+        }
+        if inside(value_span) {
+            found = Some(key.clone());
+        }
+    }
+    match found {
+        Some(key) => table.remove(&key).is_some(),
+        None => false,
+    }
+}
+
+fn remove_below(value: &mut Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
+    match value.get_mut() {
+        DeValue::Table(table) => remove(table, span),
+        DeValue::Array(array) => array.iter_mut().any(|value| remove_below(value, span)),
+        _ => false,
+    }
+}
+
+/// No configuration is larger.
+const FILE_BYTES_MAX: usize = 4 << 20;
+/// More findings than this help nobody.
+const FINDINGS_MAX: usize = 50;

@@ -1,0 +1,74 @@
+//! Names to addresses, on a thread of its own, since the system's resolver blocks.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+/// What a name means now.
+#[derive(Debug)]
+pub struct Resolved {
+    /// `host:port`, as it was asked.
+    pub name: Arc<str>,
+    /// Its addresses, in the resolver's order, each once; or what the resolver said.
+    pub addresses: Result<Vec<SocketAddr>, String>,
+}
+
+/// The thread's two ends.
+#[derive(Debug)]
+pub struct Resolver {
+    /// Names to resolve. A full queue means that the thread is behind; asking again later is soon enough.
+    pub names: Sender<Arc<str>>,
+    /// What they mean.
+    pub answers: Receiver<Resolved>,
+}
+
+impl Resolver {
+    /// Starts the thread. It ends when the sender is dropped.
+    pub fn start() -> std::io::Result<Self> {
+        let (names, asked) = bounded::<Arc<str>>(1024);
+        let (answer, answers) = bounded(1024);
+        thread::Builder::new()
+            .name("wharf-resolve".to_owned())
+            .spawn(move || {
+                for name in asked {
+                    let addresses = resolve(&name);
+                    if answer.send(Resolved { name, addresses }).is_err() {
+                        break;
+                    }
+                }
+            })?;
+        Ok(Self { names, answers })
+    }
+}
+
+fn resolve(name: &str) -> Result<Vec<SocketAddr>, String> {
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in name.to_socket_addrs().map_err(|error| error.to_string())? {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_has_an_address_and_each_stands_once() {
+        let addresses = resolve("localhost:50051").expect("every machine knows localhost");
+        assert!(!addresses.is_empty());
+        assert!(
+            addresses
+                .iter()
+                .all(|address| address.ip().is_loopback() && address.port() == 50051)
+        );
+        let mut once = addresses.clone();
+        once.dedup();
+        assert_eq!(once, addresses);
+        assert!(resolve("no-such-host.invalid:1").is_err());
+    }
+}

@@ -1,0 +1,398 @@
+//! What becomes of a request: an answer at once, a status at once, or an exchange.
+//!
+//! [`decide`] is a pure function of the snapshot, the head and the time; the methods of `Core` carry it out. Nothing of a
+//! body is touched here.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use crate::core::messages::Report;
+use crate::core::turn::{Call, Connection, Core, Drain, Seat};
+use crate::downstream::{Http1, Stream};
+use crate::exchange::{Exchange, Terms};
+use crate::net::{Alarm, Driver, Key, Now, Socket, Task};
+use crate::policy::filter::LocalAnswer;
+use crate::policy::{Peer, Route, RouteKind, Snapshot, Verdict};
+use crate::rpc::{Dialect, ResponseCodec, classify, is_rpc_path};
+use crate::telemetry::Record;
+use crate::wire::http1::{HeadFault, Http1Request};
+use crate::wire::{
+    Code, Part, Party, Reason, RequestHead, ResponseHead, Sink, Status, metadata, timeout,
+};
+
+/// How often one request may come through this proxy; the next time it is a loop.
+const HOPS_MAX: usize = 8;
+
+/// What becomes of a request.
+#[derive(Debug)]
+enum Decision {
+    /// This answer, and no backend.
+    Answer {
+        answer: Box<LocalAnswer>,
+        route: Option<usize>,
+        silent: bool,
+    },
+    /// The end of an RPC that never began, in its caller's dialect.
+    End {
+        dialect: Dialect,
+        status: Status,
+        reason: Reason,
+        by: Party,
+        route: Option<usize>,
+    },
+    /// An exchange.
+    Exchange {
+        dialect: Dialect,
+        route: usize,
+        time: Option<Duration>,
+    },
+}
+
+/// Decides about a request. The head may be changed by the route's filters.
+fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision {
+    if snapshot.live_path.as_deref() == Some(head.path.path())
+        && matches!(head.method, Method::GET | Method::HEAD)
+    {
+        let answer = text(StatusCode::OK, "ok\n".into(), None);
+        return Decision::Answer {
+            answer,
+            route: None,
+            silent: true,
+        };
+    }
+    let Some((index, route)) = snapshot.route(head) else {
+        return no_route(head);
+    };
+    for filter in &route.filters {
+        match filter.request(head, peer) {
+            Verdict::Continue => {}
+            Verdict::Respond(answer) => {
+                return Decision::Answer {
+                    answer,
+                    route: None,
+                    silent: false,
+                };
+            }
+        }
+    }
+    let dialect = match route.kind {
+        RouteKind::Plain => Dialect::Plain,
+        RouteKind::Rpc => match classify(head) {
+            Ok(dialect) => dialect,
+            Err(refusal) => {
+                let answer = refuse_rpc(head, refusal.status, refusal.word, refusal.message);
+                return Decision::Answer {
+                    answer,
+                    route: Some(index),
+                    silent: false,
+                };
+            }
+        },
+    };
+    if !dialect.is_rpc() {
+        return Decision::Exchange {
+            dialect,
+            route: index,
+            time: None,
+        };
+    }
+    let end = |code, message: &'static str, reason, by| Decision::End {
+        dialect,
+        status: Status::new(code, message),
+        reason,
+        by,
+        route: Some(index),
+    };
+    if !is_rpc_path(head.path.path()) {
+        let message = "not a method: a path is /package.Service/Method";
+        return end(Code::UNIMPLEMENTED, message, Reason::NoRoute, Party::Proxy);
+    }
+    if metadata::via_hops(&head.headers) >= HOPS_MAX {
+        let message = "the call has been through this proxy too often";
+        return end(Code::INTERNAL, message, Reason::Loop, Party::Proxy);
+    }
+    match timeout::of(&head.headers) {
+        Ok(time) => Decision::Exchange {
+            dialect,
+            route: index,
+            time,
+        },
+        Err(fault) => {
+            let how = fault.detail();
+            end(
+                Code::INTERNAL,
+                how,
+                Reason::ClientProtocol(how),
+                Party::Downstream,
+            )
+        }
+    }
+}
+
+fn no_route(head: &RequestHead) -> Decision {
+    match classify(head) {
+        Ok(dialect) => Decision::End {
+            dialect,
+            status: Status::new(Code::UNIMPLEMENTED, "no route takes this method"),
+            reason: Reason::NoRoute,
+            by: Party::Proxy,
+            route: None,
+        },
+        Err(_) => {
+            let refusal = ("no_route", "no route takes this path".to_owned());
+            let answer = text(
+                StatusCode::NOT_FOUND,
+                "no route takes this path\n".into(),
+                Some(refusal),
+            );
+            Decision::Answer {
+                answer,
+                route: None,
+                silent: false,
+            }
+        }
+    }
+}
+
+fn text(
+    status: StatusCode,
+    body: String,
+    refusal: Option<(&'static str, String)>,
+) -> Box<LocalAnswer> {
+    let mut head = ResponseHead::new(status);
+    head.headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    head.headers
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Box::new(LocalAnswer {
+        head,
+        body: body.into(),
+        refusal,
+    })
+}
+
+/// The answer to a request that is no RPC where only RPCs are served: a browser tab gets a small page, others a line.
+fn refuse_rpc(
+    head: &RequestHead,
+    status: StatusCode,
+    word: &'static str,
+    message: String,
+) -> Box<LocalAnswer> {
+    let wants_page = head.headers.get_all(ACCEPT).iter().any(|value| {
+        value
+            .to_str()
+            .is_ok_and(|value| value.contains("text/html"))
+    });
+    let mut answer = if wants_page && matches!(head.method, Method::GET | Method::HEAD) {
+        let mut answer = text(status, String::new(), None);
+        let html = HeaderValue::from_static("text/html; charset=utf-8");
+        answer.head.headers.insert(CONTENT_TYPE, html);
+        answer.body = Bytes::from_static(include_bytes!("not_a_page.html"));
+        answer
+    } else {
+        text(status, format!("{message}\n"), None)
+    };
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        answer
+            .head
+            .headers
+            .insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
+    }
+    answer.refusal = Some((word, message));
+    answer
+}
+
+impl<D: Driver> Core<D> {
+    /// Answers bytes that are no request, and closes after it.
+    pub(super) fn refuse(&mut self, key: Key, fault: HeadFault, now: Now) {
+        let Some(Connection {
+            seat: Seat::Home(engine),
+            peer,
+            ..
+        }) = self.connections.get_mut(key)
+        else {
+            return;
+        };
+        let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
+        let mut answer = text(status, format!("{}\n", fault.detail), None);
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            answer
+                .head
+                .headers
+                .insert(ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
+        }
+        engine.respond(answer.head, answer.body);
+        engine.come_home(now.instant);
+        let record = Record {
+            http_status: Some(status.as_u16()),
+            refusal: Some("bad_http"),
+            by: Party::Downstream,
+            message: fault.detail.to_owned(),
+            verb: String::new(),
+            path: String::new(),
+            ..Self::blank_record(&blank_head(), Some(*peer), now)
+        };
+        self.report(Report::Record(Box::new(record)));
+    }
+
+    /// Carries out what is decided about a whole head.
+    pub(super) fn admit(&mut self, key: Key, request: Http1Request, now: Now) {
+        let mut head = request.head;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Seat::Home(mut engine) = std::mem::replace(&mut connection.seat, Seat::Empty) else {
+            return;
+        };
+        let peer = Peer {
+            address: connection.peer,
+        };
+        if self.drain != Drain::No {
+            engine.condemn();
+        }
+        let snapshot = Rc::clone(&self.snapshot);
+        let decision = decide(&snapshot, &mut head, &peer);
+        match decision {
+            Decision::Answer {
+                mut answer,
+                route,
+                silent,
+            } => {
+                apply(
+                    route.and_then(|route| snapshot.routes.get(route)),
+                    &head,
+                    &mut answer.head,
+                );
+                let status = answer.head.status.as_u16();
+                engine.respond(answer.head, answer.body);
+                if !silent {
+                    let (refusal, message) = answer.refusal.unzip();
+                    let record = Record {
+                        http_status: Some(status),
+                        refusal,
+                        message: message.unwrap_or_default(),
+                        ..Self::blank_record(&head, Some(peer.address), now)
+                    };
+                    self.report(Report::Record(Box::new(record)));
+                }
+                self.seat(key, engine, now.instant);
+            }
+            Decision::End {
+                dialect,
+                status,
+                reason,
+                by,
+                route,
+            } => {
+                let route = route.and_then(|route| snapshot.routes.get(route));
+                if by == Party::Downstream {
+                    engine.condemn();
+                }
+                end_at_once(&mut engine, dialect, &status, route, &head);
+                let record = Record {
+                    protocol: dialect.name(),
+                    code: Some(status.code),
+                    http_status: Some(200),
+                    reason,
+                    by,
+                    route: route.map(|route| Arc::clone(&route.name)),
+                    message: status.message.into_owned(),
+                    ..Self::blank_record(&head, Some(peer.address), now)
+                };
+                self.report(Report::Record(Box::new(record)));
+                self.seat(key, engine, now.instant);
+            }
+            Decision::Exchange {
+                dialect,
+                route,
+                time,
+            } => {
+                let ticket = snapshot
+                    .routes
+                    .get(route)
+                    .and_then(|route| self.pool.ticket(route.backend));
+                let Some(ticket) = ticket else {
+                    // Every route of a snapshot has a backend of the same snapshot, and the pool has adopted it.
+                    debug_assert!(false, "a route without a backend");
+                    engine.condemn();
+                    return self.seat(key, engine, now.instant);
+                };
+                let terms = Terms {
+                    head,
+                    version: request.version,
+                    dialect,
+                    snapshot,
+                    route,
+                    deadline: time.and_then(|time| now.instant.checked_add(time)),
+                    started: now.instant,
+                };
+                let exchange = Exchange::new(Stream::Http1(engine), ticket, terms);
+                let reactor = &self.reactor;
+                let own = self.exchanges.insert_with(|own| Call {
+                    exchange,
+                    connection: key,
+                    wakeup: reactor.wakeup(Task::Exchange(own)),
+                    alarm: Alarm::default(),
+                    started: now,
+                });
+                if let Some(connection) = self.connections.get_mut(key) {
+                    connection.seat = Seat::Lent(own);
+                }
+                if let Some(call) = self.exchanges.get(own) {
+                    call.wakeup.wake();
+                }
+            }
+        }
+    }
+
+    fn seat(&mut self, key: Key, mut engine: Box<Http1<D::Socket>>, now: Instant) {
+        engine.come_home(now);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.seat = Seat::Home(engine);
+        }
+    }
+}
+
+/// Tells an RPC's caller its end though no exchange has begun.
+fn end_at_once<S: Socket>(
+    engine: &mut Http1<S>,
+    dialect: Dialect,
+    status: &Status,
+    route: Option<&Route>,
+    head: &RequestHead,
+) {
+    let mut codec = ResponseCodec::new(dialect, &head.headers, 0);
+    let _ = codec.end(status, &mut |mut part| {
+        if let Part::Head(answer) = &mut part {
+            apply(route, head, answer);
+        }
+        engine.send(part);
+    });
+    let noop = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    engine.settle(noop);
+}
+
+/// The route's filters on the head of an answer, in reverse.
+fn apply(route: Option<&Route>, request: &RequestHead, head: &mut ResponseHead) {
+    if let Some(route) = route {
+        for filter in route.filters.iter().rev() {
+            filter.response(request, head);
+        }
+    }
+}
+
+fn blank_head() -> RequestHead {
+    RequestHead {
+        method: Method::GET,
+        path: http::uri::PathAndQuery::from_static("/"),
+        authority: None,
+        headers: HeaderMap::new(),
+    }
+}

@@ -1,0 +1,679 @@
+//! The turn: sense, obey, expire, run, flush.
+//!
+//! Owns the slabs of one thread and the order in which their tenants are advanced. It decides nothing about calls:
+//! `admit` does at their beginning, `exchange` until their end.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::core::messages::{Command, Report};
+use crate::downstream::http1::HIGH_WATER;
+use crate::downstream::{Http1, Incoming, Stream};
+use crate::exchange::{Exchange, Outcome};
+use crate::net::{Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup};
+use crate::policy::Snapshot;
+use crate::telemetry::Record;
+use crate::telemetry::record::Traffic;
+use crate::upstream::Pool;
+use crate::wire::Reason;
+
+/// How many clients are accepted from one listener in one turn; then others have their turn.
+const ACCEPTS_MAX: usize = 256;
+/// The pause after an `accept` that failed for want of something (descriptors, memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
+const ROUNDS_MAX: usize = 8;
+/// Progress that a slow reader must make within the stall limit, bytes.
+const STALL_PROGRESS_BYTES: u64 = 16 << 10;
+
+/// Whether the loop goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// Call [`Core::turn`] again.
+    Running,
+    /// Everything is closed.
+    Stopped,
+}
+
+/// Everything that one thread owns.
+pub struct Core<D: Driver> {
+    pub(super) id: usize,
+    pub(super) reactor: Reactor<D>,
+    pub(super) connections: Slots<Connection<D::Socket>>,
+    pub(super) exchanges: Slots<Call<D::Socket>>,
+    pub(super) pool: Pool<D::Socket>,
+    pub(super) snapshot: Rc<Arc<Snapshot>>,
+    pub(super) drain: Drain,
+    inbox: Receiver<Command>,
+    reports: Sender<Report>,
+    records_dropped: u64,
+    listeners: Vec<Accepting>,
+    now: Option<Now>,
+    events: Vec<Event>,
+    batch: Vec<Task>,
+    keys: Vec<Key>,
+}
+
+/// A client's connection.
+pub(super) struct Connection<S: Socket> {
+    pub(super) seat: Seat<S>,
+    pub(super) transport: Key,
+    pub(super) peer: SocketAddr,
+    pub(super) wakeup: Wakeup<Task>,
+    pub(super) alarm: Alarm,
+}
+
+/// Where a connection's engine is (invariant 6).
+pub(super) enum Seat<S: Socket> {
+    /// Here.
+    Home(Box<Http1<S>>),
+    /// With this exchange.
+    Lent(Key),
+    /// Being moved.
+    Empty,
+}
+
+/// An exchange in its slot.
+pub(super) struct Call<S: Socket> {
+    pub(super) exchange: Exchange<Stream<S>, Pool<S>>,
+    pub(super) connection: Key,
+    pub(super) wakeup: Wakeup<Task>,
+    pub(super) alarm: Alarm,
+    pub(super) started: Now,
+}
+
+/// How a listener stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepting {
+    /// Its queue was empty when we looked last.
+    Idle,
+    /// There may be more in its queue than one turn's worth.
+    More,
+    /// It could not; once more at that time.
+    Paused(Instant),
+    Closed,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// It has not begun.
+    No,
+    /// No more connections; open calls end by themselves until then.
+    Until(Instant),
+    /// All is closed.
+    Done,
+}
+
+impl<D: Driver> Core<D> {
+    /// A core that obeys `snapshot`. `reset_stream_duration`: [`crate::upstream::pool::RESET_STREAM_DURATION`], or "for ever"
+    /// in a simulation.
+    pub fn new(
+        id: usize,
+        driver: D,
+        listeners: usize,
+        snapshot: Arc<Snapshot>,
+        inbox: Receiver<Command>,
+        reports: Sender<Report>,
+        reset_stream_duration: Duration,
+    ) -> Self {
+        let mut pool = Pool::new(reset_stream_duration);
+        pool.adopt(&snapshot);
+        Self {
+            id,
+            reactor: Reactor::new(driver),
+            connections: Slots::default(),
+            exchanges: Slots::default(),
+            pool,
+            snapshot: Rc::new(snapshot),
+            drain: Drain::No,
+            inbox,
+            reports,
+            records_dropped: 0,
+            // The queue may have filled before the first wait.
+            listeners: vec![Accepting::More; listeners],
+            now: None,
+            events: Vec::new(),
+            batch: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
+    /// Turns until it is told to stop.
+    pub fn run(mut self) {
+        while self.turn() == Flow::Running {}
+    }
+
+    /// One pass of the loop.
+    pub fn turn(&mut self) -> Flow {
+        let mut events = mem::take(&mut self.events);
+        let now = self.reactor.driver.wait(self.wait_until(), &mut events);
+        self.now = Some(now);
+        self.reactor.staging.next_turn();
+        self.sense(&mut events, now);
+        self.events = events;
+        self.obey(now);
+        self.expire(now);
+        self.run_ready(now);
+        self.flush(now);
+        self.leave(now)
+    }
+
+    /// The machine, for a simulation.
+    pub fn driver_mut(&mut self) -> &mut D {
+        &mut self.reactor.driver
+    }
+
+    fn wait_until(&self) -> Option<Instant> {
+        let now = self.now?.instant;
+        if !self.reactor.ready.is_empty() || self.listeners.contains(&Accepting::More) {
+            return Some(now);
+        }
+        let paused = self.listeners.iter().filter_map(|listener| match listener {
+            Accepting::Paused(until) => Some(*until),
+            _ => None,
+        });
+        let drain = match self.drain {
+            Drain::Until(until) => Some(until),
+            Drain::No | Drain::Done => None,
+        };
+        paused.chain(self.reactor.timers.next()).chain(drain).min()
+    }
+
+    /// Marks and enqueues; no work is done here.
+    fn sense(&mut self, events: &mut Vec<Event>, now: Now) {
+        for event in events.drain(..) {
+            match event.token {
+                Token::Inbox => {}
+                Token::Listener(index) => {
+                    if let Some(listener @ Accepting::Idle) = self.listeners.get_mut(index as usize)
+                    {
+                        *listener = Accepting::More;
+                    }
+                }
+                Token::Transport(key) => {
+                    // A late event for a dead connection finds nobody.
+                    if let Some(place) = self.reactor.transports.get(key) {
+                        place.transport.borrow_mut().handle_event(&event);
+                        let owner = place.owner;
+                        self.wake(owner);
+                    }
+                }
+            }
+        }
+        for index in 0..self.listeners.len() {
+            let due = match self.listeners[index] {
+                Accepting::More => true,
+                Accepting::Paused(until) => now.instant >= until,
+                Accepting::Idle | Accepting::Closed => false,
+            };
+            if due {
+                self.listeners[index] = self.accept(index, ACCEPTS_MAX, now);
+            }
+        }
+    }
+
+    /// Takes clients out of a listener's queue. It never gives up a listener, whatever `accept` says.
+    fn accept(&mut self, index: usize, accepts_max: usize, now: Now) -> Accepting {
+        for _ in 0..accepts_max {
+            match self.reactor.driver.accept(index as u32) {
+                Ok((socket, peer)) => self.welcome(socket, peer, now),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Accepting::Idle,
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        log::warn!("cannot accept a connection, trying again: {error}");
+                        return Accepting::Paused(now.instant + ACCEPT_PAUSE);
+                    }
+                },
+            }
+        }
+        Accepting::More
+    }
+
+    fn welcome(&mut self, socket: D::Socket, peer: SocketAddr, now: Now) {
+        if self.connections.len() >= self.snapshot.limits.connections_max {
+            log::warn!("{peer} was turned away: limits.connections is reached");
+            return;
+        }
+        // The owner is known only when the connection has its place.
+        let placeholder = Task::Downstream(Key {
+            index: u32::MAX,
+            generation: 0,
+        });
+        let (key, transport) = match self.reactor.adopt(socket, placeholder) {
+            Ok(placed) => placed,
+            Err(error) => {
+                log::warn!("cannot serve {peer}: {error}");
+                return;
+            }
+        };
+        let engine = Box::new(Http1::new(transport, &self.snapshot.limits, now.instant));
+        let reactor = &mut self.reactor;
+        let own = self.connections.insert_with(|own| Connection {
+            seat: Seat::Home(engine),
+            transport: key,
+            peer,
+            wakeup: reactor.wakeup(Task::Downstream(own)),
+            alarm: Alarm::default(),
+        });
+        if let Some(place) = self.reactor.transports.get_mut(key) {
+            place.owner = Task::Downstream(own);
+        }
+        self.wake(Task::Downstream(own));
+    }
+
+    /// Enqueues whoever is to go on when something has happened to `task`'s socket.
+    fn wake(&self, task: Task) {
+        match task {
+            Task::Upstream(key) => self.pool.wake(key),
+            Task::Exchange(key) => {
+                if let Some(call) = self.exchanges.get(key) {
+                    call.wakeup.wake();
+                }
+            }
+            Task::Downstream(key) => match self.connections.get(key) {
+                Some(Connection {
+                    seat: Seat::Lent(exchange),
+                    ..
+                }) => {
+                    self.wake(Task::Exchange(*exchange));
+                }
+                Some(connection) => connection.wakeup.wake(),
+                None => {}
+            },
+        }
+    }
+
+    fn obey(&mut self, now: Now) {
+        while let Ok(command) = self.inbox.try_recv() {
+            match command {
+                Command::Adopt(snapshot) => {
+                    self.pool.adopt(&snapshot);
+                    let generation = snapshot.generation;
+                    self.snapshot = Rc::new(snapshot);
+                    self.report(Report::Adopted {
+                        core: self.id,
+                        generation,
+                    });
+                }
+                Command::Probe => {
+                    self.pool.probe();
+                    self.pool.connect_wanted(&mut self.reactor, now.instant);
+                    self.report_attempts();
+                }
+                Command::Drain(limit) => self.begin_drain(now.instant + limit, now),
+                Command::Stop => {
+                    self.begin_drain(now.instant, now);
+                    self.drain = Drain::Done;
+                }
+            }
+        }
+    }
+
+    fn begin_drain(&mut self, until: Instant, now: Now) {
+        if self.drain != Drain::No {
+            return;
+        }
+        self.drain = Drain::Until(until);
+        for index in 0..self.listeners.len() {
+            // A closed SO_REUSEPORT listener drops what waits in its queue: whoever is in it is served.
+            while self.accept(index, ACCEPTS_MAX, now) == Accepting::More {}
+            self.reactor.driver.close_listener(index as u32);
+            self.listeners[index] = Accepting::Closed;
+        }
+        // Each idle connection closes itself when it is advanced.
+        for (_, connection) in self.connections.iter() {
+            connection.wakeup.wake();
+        }
+    }
+
+    fn expire(&mut self, now: Now) {
+        while let Some(task) = self.reactor.timers.expired(now.instant) {
+            match task {
+                Task::Upstream(key) => self.pool.wake(key),
+                Task::Exchange(key) => {
+                    if let Some(call) = self.exchanges.get_mut(key) {
+                        call.alarm.fired();
+                        call.wakeup.wake();
+                    }
+                }
+                Task::Downstream(key) => self.expire_connection(key, now),
+            }
+        }
+    }
+
+    fn expire_connection(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        connection.alarm.fired();
+        let stalled = self
+            .reactor
+            .transports
+            .get(connection.transport)
+            .is_some_and(|place| {
+                let mut transport = place.transport.borrow_mut();
+                let limit = self.snapshot.limits.stall_timeout;
+                let at = transport.stalled_at(now.instant, limit, STALL_PROGRESS_BYTES);
+                let stalled = at.is_some_and(|at| now.instant >= at);
+                if stalled {
+                    transport.give_up();
+                }
+                stalled
+            });
+        if !stalled
+            && let Seat::Home(engine) = &mut connection.seat
+            && engine
+                .deadline()
+                .is_some_and(|deadline| now.instant >= deadline)
+            && let Some(fault) = engine.handle_timeout(now.instant)
+        {
+            self.refuse(key, fault, now);
+        }
+        self.wake(Task::Downstream(key));
+        self.arm_connection(key, now);
+    }
+
+    /// Sees to it that the connection is looked at when its time is over.
+    fn arm_connection(&mut self, key: Key, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let home = match &connection.seat {
+            Seat::Home(engine) => engine.deadline(),
+            Seat::Lent(_) | Seat::Empty => None,
+        };
+        let stall = self
+            .reactor
+            .transports
+            .get(connection.transport)
+            .and_then(|place| {
+                let limit = self.snapshot.limits.stall_timeout;
+                place
+                    .transport
+                    .borrow_mut()
+                    .stalled_at(now.instant, limit, STALL_PROGRESS_BYTES)
+            });
+        let wanted = home.into_iter().chain(stall).min();
+        connection
+            .alarm
+            .arm(&mut self.reactor.timers, wanted, Task::Downstream(key));
+    }
+
+    /// Advances whoever is ready, connections before exchanges, so that what has arrived is visible to whoever waits for it.
+    fn run_ready(&mut self, now: Now) {
+        let mut batch = mem::take(&mut self.batch);
+        for _ in 0..ROUNDS_MAX {
+            self.reactor.ready.take(&mut batch);
+            if batch.is_empty() {
+                break;
+            }
+            for &task in &batch {
+                match task {
+                    Task::Downstream(key) => self.advance_connection(key, now),
+                    Task::Upstream(key) => {
+                        self.pool.advance(key, &mut self.reactor, now.instant);
+                        self.report_attempts();
+                    }
+                    Task::Exchange(_) => {}
+                }
+            }
+            for &task in &batch {
+                if let Task::Exchange(key) = task {
+                    self.advance_exchange(key, now);
+                }
+            }
+            batch.clear();
+            self.pool.connect_wanted(&mut self.reactor, now.instant);
+            self.report_attempts();
+        }
+        self.batch = batch;
+    }
+
+    fn advance_connection(&mut self, key: Key, now: Now) {
+        if let Some(connection) = self.connections.get(key) {
+            connection.wakeup.popped();
+        }
+        loop {
+            let draining = self.drain != Drain::No;
+            let Some(Connection {
+                seat: Seat::Home(engine),
+                ..
+            }) = self.connections.get_mut(key)
+            else {
+                return;
+            };
+            match engine.poll(now.instant) {
+                Poll::Pending if draining && engine.is_idle() => engine.linger(),
+                Poll::Pending => break,
+                Poll::Ready(Incoming::Closed) => return self.close_connection(key, now),
+                Poll::Ready(Incoming::Refused(fault)) => self.refuse(key, fault, now),
+                Poll::Ready(Incoming::Request(request)) => self.admit(key, *request, now),
+            }
+        }
+        self.arm_connection(key, now);
+    }
+
+    fn advance_exchange(&mut self, key: Key, now: Now) {
+        let Some(call) = self.exchanges.get_mut(key) else {
+            return;
+        };
+        call.wakeup.popped();
+        let cx = &mut Context::from_waker(call.wakeup.waker());
+        match call.exchange.poll(&mut self.pool, now.instant, cx) {
+            Poll::Ready(outcome) => self.finish(key, outcome, now),
+            Poll::Pending => {
+                let wanted = call.exchange.wake_at();
+                call.alarm
+                    .arm(&mut self.reactor.timers, wanted, Task::Exchange(key));
+            }
+        }
+    }
+
+    /// The one end of every exchange: both streams go, the engine comes home, the record is written.
+    fn finish(&mut self, key: Key, outcome: Outcome, now: Now) {
+        let Some(mut call) = self.exchanges.remove(key) else {
+            return;
+        };
+        call.alarm.cancel(&mut self.reactor.timers);
+        let record = self.record(&call, outcome, now);
+        let connection = call.connection;
+        let (stream, ticket, _) = call.exchange.into_parts();
+        self.pool.leave(&ticket);
+        match stream {
+            Stream::Http1(mut engine) => {
+                engine.come_home(now.instant);
+                if let Some(own) = self.connections.get_mut(connection) {
+                    own.seat = Seat::Home(engine);
+                    // No socket event announces what is already buffered.
+                    own.wakeup.wake();
+                }
+            }
+        }
+        self.report(Report::Record(Box::new(record)));
+    }
+
+    fn record(&self, call: &Call<D::Socket>, outcome: Outcome, now: Now) -> Record {
+        let exchange = &call.exchange;
+        let terms = exchange.terms();
+        let route = terms.snapshot.routes.get(terms.route);
+        let backend = route.and_then(|route| terms.snapshot.backend(route.backend));
+        let peer = self
+            .connections
+            .get(call.connection)
+            .map(|connection| connection.peer);
+        let (request, response) = exchange.traffic();
+        let rpc = terms.dialect.is_rpc();
+        Record {
+            elapsed: now.instant.duration_since(call.started.instant),
+            first_byte: exchange.first_byte(),
+            protocol: terms.dialect.name(),
+            route: route.map(|route| Arc::clone(&route.name)),
+            backend: backend.map(|backend| Arc::clone(&backend.name)),
+            endpoint: exchange.ticket().address(),
+            attempts: exchange.ticket().attempts(),
+            code: rpc.then_some(outcome.status.code),
+            http_status: exchange.http_status(),
+            reason: outcome.reason,
+            by: outcome.by,
+            message: outcome.status.message.into_owned(),
+            aborted: outcome.aborted,
+            request,
+            response,
+            ..Self::blank_record(&terms.head, peer, call.started)
+        }
+    }
+
+    /// A record with what the request's head says, and nothing else.
+    pub(super) fn blank_record(
+        head: &crate::wire::RequestHead,
+        peer: Option<SocketAddr>,
+        started: Now,
+    ) -> Record {
+        let text = |name: &str| {
+            let value = head.headers.get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        Record {
+            started: started.wall,
+            elapsed: Duration::ZERO,
+            first_byte: None,
+            client: peer.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            verb: head.method.as_str().to_owned(),
+            path: head.path.path().to_owned(),
+            origin: text("origin"),
+            library: text("x-user-agent").or_else(|| text("user-agent")),
+            protocol: "http",
+            route: None,
+            backend: None,
+            endpoint: None,
+            attempts: 0,
+            code: None,
+            http_status: None,
+            reason: Reason::Ok,
+            refusal: None,
+            by: crate::wire::Party::Proxy,
+            message: String::new(),
+            aborted: false,
+            request: Traffic::default(),
+            response: Traffic::default(),
+        }
+    }
+
+    pub(super) fn close_connection(&mut self, key: Key, now: Now) {
+        if let Some(mut connection) = self.connections.remove(key) {
+            connection.alarm.cancel(&mut self.reactor.timers);
+            self.reactor.close(connection.transport, now.instant);
+        }
+    }
+
+    /// One write for each socket that has something to say; whoever waited for room goes on.
+    fn flush(&mut self, now: Now) {
+        let mut keys = mem::take(&mut self.keys);
+        self.reactor.staging.take_dirty(&mut keys);
+        for key in keys.drain(..) {
+            let Some(place) = self.reactor.transports.get(key) else {
+                continue;
+            };
+            let owner = place.owner;
+            let mut transport = place.transport.borrow_mut();
+            transport.flush(now.instant);
+            let high_water = match owner {
+                Task::Upstream(_) => usize::MAX,
+                Task::Downstream(_) | Task::Exchange(_) => HIGH_WATER,
+            };
+            let relieved = transport.take_relieved(high_water);
+            let failed = transport.failed().is_some();
+            let waiting = transport.unwritten() > 0;
+            drop(transport);
+            if relieved || failed {
+                self.wake(owner);
+            }
+            if waiting && let Task::Downstream(key) = owner {
+                self.arm_connection(key, now);
+            }
+        }
+        self.reactor.staging.take_starved(&mut keys);
+        for key in keys.drain(..) {
+            if let Some(place) = self.reactor.transports.get(key) {
+                self.wake(place.owner);
+            }
+        }
+        self.keys = keys;
+    }
+
+    /// Whether this was the last turn.
+    fn leave(&mut self, now: Now) -> Flow {
+        if let Drain::Until(until) = self.drain {
+            if self.connections.is_empty() {
+                self.drain = Drain::Done;
+            } else if now.instant >= until {
+                // The last row of the table of ends: what is left is told why.
+                let keys: Vec<Key> = self.exchanges.iter().map(|(key, _)| key).collect();
+                for key in keys {
+                    if let Some(call) = self.exchanges.get_mut(key) {
+                        let cx = &mut Context::from_waker(call.wakeup.waker());
+                        let outcome = call.exchange.abandon(Reason::Draining, now.instant, cx);
+                        self.finish(key, outcome, now);
+                    }
+                }
+                self.drain = Drain::Done;
+            }
+        }
+        if self.drain != Drain::Done {
+            return Flow::Running;
+        }
+        self.flush(now);
+        let keys: Vec<Key> = self.exchanges.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(mut call) = self.exchanges.remove(key) {
+                call.alarm.cancel(&mut self.reactor.timers);
+            }
+        }
+        let keys: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.close_connection(key, now);
+        }
+        self.pool.close(&mut self.reactor, now.instant);
+        let records_dropped = self.records_dropped;
+        // The last word must arrive: whoever waits for this core waits for it.
+        let _ = self.reports.send(Report::Stopped {
+            core: self.id,
+            records_dropped,
+        });
+        Flow::Stopped
+    }
+
+    fn report_attempts(&mut self) {
+        for attempt in self.pool.take_attempts() {
+            self.report(Report::Attempt(attempt));
+        }
+    }
+
+    /// Tells the control thread; a full channel costs the report, never the turn.
+    pub(super) fn report(&mut self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            self.records_dropped += 1;
+        }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Core<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.id)
+            .field("connections", &self.connections.len())
+            .field("exchanges", &self.exchanges.len())
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
+}

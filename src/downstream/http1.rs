@@ -1,0 +1,555 @@
+//! The engine of one HTTP/1.1 connection of a client (RFC 9112): heads, bodies, keep-alive, and how a connection ends well.
+//!
+//! Owns the order of things on the connection: a head, its call, its answer, then the next head, which is parsed from what is
+//! already buffered. At home it reads heads; lent to an exchange it is that call's source and sink. A byte of a request
+//! that was not parsed is never taken for another request: what is left of a body is drained within bounds, or the
+//! connection closes.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode, Version};
+
+use crate::net::{Filled, SharedTransport, Socket};
+use crate::policy::Limits;
+use crate::wire::http1::{
+    BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK,
+    ResponseFraming, Step, parse_request, scan, write_chunk_head, write_continue, write_response,
+};
+use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
+
+/// From so many staged bytes on, an answer waits, bytes.
+pub const HIGH_WATER: usize = 64 << 10;
+/// How much of a body is read ahead of its lane, bytes.
+const READ_AHEAD: usize = 64 << 10;
+/// What is left of a body after an early answer is read so far, bytes; beyond it the connection closes.
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+/// And for so long.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// How long a closing connection is read on, so that its last answer is not lost to a reset (RFC 9112 §9.6).
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// A head that did not come whole in time.
+const TOO_SLOW: HeadFault = HeadFault {
+    status: 408,
+    detail: "the head of the request did not come whole in time",
+};
+
+/// What a connection at home has found.
+#[derive(Debug)]
+pub enum Incoming {
+    /// A whole head. The engine is ready to be lent.
+    Request(Box<Http1Request>),
+    /// Bytes that are no request. The engine waits for [`Http1::respond`] and closes after it.
+    Refused(HeadFault),
+    /// Nothing will come any more.
+    Closed,
+}
+
+/// One connection's engine.
+#[derive(Debug)]
+pub struct Http1<S: Socket> {
+    transport: SharedTransport<S>,
+    state: State,
+    head_limits: HeadLimits,
+    head_timeout: Duration,
+    idle_timeout: Duration,
+
+    // Of the present request.
+    body: BodyDecoder,
+    persistent: bool,
+    expects_continue: bool,
+    bodiless: bool,
+    version: Version,
+    fault: Option<Reset>,
+
+    // Of the present answer.
+    answer: Answer,
+    /// Content of this step, to be written as one chunk.
+    pending: Vec<Bytes>,
+    pending_bytes: usize,
+    ending: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Between requests, or within a head.
+    Head {
+        /// How far the head was scanned without finding its end.
+        scanned: usize,
+        /// When its first byte came.
+        begun: Option<Instant>,
+        since: Instant,
+    },
+    /// Within a call.
+    Call,
+    /// The answer is complete, the request's body is not.
+    Draining { left: usize, until: Instant },
+    /// We will send no more; what still comes is thrown away.
+    Lingering { until: Option<Instant> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    Unsent,
+    Length(u64),
+    Chunked,
+    Ended,
+}
+
+impl<S: Socket> Http1<S> {
+    /// The engine of a connection that was just accepted.
+    pub fn new(transport: SharedTransport<S>, limits: &Limits, now: Instant) -> Self {
+        Self {
+            transport,
+            state: State::Head {
+                scanned: 0,
+                begun: None,
+                since: now,
+            },
+            head_limits: HeadLimits {
+                line_bytes_max: limits.line_bytes_max,
+                head_bytes_max: limits.head_bytes_max,
+                fields_max: limits.fields_max,
+                ..HeadLimits::default()
+            },
+            head_timeout: limits.head_timeout,
+            idle_timeout: limits.idle_timeout,
+            body: BodyDecoder::new(Framing::Empty, BodyLimits::default()),
+            persistent: true,
+            expects_continue: false,
+            bodiless: false,
+            version: Version::HTTP_11,
+            fault: None,
+            answer: Answer::Unsent,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            ending: false,
+        }
+    }
+
+    /// At home: the next request, or what else has become of the connection.
+    pub fn poll(&mut self, now: Instant) -> Poll<Incoming> {
+        loop {
+            match self.state {
+                State::Head { scanned, .. } => {
+                    if self.transport.borrow().unwritten() >= HIGH_WATER {
+                        // Answers that nobody reads pile up: the next request waits.
+                        self.transport.borrow_mut().note_refused();
+                        return Poll::Pending;
+                    }
+                    let found = scan(self.transport.borrow().unread(), scanned, &self.head_limits);
+                    match found {
+                        Err(fault) => return Poll::Ready(Incoming::Refused(fault)),
+                        Ok(Some(length)) => return Poll::Ready(self.take_head(length)),
+                        Ok(None) => {}
+                    }
+                    let mut transport = self.transport.borrow_mut();
+                    let filled = transport.fill(self.head_limits.head_bytes_max + READ_AHEAD);
+                    if let State::Head { scanned, begun, .. } = &mut self.state {
+                        if matches!(filled, Filled::Bytes(_)) {
+                            begun.get_or_insert(now);
+                        }
+                        *scanned = match filled {
+                            Filled::Bytes(n) => transport.unread().len() - n,
+                            _ => transport.unread().len(),
+                        };
+                    }
+                    match filled {
+                        Filled::Bytes(_) => {}
+                        Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
+                        // Half a head is nobody's request.
+                        Filled::Ended => return Poll::Ready(Incoming::Closed),
+                    }
+                }
+                State::Call => return Poll::Pending,
+                State::Draining { .. } => match self.drain() {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(true) => self.rest(now),
+                    Poll::Ready(false) => self.linger(),
+                },
+                State::Lingering { until } => {
+                    let mut transport = self.transport.borrow_mut();
+                    let unread = transport.unread().len();
+                    transport.consume(unread);
+                    if !transport.is_flushed() {
+                        if transport.is_broken() {
+                            return Poll::Ready(Incoming::Closed);
+                        }
+                        transport.note_refused();
+                        return Poll::Pending;
+                    }
+                    let until = until.unwrap_or(now + LINGER_TIME);
+                    self.state = State::Lingering { until: Some(until) };
+                    if now >= until {
+                        return Poll::Ready(Incoming::Closed);
+                    }
+                    match transport.fill(READ_AHEAD) {
+                        Filled::Bytes(_) => {}
+                        Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
+                        Filled::Ended => return Poll::Ready(Incoming::Closed),
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_head(&mut self, length: usize) -> Incoming {
+        let bytes = self.transport.borrow_mut().split(length);
+        self.state = State::Call;
+        self.answer = Answer::Unsent;
+        self.ending = false;
+        self.fault = None;
+        self.persistent = false;
+        match parse_request(bytes, &self.head_limits) {
+            Err(fault) => {
+                self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
+                self.bodiless = false;
+                Incoming::Refused(fault)
+            }
+            Ok(request) => {
+                self.body = BodyDecoder::new(request.framing, BodyLimits::default());
+                self.persistent = request.persistent;
+                self.expects_continue = request.expect_continue;
+                self.bodiless = request.head.method == Method::HEAD;
+                self.version = request.version;
+                Incoming::Request(Box::new(request))
+            }
+        }
+    }
+
+    /// Answers the present request with what is at hand, whole.
+    pub fn respond(&mut self, mut head: ResponseHead, body: Bytes) {
+        if matches!(self.state, State::Head { .. }) {
+            // What is refused before it was a request ends the connection.
+            self.state = State::Call;
+            self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
+            self.answer = Answer::Unsent;
+            self.ending = false;
+            self.persistent = false;
+            self.bodiless = false;
+        }
+        if !forbids_content(head.status) {
+            head.headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        self.send(Part::Head(Box::new(head)));
+        self.send(Part::Data(body));
+        self.send(Part::End(None));
+        self.finish_step();
+    }
+
+    /// The call is over and the engine at home again: what becomes of the connection?
+    pub fn come_home(&mut self, now: Instant) {
+        let whole = self.answer == Answer::Ended;
+        let drainable = !self.expects_continue && self.fault.is_none();
+        if !whole || !self.persistent {
+            // An answer that was cut ends with the connection, so that it cannot be taken for whole.
+            self.linger();
+        } else if self.body.is_done() {
+            self.rest(now);
+        } else if drainable {
+            self.state = State::Draining {
+                left: DRAIN_BYTES_MAX,
+                until: now + DRAIN_TIME,
+            };
+        } else {
+            // Whether a body follows a 100 that was never sent cannot be known.
+            self.linger();
+        }
+    }
+
+    /// When to be asked again though nothing has happened.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::Head {
+                begun: Some(begun), ..
+            } => Some(begun + self.head_timeout),
+            State::Head { since, .. } => Some(since + self.idle_timeout),
+            State::Call => None,
+            State::Draining { until, .. } => Some(until),
+            State::Lingering { until } => until,
+        }
+    }
+
+    /// Its deadline has passed: `Some` says with what to refuse, `None` that the connection is to be closed, or that
+    /// [`Http1::poll`] knows what to do.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<HeadFault> {
+        match self.state {
+            State::Head { begun: Some(_), .. } => Some(TOO_SLOW),
+            State::Head { .. } => {
+                self.linger();
+                None
+            }
+            State::Draining { .. } => {
+                self.linger();
+                None
+            }
+            State::Lingering { .. } => {
+                self.state = State::Lingering { until: Some(now) };
+                None
+            }
+            State::Call => None,
+        }
+    }
+
+    /// Whether it waits for a request and has not seen a byte of one.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.state, State::Head { begun: None, .. })
+    }
+
+    /// Sends no more and reads no further request.
+    pub fn linger(&mut self) {
+        if !matches!(self.state, State::Lingering { .. }) {
+            self.transport.borrow_mut().shutdown_write();
+            self.state = State::Lingering { until: None };
+        }
+    }
+
+    /// Its transport.
+    pub fn transport(&self) -> &SharedTransport<S> {
+        &self.transport
+    }
+
+    fn rest(&mut self, now: Instant) {
+        // What is buffered already is the beginning of the next head.
+        let begun = (!self.transport.borrow().unread().is_empty()).then_some(now);
+        self.state = State::Head {
+            scanned: 0,
+            begun,
+            since: now,
+        };
+        self.answer = Answer::Unsent;
+    }
+
+    /// Reads on to the end of the body: `true` if it was reached in bounds.
+    fn drain(&mut self) -> Poll<bool> {
+        let State::Draining { left, .. } = &mut self.state else {
+            return Poll::Ready(false);
+        };
+        let mut transport = self.transport.borrow_mut();
+        loop {
+            match self.body.decode(transport.unread()) {
+                Ok(Step::Data { skip, len }) => {
+                    transport.consume(skip + len);
+                    match left.checked_sub(skip + len) {
+                        Some(less) => *left = less,
+                        None => return Poll::Ready(false),
+                    }
+                    continue;
+                }
+                Ok(Step::More { used }) => {
+                    transport.consume(used);
+                    match left.checked_sub(used) {
+                        Some(less) => *left = less,
+                        None => return Poll::Ready(false),
+                    }
+                }
+                Ok(Step::End { used }) => {
+                    transport.consume(used);
+                    return Poll::Ready(true);
+                }
+                Err(_) => return Poll::Ready(false),
+            }
+            match transport.fill(READ_AHEAD) {
+                Filled::Bytes(_) => {}
+                Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
+                Filled::Ended => return Poll::Ready(false),
+            }
+        }
+    }
+
+    fn begin_answer(&mut self, head: &ResponseHead) {
+        let length = head
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.parse::<u64>().ok());
+        let (framing, answer) = if forbids_content(head.status) {
+            (ResponseFraming::None, Answer::Length(0))
+        } else {
+            match length {
+                Some(length) if self.bodiless => {
+                    (ResponseFraming::Length(length), Answer::Length(0))
+                }
+                Some(length) => (ResponseFraming::Length(length), Answer::Length(length)),
+                None if self.version < Version::HTTP_11 => {
+                    // HTTP/1.0 knows no chunks: the end of the connection is the end of the content.
+                    self.persistent = false;
+                    (ResponseFraming::None, Answer::Length(u64::MAX))
+                }
+                None => (ResponseFraming::Chunked, Answer::Chunked),
+            }
+        };
+        let drainable = !self.expects_continue || self.body.is_done();
+        let close = !self.persistent || !drainable;
+        self.persistent = !close;
+        self.answer = answer;
+        let mut transport = self.transport.borrow_mut();
+        transport.write_with(|out| write_response(head, framing, close, out));
+    }
+
+    /// Writes the content of this step, in one chunk, and the end if it has come.
+    fn finish_step(&mut self) {
+        if self.pending_bytes > 0 {
+            let mut transport = self.transport.borrow_mut();
+            let chunked = self.answer == Answer::Chunked;
+            if chunked {
+                let length = self.pending_bytes;
+                transport.write_with(|out| write_chunk_head(length, out));
+            }
+            for bytes in self.pending.drain(..) {
+                transport.write_bytes(bytes);
+            }
+            if chunked {
+                transport.write(CHUNK_END);
+            }
+            self.pending_bytes = 0;
+        }
+        if self.ending && self.answer != Answer::Ended {
+            match self.answer {
+                Answer::Chunked => self.transport.borrow_mut().write(LAST_CHUNK),
+                // Fewer bytes than were promised: only the end of the connection can say so.
+                Answer::Length(1..) => self.persistent = false,
+                _ => {}
+            }
+            let open_ended = self.version < Version::HTTP_11;
+            let short = matches!(self.answer, Answer::Length(1..)) && !open_ended;
+            if !short {
+                self.answer = Answer::Ended;
+            }
+        }
+        if self.pending.is_empty() {
+            // An idle connection holds no buffer.
+            self.pending = Vec::new();
+        }
+    }
+}
+
+impl<S: Socket> Source for Http1<S> {
+    fn poll_part(&mut self, _now: Instant, _cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+        if let Some(reset) = self.fault {
+            return Poll::Ready(Err(reset));
+        }
+        let mut transport = self.transport.borrow_mut();
+        loop {
+            match self.body.decode(transport.unread()) {
+                Ok(Step::Data { skip, len }) => {
+                    transport.consume(skip);
+                    return Poll::Ready(Ok(Part::Data(transport.split(len))));
+                }
+                Ok(Step::More { used }) => transport.consume(used),
+                Ok(Step::End { used }) => {
+                    transport.consume(used);
+                    return Poll::Ready(Ok(Part::End(None)));
+                }
+                Err(fault) => {
+                    let reset = Reset::downstream(Reason::ClientProtocol(fault.detail()));
+                    self.fault = Some(reset);
+                    return Poll::Ready(Err(reset));
+                }
+            }
+            match transport.fill(READ_AHEAD) {
+                Filled::Bytes(_) => self.expects_continue = false,
+                Filled::Dry | Filled::Starved | Filled::Full => {
+                    // The body is asked for now, nothing of it has come, and the client waits for a word (RFC 9110 §10.1.1).
+                    if self.expects_continue && transport.unread().is_empty() {
+                        self.expects_continue = false;
+                        if self.answer == Answer::Unsent {
+                            transport.write_with(write_continue);
+                        }
+                    }
+                    return Poll::Pending;
+                }
+                Filled::Ended => {
+                    let reset = match transport.is_broken() {
+                        true => Reset::downstream(Reason::ClientLeft),
+                        false => Reset::downstream(Reason::ClientProtocol(
+                            "it ended before its end was told",
+                        )),
+                    };
+                    self.fault = Some(reset);
+                    return Poll::Ready(Err(reset));
+                }
+            }
+        }
+    }
+
+    fn taken(&mut self, _bytes: usize) {
+        // The kernel's window is the socket's: what was read is read.
+    }
+}
+
+impl<S: Socket> Sink for Http1<S> {
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<Result<usize, Reset>> {
+        let mut transport = self.transport.borrow_mut();
+        if let Some(kind) = transport.failed() {
+            return Poll::Ready(Err(gone(kind)));
+        }
+        let held = transport.unwritten() + self.pending_bytes;
+        if held >= HIGH_WATER {
+            transport.note_refused();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(HIGH_WATER - held))
+    }
+
+    fn send(&mut self, part: Part) {
+        match part {
+            Part::Head(head) => self.begin_answer(&head),
+            Part::Data(bytes) => {
+                let bytes = match &mut self.answer {
+                    Answer::Unsent | Answer::Ended => return,
+                    Answer::Chunked => bytes,
+                    Answer::Length(left) => {
+                        // Never a byte more than was promised: it would be read as the next answer.
+                        let take = u64::try_from(bytes.len()).unwrap_or(u64::MAX).min(*left);
+                        *left -= take;
+                        bytes.slice(..usize::try_from(take).unwrap_or(usize::MAX))
+                    }
+                };
+                if !bytes.is_empty() && !self.bodiless {
+                    self.pending_bytes += bytes.len();
+                    self.pending.push(bytes);
+                }
+            }
+            Part::End(_) => self.ending = true,
+        }
+    }
+
+    fn settle(&mut self, _cx: &mut Context<'_>) {
+        self.finish_step();
+    }
+
+    fn condemn(&mut self) {
+        self.persistent = false;
+    }
+
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Reset> {
+        let transport = self.transport.borrow();
+        if let Some(kind) = transport.failed() {
+            return Poll::Ready(gone(kind));
+        }
+        // A half-closed browser is a gone browser. But a FIN that comes with a body must not count before the body is read.
+        if transport.is_broken() || (transport.read_closed() && self.body.is_done()) {
+            return Poll::Ready(Reset::downstream(Reason::ClientLeft));
+        }
+        Poll::Pending
+    }
+}
+
+fn gone(kind: io::ErrorKind) -> Reset {
+    Reset::downstream(match kind {
+        io::ErrorKind::TimedOut => Reason::ClientTooSlow,
+        _ => Reason::ClientLeft,
+    })
+}
+
+/// RFC 9110 §6.4.1.
+fn forbids_content(status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}

@@ -1,0 +1,568 @@
+//! The exchange itself: two lanes, three phases, one end.
+//!
+//! A step goes: take in what has arrived, response lane, deadline, request lane, then ask whether the client is still there.
+//! The end of the answer ends the exchange, even with half a request outstanding; what is left of the body is the
+//! connection's business. Every exchange ends once, in [`Exchange::poll`]'s `Ready`, with one [`Outcome`] (invariant 5).
+//!
+//! It never retries what a backend may have seen.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Version;
+use http::header::HeaderName;
+
+use crate::exchange::outcome::{Outcome, Retry, message_of, status_of};
+use crate::policy::{Route, Snapshot};
+use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
+use crate::telemetry::record::Traffic;
+use crate::wire::{
+    Dial, Part, Party, Reason, RequestHead, Reset, Sink, Source, Status, metadata, timeout,
+};
+
+/// What of a request is kept so that a refused call can be sent again, bytes.
+const REPLAY_BYTES_MAX: usize = 64 << 10;
+/// What one exchange moves in one step, bytes, each way; then others have their turn.
+const STEP_BYTES_MAX: usize = 256 << 10;
+/// How often one refused call is sent again.
+const REPEATS_MAX: u32 = 1;
+
+/// What was decided about a call before it became an exchange.
+#[derive(Debug)]
+pub struct Terms {
+    /// The request's head, as it came, after the route's filters.
+    pub head: RequestHead,
+    /// The version of HTTP that it came in.
+    pub version: Version,
+    /// What the caller speaks.
+    pub dialect: Dialect,
+    /// The configuration that the call began under, and ends under (invariant 7).
+    pub snapshot: Rc<Arc<Snapshot>>,
+    /// Which of its routes took the call.
+    pub route: usize,
+    /// When it must have ended.
+    pub deadline: Option<Instant>,
+    /// When its head had arrived.
+    pub started: Instant,
+}
+
+impl Terms {
+    fn route(&self) -> Option<&Route> {
+        self.snapshot.routes.get(self.route)
+    }
+
+    fn backend(&self) -> &str {
+        let backend = self
+            .route()
+            .and_then(|route| self.snapshot.backend(route.backend));
+        backend.map_or("", |backend| &backend.name)
+    }
+}
+
+/// One call. `D`: the caller's end; `L`: the way to the other.
+pub struct Exchange<D, L: Dial> {
+    down: D,
+    phase: Phase<L::Stream>,
+    ticket: L::Ticket,
+    terms: Terms,
+    /// What the backend is sent, but for `grpc-timeout`, which is what remains when it leaves.
+    outgoing: RequestHead,
+    request: RequestLane,
+    response: ResponseCodec,
+    repeats: u32,
+    first_byte: Option<Duration>,
+    http_status: Option<u16>,
+}
+
+enum Phase<U> {
+    /// Waiting for a stream. The request is read meanwhile, as far as it may be kept.
+    Connecting,
+    /// Both lanes run.
+    Relaying(U),
+    /// The outcome has been given.
+    Done,
+}
+
+/// The request's way: read, translated, kept until it cannot be needed again, sent.
+struct RequestLane {
+    codec: RequestCodec,
+    state: Lane,
+    /// Translated content; those before `sent` are kept for a repetition.
+    parts: VecDeque<Bytes>,
+    sent: usize,
+    bytes: usize,
+    /// Sent parts are kept: the call may still have to be repeated.
+    keep: bool,
+    ended: Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Open,
+    /// The backend wants no more: the client is read to its end, and what it says thrown away. Stopped instead, a client
+    /// that writes before it reads would never see its answer.
+    Discard,
+    Done,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    No,
+    /// The client has ended its request.
+    Seen,
+    /// The backend has been told.
+    Sent,
+}
+
+impl<D: Source + Sink, L: Dial> Exchange<D, L> {
+    /// An exchange that has done nothing yet.
+    pub fn new(down: D, ticket: L::Ticket, terms: Terms) -> Self {
+        let limit = terms.snapshot.limits.message_bytes_max;
+        let request = RequestCodec::new(terms.dialect, limit);
+        let response = ResponseCodec::new(terms.dialect, &terms.head.headers, limit);
+        let mut fields = metadata::forward_request(&terms.head.headers);
+        request.request_fields(&terms.head.headers, &mut fields);
+        metadata::append_via(&mut fields, terms.version);
+        let mut path = terms.head.path.clone();
+        if terms.dialect.is_rpc()
+            && path.query().is_some()
+            && let Ok(bare) = path.path().parse()
+        {
+            // A method has no query; what a browser puts there is for proxies (grpc-web's browser-features.md).
+            path = bare;
+        }
+        let outgoing = RequestHead {
+            method: terms.head.method.clone(),
+            path,
+            authority: terms.head.authority.clone(),
+            headers: fields,
+        };
+        let lane = RequestLane {
+            codec: request,
+            state: Lane::Open,
+            parts: VecDeque::new(),
+            sent: 0,
+            bytes: 0,
+            keep: true,
+            ended: Ended::No,
+        };
+        Self {
+            down,
+            phase: Phase::Connecting,
+            ticket,
+            terms,
+            outgoing,
+            request: lane,
+            response,
+            repeats: 0,
+            first_byte: None,
+            http_status: None,
+        }
+    }
+
+    /// Goes on as far as it can. `Ready` once, at the end.
+    pub fn poll(&mut self, dial: &mut L, now: Instant, cx: &mut Context<'_>) -> Poll<Outcome> {
+        self.down.sense(cx);
+        let outcome = loop {
+            match &mut self.phase {
+                Phase::Connecting => match self.connect(dial, now, cx) {
+                    Poll::Ready(Ok(stream)) => self.phase = Phase::Relaying(stream),
+                    Poll::Ready(Err(reset)) => break Some(self.end(reset, now)),
+                    Poll::Pending => {}
+                },
+                Phase::Relaying(_) | Phase::Done => {}
+            }
+            match self.respond(now, cx) {
+                Ok(outcome @ Some(_)) => break outcome,
+                Ok(None) => {}
+                Err(reset) if self.may_repeat(reset) => {
+                    self.repeats += 1;
+                    dial.note_refused(&mut self.ticket);
+                    self.request.rewind();
+                    self.phase = Phase::Connecting;
+                    continue;
+                }
+                Err(reset) => break Some(self.end(reset, now)),
+            }
+            if self.terms.deadline.is_some_and(|deadline| now >= deadline) {
+                break Some(self.end(Reset::proxy(Reason::Deadline), now));
+            }
+            if let Err(reset) = self.request(now, cx) {
+                break Some(self.end(reset, now));
+            }
+            if let Phase::Relaying(up) = &mut self.phase {
+                up.settle(cx);
+            }
+            if let Poll::Ready(reset) = self.down.poll_gone(cx) {
+                break Some(self.end(reset, now));
+            }
+            break None;
+        };
+        self.down.settle(cx);
+        match outcome {
+            Some(outcome) => {
+                // Dropping the stream is what tells the backend.
+                self.phase = Phase::Done;
+                Poll::Ready(outcome)
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Ends it from outside: the proxy is shutting down, or an advance of it has failed.
+    pub fn abandon(&mut self, reason: Reason, now: Instant, cx: &mut Context<'_>) -> Outcome {
+        let outcome = self.end(Reset::proxy(reason), now);
+        self.down.settle(cx);
+        self.phase = Phase::Done;
+        outcome
+    }
+
+    /// When it must be polled though nothing has happened.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let up = match &self.phase {
+            Phase::Relaying(up) => up.wake_at(),
+            Phase::Connecting | Phase::Done => None,
+        };
+        [self.terms.deadline, up].into_iter().flatten().min()
+    }
+
+    /// Gives the caller's end back, with the ticket, which may still stand in a queue.
+    pub fn into_parts(self) -> (D, L::Ticket, Terms) {
+        (self.down, self.ticket, self.terms)
+    }
+
+    /// The caller's end.
+    pub fn down(&self) -> &D {
+        &self.down
+    }
+
+    /// What was decided about it.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// The place in the queue, and where the call went.
+    pub fn ticket(&self) -> &L::Ticket {
+        &self.ticket
+    }
+
+    /// From the head of the request to the head of the backend's answer.
+    pub fn first_byte(&self) -> Option<Duration> {
+        self.first_byte
+    }
+
+    /// HTTP's status as the caller saw it.
+    pub fn http_status(&self) -> Option<u16> {
+        self.http_status
+    }
+
+    /// What went to the backend, and what came back.
+    pub fn traffic(&self) -> (Traffic, Traffic) {
+        let request = &self.request.codec;
+        (
+            Traffic {
+                messages: request.messages(),
+                bytes: request.bytes(),
+            },
+            Traffic {
+                messages: self.response.messages(),
+                bytes: self.response.bytes(),
+            },
+        )
+    }
+
+    /// The name of its phase, for people.
+    pub fn phase(&self) -> &'static str {
+        match self.phase {
+            Phase::Connecting => "connecting",
+            Phase::Relaying(_) => "relaying",
+            Phase::Done => "done",
+        }
+    }
+
+    fn connect(
+        &mut self,
+        dial: &mut L,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<L::Stream, Reset>> {
+        if let Some(deadline) = self.terms.deadline {
+            if now >= deadline {
+                return Poll::Ready(Err(Reset::proxy(Reason::Deadline)));
+            }
+            let remaining = timeout::print(deadline.duration_since(now));
+            self.outgoing.headers.insert(GRPC_TIMEOUT, remaining);
+        }
+        dial.poll_open(&mut self.ticket, &self.outgoing, now, cx)
+    }
+
+    /// The response lane: room first, then a part, then its translation.
+    fn respond(&mut self, now: Instant, cx: &mut Context<'_>) -> Result<Option<Outcome>, Reset> {
+        let Phase::Relaying(up) = &mut self.phase else {
+            return Ok(None);
+        };
+        up.sense(cx);
+        let mut moved = 0;
+        loop {
+            match self.down.poll_room(cx) {
+                Poll::Pending => return Ok(None),
+                Poll::Ready(Err(reset)) => return Err(reset),
+                Poll::Ready(Ok(_)) => {}
+            }
+            let part = match up.poll_part(now, cx) {
+                Poll::Pending => return Ok(None),
+                Poll::Ready(part) => part?,
+            };
+            let bytes = match &part {
+                Part::Data(bytes) => bytes.len(),
+                Part::Head(_) => {
+                    self.first_byte = Some(now.duration_since(self.terms.started));
+                    // It was processed: nothing will be repeated.
+                    self.request.commit();
+                    0
+                }
+                Part::End(_) => 0,
+            };
+            let mut out = Outlet {
+                down: &mut self.down,
+                terms: &self.terms,
+                http_status: &mut self.http_status,
+            };
+            let ending = self.response.translate(part, &mut |part| out.send(part));
+            up.taken(bytes);
+            if let Some(ending) = ending? {
+                return Ok(Some(self.note(ending, now)));
+            }
+            moved += bytes;
+            if moved >= STEP_BYTES_MAX {
+                cx.waker().wake_by_ref();
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The backend's own end, as it was passed on.
+    fn note(&self, ending: Ending, now: Instant) -> Outcome {
+        let Ending { status, reason } = ending;
+        let late = self.terms.deadline.is_some_and(|deadline| now >= deadline);
+        let cancelled = status.code == crate::wire::Code::CANCELLED;
+        Outcome {
+            // A CANCELLED at the deadline is the deadline, whoever's timer was first.
+            reason: if late && cancelled {
+                Reason::Deadline
+            } else {
+                reason
+            },
+            status,
+            by: Party::Upstream,
+            retry: Retry::Unsafe,
+            aborted: false,
+        }
+    }
+
+    /// The request lane.
+    fn request(&mut self, now: Instant, cx: &mut Context<'_>) -> Result<(), Reset> {
+        let mut moved = 0;
+        loop {
+            if let Phase::Relaying(up) = &mut self.phase {
+                self.request.hand_on(up, cx);
+            }
+            let up = matches!(self.phase, Phase::Relaying(_));
+            if !self.request.wants_more(up) {
+                return Ok(());
+            }
+            let part = match self.down.poll_part(now, cx) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(part) => part?,
+            };
+            if let Part::Data(bytes) = &part {
+                moved += bytes.len();
+            }
+            self.request.take(part)?;
+            if moved >= STEP_BYTES_MAX {
+                cx.waker().wake_by_ref();
+                return Ok(());
+            }
+        }
+    }
+
+    fn may_repeat(&self, reset: Reset) -> bool {
+        reset.reason == Reason::BackendRefused
+            && self.repeats < REPEATS_MAX
+            && self.request.keep
+            && !self.response.head_sent()
+    }
+
+    /// Ends the answer, wherever it stands, with the status that this end has.
+    fn end(&mut self, reset: Reset, now: Instant) -> Outcome {
+        let late = self.terms.deadline.is_some_and(|deadline| now >= deadline);
+        // Whoever's timer fires first, at the deadline every loss is the deadline: a server may reset instead of answering.
+        let reset = if late && reset.by != Party::Downstream {
+            Reset::proxy(Reason::Deadline)
+        } else {
+            reset
+        };
+        let (code, retry) = status_of(reset.reason);
+        let status = Status::new(code, message_of(reset, self.terms.backend()));
+        let mut aborted = false;
+        match reset.reason {
+            // Nobody is there to be told.
+            Reason::ClientLeft | Reason::ClientTooSlow => aborted = true,
+            reason => {
+                if matches!(reason, Reason::ClientProtocol(_)) || reset.by == Party::Downstream {
+                    self.down.condemn();
+                }
+                let mut out = Outlet {
+                    down: &mut self.down,
+                    terms: &self.terms,
+                    http_status: &mut self.http_status,
+                };
+                match self.response.end(&status, &mut |part| out.send(part)) {
+                    Closing::Ended => {}
+                    Closing::Cut => aborted = true,
+                }
+            }
+        }
+        Outcome {
+            status,
+            reason: reset.reason,
+            by: reset.by,
+            retry,
+            aborted,
+        }
+    }
+}
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// The caller's sink, behind the route's filters.
+struct Outlet<'a, D> {
+    down: &'a mut D,
+    terms: &'a Terms,
+    http_status: &'a mut Option<u16>,
+}
+
+impl<D: Sink> Outlet<'_, D> {
+    fn send(&mut self, mut part: Part) {
+        if let Part::Head(head) = &mut part {
+            if let Some(route) = self.terms.route() {
+                for filter in route.filters.iter().rev() {
+                    filter.response(&self.terms.head, head);
+                }
+            }
+            *self.http_status = Some(head.status.as_u16());
+        }
+        self.down.send(part);
+    }
+}
+
+impl RequestLane {
+    /// Translates one part of the request and keeps it until there is room for it.
+    fn take(&mut self, part: Part) -> Result<(), Reset> {
+        if self.state == Lane::Discard {
+            // What is thrown away cannot be sent again.
+            self.keep = false;
+            if matches!(part, Part::End(_)) {
+                self.state = Lane::Done;
+            }
+            return Ok(());
+        }
+        let Self {
+            codec,
+            parts,
+            bytes,
+            ended,
+            ..
+        } = self;
+        codec.translate(part, &mut |part| match part {
+            Part::Data(data) => {
+                *bytes += data.len();
+                parts.push_back(data);
+            }
+            Part::End(_) => *ended = Ended::Seen,
+            Part::Head(_) => {}
+        })
+    }
+
+    /// Sends what there is room for.
+    fn hand_on<U: Sink>(&mut self, up: &mut U, cx: &mut Context<'_>) {
+        if self.state != Lane::Open {
+            return;
+        }
+        while let Some(data) = self.parts.get(self.sent) {
+            match up.poll_room(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Err(_)) => {
+                    self.state = if self.ended == Ended::No {
+                        Lane::Discard
+                    } else {
+                        Lane::Done
+                    };
+                    return;
+                }
+                Poll::Ready(Ok(_)) => up.send(Part::Data(data.clone())),
+            }
+            self.sent += 1;
+            if self.bytes > REPLAY_BYTES_MAX {
+                self.commit();
+            } else if !self.keep {
+                self.forget_sent();
+            }
+        }
+        if self.ended == Ended::Seen {
+            up.send(Part::End(None));
+            self.ended = Ended::Sent;
+            self.state = Lane::Done;
+        }
+    }
+
+    /// Whether the client is to be read now.
+    fn wants_more(&self, connected: bool) -> bool {
+        match self.state {
+            Lane::Done => false,
+            Lane::Discard => true,
+            Lane::Open if self.ended != Ended::No => false,
+            Lane::Open if connected => self.sent == self.parts.len(),
+            Lane::Open => self.bytes < REPLAY_BYTES_MAX,
+        }
+    }
+
+    /// The call will not be repeated: what was sent can go.
+    fn commit(&mut self) {
+        self.keep = false;
+        self.forget_sent();
+    }
+
+    fn forget_sent(&mut self) {
+        for data in self.parts.drain(..self.sent) {
+            self.bytes -= data.len();
+        }
+        self.sent = 0;
+    }
+
+    /// The call is sent anew, from its first byte.
+    fn rewind(&mut self) {
+        self.sent = 0;
+        if self.ended == Ended::Sent {
+            self.ended = Ended::Seen;
+        }
+        if self.state == Lane::Discard || self.ended != Ended::No {
+            self.state = Lane::Open;
+        }
+    }
+}
+
+impl<D, L: Dial> fmt::Debug for Exchange<D, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange")
+            .field("path", &self.terms.head.path)
+            .field("request", &self.request.state)
+            .field("ended", &self.request.ended)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,138 @@
+//! How a call ended: the one table that turns every early end into a status, and says whether repeating would be safe.
+//!
+//! Everything that anyone will ever see of a failure (status, log line, metric, span) is a function of an [`Outcome`].
+//! A proxy may only originate the codes that gRPC libraries originate (grpc/grpc `doc/statuscodes.md`), and a timeout is
+//! DEADLINE_EXCEEDED, never UNAVAILABLE, which would invite a retry.
+
+use std::borrow::Cow;
+
+use crate::wire::{Code, Party, Reason, Reset, Status};
+
+/// How a call ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// What the caller was told, or would have been told had it stayed.
+    pub status: Status,
+    /// Why, in one word of the closed vocabulary.
+    pub reason: Reason,
+    /// Who ended it.
+    pub by: Party,
+    /// Whether the same call may be made again without the backend seeing it twice.
+    pub retry: Retry,
+    /// The answer was cut inside a message, so that it cannot be taken for whole.
+    pub aborted: bool,
+}
+
+/// Whether a call may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retry {
+    /// It provably never reached the backend's application.
+    Safe,
+    /// It may have.
+    Unsafe,
+}
+
+/// The table of ends: which status an early end has, and whether repeating would be safe.
+pub fn status_of(reason: Reason) -> (Code, Retry) {
+    match reason {
+        Reason::Ok | Reason::BackendStatus => (Code::OK, Retry::Unsafe),
+        Reason::NoRoute => (Code::UNIMPLEMENTED, Retry::Safe),
+        Reason::NoEndpoint
+        | Reason::BackendConnectRefused
+        | Reason::BackendConnectTimeout
+        | Reason::BackendDns
+        | Reason::BackendTls
+        | Reason::PendingOverflow
+        | Reason::Overloaded
+        | Reason::BackendRefused
+        // The connection turned out to speak something else before any call was sent on it.
+        | Reason::BackendNotGrpc(0) => (Code::UNAVAILABLE, Retry::Safe),
+        // Calls that were cut by the drain may have run.
+        Reason::BackendClosed | Reason::Draining => (Code::UNAVAILABLE, Retry::Unsafe),
+        Reason::BackendNotGrpc(http) => (Code::from_http(http), Retry::Unsafe),
+        Reason::BackendReset(h2) => (Code::from_h2_reason(h2), Retry::Unsafe),
+        Reason::BackendNoTrailers | Reason::BackendProtocol(_) => (Code::INTERNAL, Retry::Unsafe),
+        Reason::ClientLeft => (Code::CANCELLED, Retry::Unsafe),
+        Reason::ClientProtocol(_) => (Code::INTERNAL, Retry::Unsafe),
+        Reason::ClientTooSlow | Reason::MessageTooLarge(_) | Reason::MetadataTooLarge => {
+            (Code::RESOURCE_EXHAUSTED, Retry::Unsafe)
+        }
+        Reason::Deadline => (Code::DEADLINE_EXCEEDED, Retry::Unsafe),
+        Reason::Loop | Reason::Panic => (Code::INTERNAL, Retry::Unsafe),
+    }
+}
+
+/// What the caller is told. Names of backends, no addresses: those stay inside.
+pub fn message_of(reset: Reset, backend: &str) -> Cow<'static, str> {
+    match reset.reason {
+        Reason::Ok | Reason::BackendStatus => Cow::Borrowed(""),
+        Reason::NoRoute => Cow::Borrowed("no route takes this method"),
+        Reason::NoEndpoint => format!("backend \"{backend}\" has no endpoint").into(),
+        Reason::BackendConnectRefused => {
+            format!("backend \"{backend}\" is not reachable: nothing listens there").into()
+        }
+        Reason::BackendConnectTimeout => {
+            format!("backend \"{backend}\" is not reachable: it does not answer").into()
+        }
+        Reason::BackendDns => {
+            format!("backend \"{backend}\" is not reachable: its name has no address").into()
+        }
+        Reason::BackendTls => format!("backend \"{backend}\" wants TLS").into(),
+        Reason::BackendNotGrpc(0) => format!("backend \"{backend}\" does not speak gRPC").into(),
+        Reason::BackendNotGrpc(status) => {
+            format!("backend \"{backend}\" answered HTTP {status} instead of gRPC").into()
+        }
+        Reason::BackendReset(code) => {
+            let name = h2_name(code);
+            format!("backend \"{backend}\" reset the stream ({name})").into()
+        }
+        Reason::BackendRefused => format!("backend \"{backend}\" refused the call").into(),
+        Reason::BackendClosed => format!("backend \"{backend}\" closed the connection").into(),
+        Reason::BackendNoTrailers => {
+            format!("backend \"{backend}\" ended its answer without a status").into()
+        }
+        Reason::BackendProtocol(how) => {
+            format!("backend \"{backend}\" broke the protocol: {how}").into()
+        }
+        Reason::PendingOverflow => format!("too many calls wait for backend \"{backend}\"").into(),
+        Reason::ClientLeft => Cow::Borrowed("the caller went away"),
+        Reason::ClientProtocol(how) => format!("the request is broken: {how}").into(),
+        Reason::ClientTooSlow => Cow::Borrowed("the caller is too slow"),
+        Reason::MessageTooLarge(limit) => {
+            let who = if reset.by == Party::Upstream {
+                "answer"
+            } else {
+                "request"
+            };
+            format!("a message of the {who} is larger than limits.message_bytes ({limit} bytes)")
+                .into()
+        }
+        Reason::MetadataTooLarge => Cow::Borrowed("metadata is larger than limits.header_bytes"),
+        Reason::Deadline => Cow::Borrowed("the deadline of the call has passed"),
+        Reason::Draining => Cow::Borrowed("the proxy is shutting down"),
+        Reason::Overloaded => Cow::Borrowed("the proxy has too much to do"),
+        Reason::Loop => Cow::Borrowed("the call has been through this proxy too often"),
+        Reason::Panic => Cow::Borrowed("the proxy failed on this call"),
+    }
+}
+
+/// RFC 9113 §7.
+fn h2_name(code: u32) -> &'static str {
+    match code {
+        0 => "NO_ERROR",
+        1 => "PROTOCOL_ERROR",
+        2 => "INTERNAL_ERROR",
+        3 => "FLOW_CONTROL_ERROR",
+        4 => "SETTINGS_TIMEOUT",
+        5 => "STREAM_CLOSED",
+        6 => "FRAME_SIZE_ERROR",
+        7 => "REFUSED_STREAM",
+        8 => "CANCEL",
+        9 => "COMPRESSION_ERROR",
+        10 => "CONNECT_ERROR",
+        11 => "ENHANCE_YOUR_CALM",
+        12 => "INADEQUATE_SECURITY",
+        13 => "HTTP_1_1_REQUIRED",
+        _ => "an unknown code",
+    }
+}

@@ -1,0 +1,119 @@
+//! A transport as `h2` wants to see it: tokio's two I/O traits, and nothing else of tokio.
+//!
+//! Reads come from the read-ahead, writes go to the write-behind; a flush says yes at once, because the turn flushes before
+//! it sleeps. No borrow of the transport is held across a poll of `h2` (invariant 8).
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::net::driver::Socket;
+use crate::net::transport::{Filled, SharedTransport};
+
+/// Looks at what was read before `h2` does, and may take some of it away.
+pub trait Sieve: Unpin {
+    /// How many bytes at the front of `unread` may be handed on now; it may have removed some in front of them. Zero: it
+    /// needs more.
+    fn pass(&mut self, unread: &mut BytesMut) -> usize;
+
+    /// So many of them were handed on.
+    fn passed(&mut self, bytes: usize);
+}
+
+/// A sieve that lets everything through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open;
+
+impl Sieve for Open {
+    fn pass(&mut self, unread: &mut BytesMut) -> usize {
+        unread.len()
+    }
+
+    fn passed(&mut self, _bytes: usize) {}
+}
+
+/// One transport, shown to `h2`.
+#[derive(Debug)]
+pub struct Bridge<S, F> {
+    transport: SharedTransport<S>,
+    sieve: F,
+    /// From so many staged bytes on, writes wait, bytes.
+    high_water: usize,
+}
+
+impl<S: Socket, F: Sieve> Bridge<S, F> {
+    /// A bridge over that transport. `high_water`: from how many staged bytes on writes wait.
+    pub fn new(transport: SharedTransport<S>, sieve: F, high_water: usize) -> Self {
+        Self {
+            transport,
+            sieve,
+            high_water,
+        }
+    }
+}
+
+impl<S: Socket, F: Sieve> AsyncRead for Bridge<S, F> {
+    /// `Pending` leaves its note in the transport: dry (the kernel's next edge) or starved (the next turn).
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self {
+            transport, sieve, ..
+        } = self.get_mut();
+        let mut transport = transport.borrow_mut();
+        loop {
+            let passing = sieve.pass(transport.unread_mut()).min(into.remaining());
+            if passing > 0 {
+                into.put_slice(&transport.unread()[..passing]);
+                transport.consume(passing);
+                sieve.passed(passing);
+                return Poll::Ready(Ok(()));
+            }
+            // A sieve that needs more to decide has at most a frame head waiting, so the mark can only be the budget's.
+            match transport.fill(usize::MAX) {
+                Filled::Bytes(_) => {}
+                Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
+                Filled::Ended => {
+                    return Poll::Ready(match transport.failed() {
+                        Some(kind) => Err(kind.into()),
+                        None => Ok(()),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl<S: Socket, F: Sieve> AsyncWrite for Bridge<S, F> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut transport = self.transport.borrow_mut();
+        if let Some(kind) = transport.failed() {
+            return Poll::Ready(Err(kind.into()));
+        }
+        if transport.unwritten() >= self.high_water {
+            // Nobody but us will ever wake the connection for this: the turn asks `take_relieved` after its flush.
+            transport.note_refused();
+            return Poll::Pending;
+        }
+        transport.write(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.transport.borrow_mut().shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}

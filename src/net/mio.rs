@@ -1,0 +1,222 @@
+//! The real machine: mio, socket2 and the clocks. The only file that reads a clock on the data path.
+
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Waker};
+use socket2::{Domain, Protocol, Type};
+
+use crate::net::driver::{Driver, Event, Now, Socket, Token};
+use crate::net::slots::Key;
+
+/// How many events one wait brings at most; the rest waits for the next turn.
+const EVENTS_MAX: usize = 1024;
+/// How many clients may wait in a listener's queue.
+const BACKLOG: i32 = 4096;
+/// Generation that no [`Key`] has: its tokens are listeners and the inbox.
+const RESERVED: u32 = u32::MAX;
+const INBOX: u32 = u32::MAX;
+/// A backend that acknowledges nothing for so long is gone. It finds dead peers without PINGs.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A core's sockets on the real machine.
+#[derive(Debug)]
+pub struct MioDriver {
+    poll: Poll,
+    events: Events,
+    listeners: Vec<Option<TcpListener>>,
+    waker: Arc<Waker>,
+}
+
+impl MioDriver {
+    /// A driver that listens on those sockets; the index is the listener's id.
+    pub fn new(listeners: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), to_mio(Token::Inbox))?);
+        let mut own = Vec::with_capacity(listeners.len());
+        for (index, listener) in listeners.into_iter().enumerate() {
+            let mut listener = TcpListener::from_std(listener);
+            let token = to_mio(Token::Listener(index as u32));
+            poll.registry()
+                .register(&mut listener, token, Interest::READABLE)?;
+            own.push(Some(listener));
+        }
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS_MAX),
+            listeners: own,
+            waker,
+        })
+    }
+
+    /// What another thread rings after it has put something into this core's inbox.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+}
+
+/// Binds one listening socket of a `SO_REUSEPORT` group, non-blocking.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        // `[::]` means IPv6 alone; who wants both lists both. Otherwise the two would fight over the port.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Whether somebody listens on this address already. `SO_REUSEPORT` would let us share it in silence with another wharf of
+/// the same user; a person who starts two wants to be told.
+pub fn in_use(address: SocketAddr) -> io::Result<()> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    let socket = socket2::Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())
+}
+
+impl Driver for MioDriver {
+    type Socket = TcpStream;
+
+    fn wait(&mut self, until: Option<Instant>, events: &mut Vec<Event>) -> Now {
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            // Nothing can be waited for any more: without this the loop would spin in silence.
+            log::error!("cannot wait for events: {error}");
+        }
+        events.extend(self.events.iter().map(|event| Event {
+            token: from_mio(event.token()),
+            readable: event.is_readable(),
+            writable: event.is_writable(),
+            read_closed: event.is_read_closed(),
+            error: event.is_error(),
+        }));
+        self.events.clear();
+        Now {
+            instant: Instant::now(),
+            wall: SystemTime::now(),
+        }
+    }
+
+    fn accept(&mut self, listener: u32) -> io::Result<(TcpStream, SocketAddr)> {
+        let Some(Some(listener)) = self.listeners.get(listener as usize) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        let (stream, peer) = listener.accept()?;
+        // One write per turn is all there is, so waiting for more to send can only cost latency.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, peer))
+    }
+
+    fn connect(&mut self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address)?;
+        let socket = socket2::SockRef::from(&stream);
+        let _ = socket.set_tcp_nodelay(true);
+        let _ = socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
+        Ok(stream)
+    }
+
+    fn register(&mut self, socket: &mut TcpStream, key: Key) -> io::Result<()> {
+        let token = to_mio(Token::Transport(key));
+        self.poll
+            .registry()
+            .register(socket, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    fn close_listener(&mut self, listener: u32) {
+        if let Some(place) = self.listeners.get_mut(listener as usize)
+            && let Some(mut listener) = place.take()
+        {
+            let _ = self.poll.registry().deregister(&mut listener);
+        }
+    }
+}
+
+impl Socket for TcpStream {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Read::read(self, into)
+    }
+
+    fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+        Write::write_vectored(self, from)
+    }
+
+    fn shutdown_write(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+
+    fn connected(&mut self) -> io::Result<bool> {
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match self.peer_addr() {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn to_mio(token: Token) -> mio::Token {
+    let (high, low) = match token {
+        Token::Transport(key) => (key.generation, key.index),
+        Token::Listener(index) => (RESERVED, index),
+        Token::Inbox => (RESERVED, INBOX),
+    };
+    mio::Token((u64::from(high) << 32 | u64::from(low)) as usize)
+}
+
+fn from_mio(token: mio::Token) -> Token {
+    let (high, low) = ((token.0 as u64 >> 32) as u32, token.0 as u32);
+    match (high, low) {
+        (RESERVED, INBOX) => Token::Inbox,
+        (RESERVED, index) => Token::Listener(index),
+        (generation, index) => Token::Transport(Key { index, generation }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_way_through_mio() {
+        for token in [
+            Token::Inbox,
+            Token::Listener(0),
+            Token::Listener(3),
+            Token::Transport(Key {
+                index: 0,
+                generation: 0,
+            }),
+            Token::Transport(Key {
+                index: u32::MAX,
+                generation: u32::MAX - 1,
+            }),
+        ] {
+            assert_eq!(from_mio(to_mio(token)), token);
+        }
+    }
+}

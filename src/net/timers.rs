@@ -1,0 +1,238 @@
+//! Deadlines: an indexed binary heap that knows where each entry stands, so that a call that ends takes its deadline with it.
+//!
+//! Owns order and cancellation; never reads a clock and never knows what a deadline means.
+
+use std::time::Instant;
+
+use crate::net::slots::{Key, Slots};
+
+/// A deadline that was set. Stale ones are harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerId(Key);
+
+/// Deadlines of one core, each with the key of whoever asked for it.
+#[derive(Debug)]
+pub struct Timers<K> {
+    heap: Vec<Entry<K>>,
+    /// Where in the heap each timer stands.
+    places: Slots<usize>,
+}
+
+#[derive(Debug)]
+struct Entry<K> {
+    at: Instant,
+    id: Key,
+    key: K,
+}
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self {
+            heap: Vec::new(),
+            places: Slots::default(),
+        }
+    }
+}
+
+impl<K: Copy> Timers<K> {
+    /// Makes `timer` fire for `key` at `at`, wherever it stood before; `None` cancels it.
+    pub fn set(&mut self, timer: &mut Option<TimerId>, at: Option<Instant>, key: K) {
+        let place = timer.and_then(|TimerId(id)| self.places.get(id).copied());
+        match (place, at) {
+            (Some(place), Some(at)) => {
+                if let Some(entry) = self.heap.get_mut(place) {
+                    entry.at = at;
+                    entry.key = key;
+                }
+                let place = self.up(place);
+                self.down(place);
+            }
+            (Some(_), None) => {
+                self.cancel(timer);
+            }
+            (None, Some(at)) => {
+                let place = self.heap.len();
+                let id = self.places.insert_with(|_| place);
+                self.heap.push(Entry { at, id, key });
+                self.up(place);
+                *timer = Some(TimerId(id));
+            }
+            (None, None) => *timer = None,
+        }
+    }
+
+    /// Takes the deadline out, if it has not fired.
+    pub fn cancel(&mut self, timer: &mut Option<TimerId>) {
+        if let Some(TimerId(id)) = timer.take()
+            && let Some(place) = self.places.remove(id)
+        {
+            self.remove_at(place);
+        }
+    }
+
+    /// The next deadline.
+    pub fn next(&self) -> Option<Instant> {
+        self.heap.first().map(|entry| entry.at)
+    }
+
+    /// Takes out one deadline that is not after `now`.
+    pub fn expired(&mut self, now: Instant) -> Option<K> {
+        let first = self.heap.first()?;
+        if first.at > now {
+            return None;
+        }
+        let (id, key) = (first.id, first.key);
+        self.places.remove(id);
+        self.remove_at(0);
+        Some(key)
+    }
+
+    /// How many are set.
+    pub fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.heap.is_empty()
+    }
+
+    fn remove_at(&mut self, place: usize) {
+        self.heap.swap_remove(place);
+        if place < self.heap.len() {
+            self.note_place(place);
+            let place = self.up(place);
+            self.down(place);
+        }
+    }
+
+    fn up(&mut self, mut place: usize) -> usize {
+        while place > 0 {
+            let parent = (place - 1) / 2;
+            if self.heap[parent].at <= self.heap[place].at {
+                break;
+            }
+            self.heap.swap(parent, place);
+            self.note_place(place);
+            place = parent;
+        }
+        self.note_place(place);
+        place
+    }
+
+    fn down(&mut self, mut place: usize) {
+        loop {
+            let left = 2 * place + 1;
+            if left >= self.heap.len() {
+                break;
+            }
+            let right = left + 1;
+            let child = if right < self.heap.len() && self.heap[right].at < self.heap[left].at {
+                right
+            } else {
+                left
+            };
+            if self.heap[place].at <= self.heap[child].at {
+                break;
+            }
+            self.heap.swap(place, child);
+            self.note_place(place);
+            place = child;
+        }
+        self.note_place(place);
+    }
+
+    fn note_place(&mut self, place: usize) {
+        if let Some(stored) = self.places.get_mut(self.heap[place].id) {
+            *stored = place;
+        }
+    }
+}
+
+/// One owner's timer, which costs nothing to postpone: it fires at the earlier time, and its owner, seeing that it is early,
+/// arms it again.
+#[derive(Debug, Default)]
+pub struct Alarm {
+    timer: Option<TimerId>,
+    at: Option<Instant>,
+}
+
+impl Alarm {
+    /// Sees to it that `key` is told no later than at `wanted`; it may be told earlier.
+    pub fn arm<K: Copy>(&mut self, timers: &mut Timers<K>, wanted: Option<Instant>, key: K) {
+        if let Some(wanted) = wanted
+            && self.at.is_none_or(|at| wanted < at)
+        {
+            timers.set(&mut self.timer, Some(wanted), key);
+            self.at = Some(wanted);
+        }
+    }
+
+    /// It has fired.
+    pub fn fired(&mut self) {
+        *self = Self::default();
+    }
+
+    /// It will not be needed any more.
+    pub fn cancel<K: Copy>(&mut self, timers: &mut Timers<K>) {
+        timers.cancel(&mut self.timer);
+        self.at = None;
+    }
+
+    /// When it will fire.
+    pub fn at(&self) -> Option<Instant> {
+        self.at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn deadlines_fire_in_order_and_cancelled_ones_never() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let start = Instant::now();
+        for _ in 0..50 {
+            let mut timers = Timers::default();
+            let mut model: Vec<Option<(Instant, Option<TimerId>)>> = Vec::new();
+            for step in 0..400usize {
+                let at = start + Duration::from_micros(rng.u64(0..10_000));
+                match rng.u32(0..4) {
+                    0 | 1 => {
+                        let mut id = None;
+                        timers.set(&mut id, Some(at), step);
+                        model.push(Some((at, id)));
+                    }
+                    2 if !model.is_empty() => {
+                        model.push(None);
+                        let index = rng.usize(0..model.len());
+                        if let Some((time, id)) = model[index].as_mut() {
+                            *time = at;
+                            timers.set(id, Some(at), index);
+                        }
+                    }
+                    _ => {
+                        model.push(None);
+                        let index = rng.usize(0..model.len());
+                        if let Some((_, mut id)) = model[index].take() {
+                            timers.cancel(&mut id);
+                            timers.cancel(&mut id);
+                        }
+                    }
+                }
+            }
+            let mut left: Vec<_> = model.iter().flatten().map(|(at, _)| *at).collect();
+            left.sort();
+            assert_eq!(timers.len(), left.len());
+            for at in left {
+                assert_eq!(timers.next(), Some(at));
+                assert_eq!(timers.expired(at - Duration::from_nanos(1)), None);
+                let key = timers.expired(at).expect("one is due");
+                assert_eq!(model[key].as_ref().map(|(at, _)| *at), Some(at));
+            }
+            assert!(timers.is_empty() && timers.places.is_empty());
+        }
+    }
+}

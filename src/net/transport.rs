@@ -1,0 +1,526 @@
+//! The bytes of one socket: read-ahead, write-behind, sticky readiness, budgets.
+//!
+//! Owns the socket and every byte between it and the engine above. It never parses. Nobody reads or writes a socket but
+//! through here, once per turn where it can be: a write is staged, and the turn flushes before it sleeps.
+//!
+//! Edge-triggered readiness has two traps, both closed here. A read that comes back short means *dry*, and no further
+//! read is tried until the next edge; but once the kernel has said *read closed* no further edge will come, so from then on
+//! the socket is read until it says 0 (invariant 11). And whoever stops for a reason of ours (a budget, a high-water mark)
+//! leaves a note here, which the turn turns into a wake-up (invariant 1).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use crate::net::driver::Socket;
+use crate::net::slots::Key;
+
+/// What one `read` may bring at most, bytes.
+const SCRATCH_BYTES: usize = 128 << 10;
+/// What one transport may read in one turn, bytes; then others have theirs.
+const TURN_BYTES_MAX: usize = 256 << 10;
+/// From this size on a piece is written from where it lies instead of being copied, bytes.
+const COPY_BYTES_MAX: usize = 1 << 10;
+/// How many pieces go into one `writev`.
+const PIECES_MAX: usize = 32;
+
+/// A transport with its two owners: the core's slab, which senses and flushes, and the engine, which speaks.
+pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
+
+/// What the transports of one core share: a buffer to read into, and the notes for the end of the turn.
+pub struct Staging {
+    scratch: Cell<Vec<u8>>,
+    turn: Cell<u64>,
+    dirty: Cell<Vec<Key>>,
+    starved: Cell<Vec<Key>>,
+}
+
+impl fmt::Debug for Staging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Staging")
+            .field("turn", &self.turn.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Default for Staging {
+    fn default() -> Self {
+        Self {
+            scratch: Cell::new(vec![0; SCRATCH_BYTES]),
+            turn: Cell::new(0),
+            dirty: Cell::default(),
+            starved: Cell::default(),
+        }
+    }
+}
+
+impl Staging {
+    /// A new turn: everybody has a full budget again.
+    pub fn next_turn(&self) {
+        self.turn.set(self.turn.get().wrapping_add(1));
+    }
+
+    /// Appends the transports with bytes to write, each once.
+    pub fn take_dirty(&self, into: &mut Vec<Key>) {
+        Self::drain(&self.dirty, into);
+    }
+
+    /// Appends the transports that ran out of budget with more to read, each once.
+    pub fn take_starved(&self, into: &mut Vec<Key>) {
+        Self::drain(&self.starved, into);
+    }
+
+    fn drain(list: &Cell<Vec<Key>>, into: &mut Vec<Key>) {
+        let mut keys = list.take();
+        into.append(&mut keys);
+        list.set(keys);
+    }
+
+    fn push(list: &Cell<Vec<Key>>, key: Key) {
+        let mut keys = list.take();
+        keys.push(key);
+        list.set(keys);
+    }
+}
+
+/// What a fill has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// So many bytes more.
+    Bytes(usize),
+    /// Nothing, until the kernel says otherwise.
+    Dry,
+    /// Nothing for this turn; the next one goes on.
+    Starved,
+    /// As much is unread as was allowed.
+    Full,
+    /// The peer has ended its side, or the socket has failed.
+    Ended,
+}
+
+/// One socket's bytes.
+#[derive(Debug)]
+pub struct Transport<S> {
+    socket: S,
+    key: Key,
+    staging: Rc<Staging>,
+
+    unread: BytesMut,
+    readable: bool,
+    read_closed: bool,
+    ended: bool,
+    budget: usize,
+    turn: u64,
+    starved: bool,
+
+    unwritten: Unwritten,
+    writable: bool,
+    connected: bool,
+    dirty: bool,
+    /// Somebody waits for room.
+    refused: bool,
+    shutdown: Shutdown,
+
+    failed: Option<io::ErrorKind>,
+    /// The kernel has reported an error on the socket; what came before it may still be read.
+    broken: bool,
+    /// Since when, and how many bytes ago, the peer has been keeping bytes waiting.
+    stall: Option<Stall>,
+    read_total: u64,
+    written_total: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shutdown {
+    No,
+    /// When all is written.
+    Wanted,
+    Done,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    since: Instant,
+    written_then: u64,
+}
+
+impl<S: Socket> Transport<S> {
+    /// The transport of a socket that is connected already.
+    pub fn accepted(socket: S, key: Key, staging: &Rc<Staging>) -> Self {
+        // An accepted socket may have bytes already: the first read is tried without an event.
+        Self::new(socket, key, staging, true)
+    }
+
+    /// The transport of a socket that is connecting.
+    pub fn connecting(socket: S, key: Key, staging: &Rc<Staging>) -> Self {
+        Self::new(socket, key, staging, false)
+    }
+
+    fn new(socket: S, key: Key, staging: &Rc<Staging>, connected: bool) -> Self {
+        Self {
+            socket,
+            key,
+            staging: Rc::clone(staging),
+            unread: BytesMut::new(),
+            readable: connected,
+            read_closed: false,
+            ended: false,
+            budget: TURN_BYTES_MAX,
+            turn: staging.turn.get(),
+            starved: false,
+            unwritten: Unwritten::default(),
+            writable: connected,
+            connected,
+            dirty: false,
+            refused: false,
+            shutdown: Shutdown::No,
+            failed: None,
+            broken: false,
+            stall: None,
+            read_total: 0,
+            written_total: 0,
+        }
+    }
+
+    /// The socket, to register it.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// The kernel has said so much. Marks only; no work is done here.
+    pub fn handle_event(&mut self, event: &crate::net::driver::Event) {
+        self.readable |= event.readable || event.read_closed || event.error;
+        self.read_closed |= event.read_closed || event.error;
+        self.writable |= event.writable || event.error;
+        self.broken |= event.error;
+        if !self.connected && (event.writable || event.error || event.read_closed) {
+            match self.socket.connected() {
+                Ok(connected) => self.connected = connected,
+                Err(error) => self.fail(error.kind()),
+            }
+        }
+        if self.connected && !self.unwritten.is_empty() && event.writable {
+            self.mark_dirty();
+        }
+    }
+
+    /// Reads once, if there is anything to read and fewer than `unread_max` bytes are waiting to be taken.
+    pub fn fill(&mut self, unread_max: usize) -> Filled {
+        if self.ended || self.failed.is_some() {
+            return Filled::Ended;
+        }
+        if self.unread.len() >= unread_max {
+            return Filled::Full;
+        }
+        if !self.readable || !self.connected {
+            return Filled::Dry;
+        }
+        if self.turn != self.staging.turn.get() {
+            self.turn = self.staging.turn.get();
+            self.budget = TURN_BYTES_MAX;
+            self.starved = false;
+        }
+        if self.budget == 0 {
+            if !self.starved {
+                self.starved = true;
+                Staging::push(&self.staging.starved, self.key);
+            }
+            return Filled::Starved;
+        }
+        let mut scratch = self.staging.scratch.take();
+        let asked = scratch
+            .len()
+            .min(unread_max - self.unread.len())
+            .min(self.budget);
+        let read = loop {
+            match self.socket.read(&mut scratch[..asked]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let filled = match read {
+            Ok(0) => {
+                self.ended = true;
+                self.read_closed = true;
+                Filled::Ended
+            }
+            Ok(n) => {
+                self.unread.extend_from_slice(&scratch[..n]);
+                self.budget -= n;
+                self.read_total += n as u64;
+                if n < asked && !self.read_closed {
+                    self.readable = false;
+                }
+                Filled::Bytes(n)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.readable = false;
+                Filled::Dry
+            }
+            Err(error) => {
+                self.fail(error.kind());
+                Filled::Ended
+            }
+        };
+        self.staging.scratch.set(scratch);
+        filled
+    }
+
+    /// Forgets the first `n` unread bytes.
+    pub fn consume(&mut self, n: usize) {
+        self.unread.advance(n);
+        self.give_back();
+    }
+
+    /// Takes the first `n` unread bytes.
+    pub fn split(&mut self, n: usize) -> Bytes {
+        let taken = self.unread.split_to(n).freeze();
+        self.give_back();
+        taken
+    }
+
+    /// The unread bytes, for a sieve that removes some of them.
+    pub fn unread_mut(&mut self) -> &mut BytesMut {
+        &mut self.unread
+    }
+
+    /// Bytes that were read and not yet taken.
+    pub fn unread(&self) -> &[u8] {
+        &self.unread
+    }
+
+    fn give_back(&mut self) {
+        if self.unread.is_empty() {
+            // An idle connection holds no buffer.
+            self.unread = BytesMut::new();
+        }
+    }
+
+    /// Stages a copy of `bytes`.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.unwritten.copy(bytes);
+        self.mark_dirty();
+    }
+
+    /// Stages `bytes`, from where they lie if they are many.
+    pub fn write_bytes(&mut self, bytes: Bytes) {
+        self.unwritten.push(bytes);
+        self.mark_dirty();
+    }
+
+    /// Stages what `print` prints.
+    pub fn write_with(&mut self, print: impl FnOnce(&mut BytesMut)) {
+        self.unwritten.print(print);
+        self.mark_dirty();
+    }
+
+    /// How many bytes are staged.
+    pub fn unwritten(&self) -> usize {
+        self.unwritten.bytes
+    }
+
+    /// Says that we will send no more, when all is written.
+    pub fn shutdown_write(&mut self) {
+        if self.shutdown == Shutdown::No {
+            self.shutdown = Shutdown::Wanted;
+            self.mark_dirty();
+        }
+    }
+
+    /// Notes that somebody waits for fewer bytes to be staged. [`Transport::take_relieved`] tells when that is so.
+    pub fn note_refused(&mut self) {
+        self.refused = true;
+    }
+
+    /// Whether somebody who was refused may try again: less than `high_water` is staged now.
+    pub fn take_relieved(&mut self, high_water: usize) -> bool {
+        self.refused
+            && (self.unwritten.bytes < high_water || self.failed.is_some())
+            && mem::take(&mut self.refused)
+    }
+
+    /// Writes what is staged, as far as the kernel takes it. The turn calls it before it sleeps.
+    pub fn flush(&mut self, now: Instant) {
+        self.dirty = false;
+        while self.connected && self.writable && self.failed.is_none() && !self.unwritten.is_empty()
+        {
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let count = self.unwritten.pieces(&mut pieces);
+            let asked: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
+            match self.socket.write_vectored(&pieces[..count]) {
+                Ok(0) => self.fail(io::ErrorKind::WriteZero),
+                Ok(n) => {
+                    self.unwritten.advance(n);
+                    self.written_total += n as u64;
+                    if n < asked {
+                        self.writable = false;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) => self.fail(error.kind()),
+            }
+        }
+        if self.unwritten.is_empty() {
+            self.stall = None;
+            if self.shutdown == Shutdown::Wanted && self.connected && self.failed.is_none() {
+                self.shutdown = Shutdown::Done;
+                let _ = self.socket.shutdown_write();
+            }
+        } else if self.stall.is_none() {
+            self.stall = Some(Stall {
+                since: now,
+                written_then: self.written_total,
+            });
+        }
+    }
+
+    /// When the peer will have kept bytes waiting for `limit`, counted from its last `progress` bytes. `None`: nothing waits.
+    pub fn stalled_at(&mut self, now: Instant, limit: Duration, progress: u64) -> Option<Instant> {
+        let written_total = self.written_total;
+        let stall = self.stall.as_mut()?;
+        if written_total - stall.written_then >= progress {
+            *stall = Stall {
+                since: now,
+                written_then: written_total,
+            };
+        }
+        Some(stall.since + limit)
+    }
+
+    /// All is written that was staged, and the shutdown if one was wanted; or it never will be.
+    pub fn is_flushed(&self) -> bool {
+        self.failed.is_some() || (self.unwritten.is_empty() && self.shutdown != Shutdown::Wanted)
+    }
+
+    /// The peer will send no more; unread bytes may be left.
+    pub fn read_closed(&self) -> bool {
+        self.read_closed
+    }
+
+    /// The peer has sent all it will, and all of it was taken.
+    pub fn at_end(&self) -> bool {
+        (self.ended || self.failed.is_some()) && self.unread.is_empty()
+    }
+
+    /// Gives the socket up: its peer keeps us waiting. From now on it has failed with `TimedOut`.
+    pub fn give_up(&mut self) {
+        self.fail(io::ErrorKind::TimedOut);
+    }
+
+    /// Why the socket failed, if it did.
+    pub fn failed(&self) -> Option<io::ErrorKind> {
+        self.failed
+    }
+
+    /// The peer has reset the connection, or the way to it is gone: nothing that we write will arrive.
+    pub fn is_broken(&self) -> bool {
+        self.broken || self.failed.is_some()
+    }
+
+    /// Whether the socket is connected. A connecting one that fails says so in [`Transport::failed`].
+    pub fn is_connected(&self) -> bool {
+        self.connected
+    }
+
+    /// Whether there may be something to read that no event will announce (for the law of Pending's watchdog).
+    pub fn may_read(&self) -> bool {
+        self.readable && self.connected && !self.ended && self.failed.is_none()
+    }
+
+    /// All bytes ever read.
+    pub fn read_total(&self) -> u64 {
+        self.read_total
+    }
+
+    fn fail(&mut self, kind: io::ErrorKind) {
+        self.failed = Some(kind);
+        self.unwritten = Unwritten::default();
+        self.stall = None;
+        // Whoever waits for room must learn that there will be none.
+        self.mark_dirty();
+    }
+
+    fn mark_dirty(&mut self) {
+        if !self.dirty {
+            self.dirty = true;
+            Staging::push(&self.staging.dirty, self.key);
+        }
+    }
+}
+
+/// The write-behind: small pieces copied together, large ones kept where they are.
+#[derive(Debug, Default)]
+struct Unwritten {
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+    bytes: usize,
+}
+
+impl Unwritten {
+    fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        self.tail.extend_from_slice(bytes);
+    }
+
+    fn print(&mut self, print: impl FnOnce(&mut BytesMut)) {
+        let before = self.tail.len();
+        print(&mut self.tail);
+        self.bytes += self.tail.len() - before;
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        if bytes.len() < COPY_BYTES_MAX {
+            return self.copy(&bytes);
+        }
+        self.bytes += bytes.len();
+        if !self.tail.is_empty() {
+            self.pieces.push_back(self.tail.split().freeze());
+        }
+        self.pieces.push_back(bytes);
+    }
+
+    fn pieces<'a>(&'a self, into: &mut [IoSlice<'a>; PIECES_MAX]) -> usize {
+        let all = self
+            .pieces
+            .iter()
+            .map(|piece| &piece[..])
+            .chain([&self.tail[..]]);
+        let mut count = 0;
+        for (place, piece) in into.iter_mut().zip(all.filter(|piece| !piece.is_empty())) {
+            *place = IoSlice::new(piece);
+            count += 1;
+        }
+        count
+    }
+
+    fn advance(&mut self, mut n: usize) {
+        self.bytes -= n;
+        while n > 0 {
+            let Some(first) = self.pieces.front_mut() else {
+                self.tail.advance(n);
+                break;
+            };
+            let step = n.min(first.len());
+            first.advance(step);
+            n -= step;
+            if first.is_empty() {
+                self.pieces.pop_front();
+            }
+        }
+        if self.bytes == 0 {
+            // An idle connection holds no buffer.
+            *self = Self::default();
+        }
+    }
+}

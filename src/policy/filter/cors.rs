@@ -1,0 +1,397 @@
+//! CORS: which pages may call, and what they may read.
+//!
+//! Owns the answer to a preflight, the refusal of an origin, and the `access-control-*` fields of every answer. It never
+//! forwards a preflight and never stops a call: a page is held back by its browser, which reads these fields, and a caller
+//! that is no browser is not held back by CORS at all. Credentials are never allowed here, so `*` is never a danger, and
+//! the origin is echoed all the same.
+//!
+//! Sources: the Fetch standard, "CORS protocol"; grpc/grpc `doc/PROTOCOL-WEB.md`, "CORS support"; RFC 6454 §7 (`Origin`).
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN,
+    SET_COOKIE, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::policy::filter::{Filter, LocalAnswer, Peer, Verdict};
+use crate::wire::{RequestHead, ResponseHead};
+
+/// The filter: the pages that may call, and how to let one more in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    origins: Box<[OriginPattern]>,
+    remedy: Remedy,
+}
+
+/// What an operator types to allow one more page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// A flag, because there is no file.
+    Flag,
+    /// A key in the file.
+    File,
+}
+
+/// Which origins a page may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginPattern {
+    /// `*`: every page, `null` included.
+    Any,
+    /// This one and no other, e.g. `https://app.example.com`; or `null`.
+    Exact(Box<str>),
+    /// `http://localhost:*`: this scheme and host, on any port or none.
+    AnyPort(Box<str>),
+}
+
+/// Why a text is no origin; the sentence ends with what to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginFault(pub &'static str);
+
+impl Cors {
+    /// Lets these pages in; none of them if it is empty, and then every preflight is refused with its reason.
+    pub fn new(origins: Vec<OriginPattern>, remedy: Remedy) -> Self {
+        Self {
+            origins: origins.into(),
+            remedy,
+        }
+    }
+
+    fn allows(&self, origin: &HeaderValue) -> bool {
+        origin
+            .to_str()
+            .is_ok_and(|origin| self.origins.iter().any(|pattern| pattern.matches(origin)))
+    }
+
+    /// The answer to a preflight of an allowed page, or why not.
+    fn preflight(&self, origin: &HeaderValue, request: &HeaderMap) -> LocalAnswer {
+        if !self.allows(origin) {
+            return refuse(StatusCode::FORBIDDEN, "cors_origin", self.sentence(origin));
+        }
+        if request
+            .get_all(ACCESS_CONTROL_REQUEST_METHOD)
+            .iter()
+            .count()
+            > 1
+        {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "bad_http",
+                "the preflight has more than one access-control-request-method".to_owned(),
+            );
+        }
+        let asked = match asked_fields(request) {
+            Ok(asked) => asked,
+            Err(fault) => return *fault,
+        };
+        let mut head = ResponseHead::new(StatusCode::NO_CONTENT);
+        let fields = &mut head.headers;
+        fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        fields.insert(
+            ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("POST"),
+        );
+        if let Some(asked) = asked {
+            fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked);
+        }
+        fields.insert(
+            ACCESS_CONTROL_MAX_AGE,
+            HeaderValue::from_static(PREFLIGHT_MAX_AGE),
+        );
+        fields.insert(VARY, HeaderValue::from_static(VARY_PREFLIGHT));
+        LocalAnswer {
+            head,
+            body: Bytes::new(),
+            refusal: None,
+        }
+    }
+
+    /// Cause and cure. What the network sent is named as a thing to type only if it is nothing but an origin: a line
+    /// that somebody pastes into a shell may not be written by a stranger.
+    fn sentence(&self, origin: &HeaderValue) -> String {
+        let text = String::from_utf8_lossy(origin.as_bytes());
+        match OriginPattern::from_str(&text) {
+            Ok(OriginPattern::Exact(plain)) if *plain == *text && text.len() <= SHOWN_MAX => {
+                match self.remedy {
+                    Remedy::Flag => {
+                        format!("origin {plain} is not allowed; allow it:  --allow-origin {plain}")
+                    }
+                    Remedy::File => format!(
+                        "origin {plain} is not allowed; allow it:  allow_origins = [\"{plain}\"] in [cors]"
+                    ),
+                }
+            }
+            _ => {
+                let shown: String = text.chars().take(SHOWN_MAX).collect();
+                format!("origin {shown:?} is not allowed; it is no well-formed origin")
+            }
+        }
+    }
+}
+
+impl Filter for Cors {
+    fn request(&self, head: &mut RequestHead, _peer: &Peer) -> Verdict {
+        let mut origins = head.headers.get_all(ORIGIN).iter();
+        let Some(origin) = origins.next() else {
+            return Verdict::Continue;
+        };
+        if origins.next().is_some() {
+            return Verdict::Respond(Box::new(refuse(
+                StatusCode::BAD_REQUEST,
+                "bad_http",
+                "the request has more than one origin".to_owned(),
+            )));
+        }
+        if is_preflight(head) {
+            return Verdict::Respond(Box::new(self.preflight(origin, &head.headers)));
+        }
+        Verdict::Continue
+    }
+
+    fn response(&self, request: &RequestHead, head: &mut ResponseHead) {
+        if is_preflight(request) {
+            // Answered above, whole, unless another filter answered first: then it is no permission.
+            add_vary(&mut head.headers, VARY_PREFLIGHT);
+            return;
+        }
+        // What a backend says about CORS it says of itself, not of this port: no permission comes from there.
+        for name in PERMISSIONS {
+            head.headers.remove(name);
+        }
+        add_vary(&mut head.headers, "Origin");
+        let mut origins = request.headers.get_all(ORIGIN).iter();
+        if let (Some(origin), None) = (origins.next(), origins.next())
+            && self.allows(origin)
+        {
+            let exposed = exposed_fields(&head.headers);
+            head.headers
+                .insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            head.headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+        }
+    }
+}
+
+impl OriginPattern {
+    /// The pages of this machine, on any port. What the start without a file allows as long as it listens on loopback only.
+    pub const LOOPBACK: [&'static str; 6] = [
+        "http://localhost:*",
+        "https://localhost:*",
+        "http://127.0.0.1:*",
+        "https://127.0.0.1:*",
+        "http://[::1]:*",
+        "https://[::1]:*",
+    ];
+
+    /// Whether a page of that origin is meant. Browsers send origins in lower case and without the default port, so bytes
+    /// are compared as they are.
+    pub fn matches(&self, origin: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(exact) => **exact == *origin,
+            Self::AnyPort(base) => match origin.strip_prefix(&**base) {
+                Some("") => true,
+                Some(rest) => rest
+                    .strip_prefix(':')
+                    .is_some_and(|port| port.parse::<u16>().is_ok() && is_digits(port)),
+                None => false,
+            },
+        }
+    }
+}
+
+impl FromStr for OriginPattern {
+    type Err = OriginFault;
+
+    fn from_str(text: &str) -> Result<Self, OriginFault> {
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if text == "null" {
+            return Ok(Self::Exact(text.into()));
+        }
+        let text = text.to_ascii_lowercase();
+        let (scheme, rest) = text.split_once("://").ok_or(OriginFault(
+            "an origin begins with its scheme, e.g. https://app.example.com",
+        ))?;
+        let scheme_ok = scheme
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_lowercase())
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
+        if !scheme_ok {
+            return Err(OriginFault("the scheme is no scheme; write http or https"));
+        }
+        if rest.contains(['/', '?', '#']) {
+            return Err(OriginFault(
+                "an origin ends with its host and port: leave out everything from the slash on",
+            ));
+        }
+        let (host, port) = match rest.rfind(':') {
+            // A colon inside brackets belongs to the address.
+            Some(at) if !rest[at..].contains(']') => (&rest[..at], Some(&rest[at + 1..])),
+            _ => (rest, None),
+        };
+        if host.contains('*') {
+            return Err(OriginFault(
+                "only the port may be *, as in http://localhost:*; name each host by itself",
+            ));
+        }
+        let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        let host_ok = match inner {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                !host.is_empty()
+                    && host
+                        .bytes()
+                        .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+            }
+        };
+        if !host_ok {
+            return Err(OriginFault(
+                "the host is no host; write it as in the browser's address bar",
+            ));
+        }
+        match port {
+            Some("*") => Ok(Self::AnyPort(format!("{scheme}://{host}").into())),
+            Some(port) if !(is_digits(port) && port.parse::<u16>().is_ok()) => {
+                Err(OriginFault("the port is a number up to 65535, or *"))
+            }
+            // RFC 6454 §6.2: the default port of the scheme is not written.
+            Some("80") if scheme == "http" => Ok(Self::Exact(format!("http://{host}").into())),
+            Some("443") if scheme == "https" => Ok(Self::Exact(format!("https://{host}").into())),
+            _ => Ok(Self::Exact(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for OriginPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("*"),
+            Self::Exact(exact) => f.write_str(exact),
+            Self::AnyPort(base) => write!(f, "{base}:*"),
+        }
+    }
+}
+
+/// A CORS preflight as the Fetch standard defines it; any other OPTIONS is none.
+fn is_preflight(head: &RequestHead) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.contains_key(ORIGIN)
+        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// The names that the page wants to send, ready to be echoed; `None` if it asked for none.
+fn asked_fields(request: &HeaderMap) -> Result<Option<HeaderValue>, Box<LocalAnswer>> {
+    let mut echo = String::new();
+    for value in request.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
+        for name in value.as_bytes().split(|&b| b == b',') {
+            let name = name.trim_ascii();
+            if name.is_empty() {
+                // RFC 9110 §5.6.1.2: a recipient ignores empty elements of a list.
+                continue;
+            }
+            // Only what is a name is echoed; the crate knows what a token is, and lowers it.
+            let Ok(name) = HeaderName::from_bytes(name) else {
+                return Err(Box::new(refuse(
+                    StatusCode::BAD_REQUEST,
+                    "cors_header",
+                    "access-control-request-headers holds what is no field name".to_owned(),
+                )));
+            };
+            if echo.len() + name.as_str().len() > ASKED_BYTES_MAX {
+                return Err(Box::new(refuse(
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "cors_header",
+                    format!("access-control-request-headers is over {ASKED_BYTES_MAX} bytes"),
+                )));
+            }
+            if !echo.is_empty() {
+                echo.push(',');
+            }
+            echo.push_str(name.as_str());
+        }
+    }
+    // Names are visible ASCII, so this cannot fail; if it could, nothing would be allowed.
+    Ok(HeaderValue::try_from(echo).ok().filter(|v| !v.is_empty()))
+}
+
+/// What the page may read: the three of gRPC, and every field that stands on this very answer. It is exact, so custom
+/// metadata is readable with no configuration. `set-cookie` is never readable (Fetch, "forbidden response-header name").
+fn exposed_fields(headers: &HeaderMap) -> HeaderValue {
+    let mut list = String::from(ALWAYS_EXPOSED);
+    for name in headers.keys() {
+        let hidden = *name == SET_COOKIE || ALWAYS_EXPOSED.split(',').any(|always| name == always);
+        if !hidden {
+            list.push(',');
+            list.push_str(name.as_str());
+        }
+    }
+    // Names are visible ASCII, so this cannot fail.
+    HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static(ALWAYS_EXPOSED))
+}
+
+/// Adds the names that are not there yet; a backend's own `vary` stays.
+fn add_vary(headers: &mut HeaderMap, names: &'static str) {
+    let present = |name: &str| {
+        headers.get_all(VARY).iter().any(|value| {
+            value.as_bytes().split(|&b| b == b',').any(|part| {
+                let part = part.trim_ascii();
+                part == b"*" || part.eq_ignore_ascii_case(name.as_bytes())
+            })
+        })
+    };
+    if !names.split(", ").all(present) {
+        headers.append(VARY, HeaderValue::from_static(names));
+    }
+}
+
+fn refuse(status: StatusCode, word: &'static str, sentence: String) -> LocalAnswer {
+    let mut head = ResponseHead::new(status);
+    head.headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    head.headers
+        .insert(VARY, HeaderValue::from_static(VARY_PREFLIGHT));
+    LocalAnswer {
+        head,
+        body: Bytes::from(format!("{sentence}\n")),
+        refusal: Some((word, sentence)),
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// The longest that Chromium keeps a preflight's answer, in seconds.
+const PREFLIGHT_MAX_AGE: &str = "7200";
+/// An answer to a preflight depends on these three.
+const VARY_PREFLIGHT: &str =
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+/// The fields by which an answer permits anything.
+const PERMISSIONS: [HeaderName; 6] = [
+    ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    ACCESS_CONTROL_ALLOW_HEADERS,
+    ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE,
+];
+/// Readable on every answer, whether it stands there or not.
+const ALWAYS_EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
+/// What a page may ask to send, in bytes of names. Over it: 431.
+const ASKED_BYTES_MAX: usize = 4096;
+/// How much of a stranger's text stands in a sentence.
+const SHOWN_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! What a request on an RPC route speaks, or why it is refused.
+//!
+//! Looks at a head and nothing else. A refusal here is HTTP's (405, 415, 400), because a request that never became an RPC has
+//! nobody who would look for a gRPC status; and it says what to type instead.
+//!
+//! Sources: grpc/grpc `doc/PROTOCOL-WEB.md` (Content-Type, Text-encoded streams), `doc/PROTOCOL-HTTP2.md` (Path);
+//! connectrpc.com `docs/protocol.md`.
+
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::rpc::dialect::{Dialect, Form};
+use crate::rpc::media_type::MediaType;
+use crate::wire::RequestHead;
+
+/// The dialect of a request on an RPC route.
+pub fn classify(head: &RequestHead) -> Result<Dialect, Refusal> {
+    if head.method != Method::POST {
+        return Err(Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method",
+            format!(
+                "calls are made with POST, not {}: this port speaks gRPC-Web",
+                quote(head.method.as_str().as_bytes()),
+            ),
+        ));
+    }
+    let request = request_form(&head.headers)?;
+    refuse_content_encoding(&head.headers)?;
+    Ok(Dialect::GrpcWeb {
+        request,
+        response: response_form(&head.headers, request),
+    })
+}
+
+/// Whether a path is a method's: `/package.Service/Method`, two segments that are not empty. Another path on an RPC route is
+/// answered with UNIMPLEMENTED, as an unknown method is.
+pub fn is_rpc_path(path: &str) -> bool {
+    match path.strip_prefix('/').and_then(|rest| rest.split_once('/')) {
+        Some((service, method)) => {
+            !service.is_empty() && !method.is_empty() && !method.contains('/')
+        }
+        None => false,
+    }
+}
+
+/// A request that is no RPC, though the route is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP's word for it.
+    pub status: StatusCode,
+    /// One word for the log.
+    pub word: &'static str,
+    /// What was wrong, and what to do instead. Printable ASCII.
+    pub message: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, word: &'static str, message: String) -> Self {
+        Self {
+            status,
+            word,
+            message,
+        }
+    }
+}
+
+/// The form of the request, which its one `content-type` must name.
+fn request_form(headers: &HeaderMap) -> Result<Form, Refusal> {
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    let Some(content_type) = types.next() else {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "content_type",
+            "there is no content-type: send application/grpc-web+proto".to_owned(),
+        ));
+    };
+    if types.next().is_some() {
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "content_type",
+            "there is more than one content-type".to_owned(),
+        ));
+    }
+    let refuse = |word, message| {
+        Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            word,
+            message,
+        ))
+    };
+    let media_type = MediaType::parse(content_type);
+    if let MediaType::GrpcWeb(form, _) = media_type {
+        return Ok(form);
+    }
+    if media_type == MediaType::Connect || headers.contains_key("connect-protocol-version") {
+        return refuse(
+            "connect_protocol",
+            "this is the Connect protocol, and this port speaks gRPC-Web: make the client with \
+             createGrpcWebTransport in place of createConnectTransport"
+                .to_owned(),
+        );
+    }
+    let quoted = quote(content_type.as_bytes());
+    if let MediaType::Grpc(_) = media_type {
+        return refuse(
+            "content_type",
+            format!(
+                "{quoted} needs HTTP/2 from end to end: call the backend itself, or send \
+                 application/grpc-web+proto"
+            ),
+        );
+    }
+    refuse(
+        "content_type",
+        format!("{quoted} is not gRPC-Web: send application/grpc-web+proto"),
+    )
+}
+
+/// gRPC compresses messages, not bodies; a body packed as a whole would hide them.
+fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+    for value in headers.get_all(CONTENT_ENCODING) {
+        if !value.as_bytes().eq_ignore_ascii_case(b"identity") {
+            return Err(Refusal::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "content_encoding",
+                format!(
+                    "content-encoding {} is not taken: compress messages with grpc-encoding",
+                    quote(value.as_bytes()),
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The form of the answer: text if `accept` names it, else binary if it names that, else the request's own. Servers that go by
+/// `accept` alone answer binary to text clients that send `*/*`.
+fn response_form(headers: &HeaderMap, request: Form) -> Form {
+    let mut named = None;
+    for member in headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+    {
+        if is_unwanted(member) {
+            continue;
+        }
+        match MediaType::parse_str(member) {
+            MediaType::GrpcWeb(Form::Text, _) => return Form::Text,
+            MediaType::GrpcWeb(Form::Binary, _) => named = Some(Form::Binary),
+            _ => {}
+        }
+    }
+    named.unwrap_or(request)
+}
+
+/// Whether a member of `accept` has a weight of zero: "not acceptable" (RFC 9110 §12.4.2).
+fn is_unwanted(member: &str) -> bool {
+    member
+        .split(';')
+        .skip(1)
+        .filter_map(|parameter| parameter.trim().split_once('='))
+        .any(|(name, weight)| {
+            name.eq_ignore_ascii_case("q")
+                && weight.starts_with('0')
+                && weight.bytes().all(|byte| matches!(byte, b'0' | b'.'))
+        })
+}
+
+/// Words from the network, made printable and short.
+fn quote(raw: &[u8]) -> String {
+    const QUOTED_BYTES_MAX: usize = 80;
+    let short = raw.get(..QUOTED_BYTES_MAX).unwrap_or(raw);
+    format!("\"{}\"", short.escape_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::uri::PathAndQuery;
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn request(method: Method, fields: &[(&'static str, &'static str)]) -> RequestHead {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        RequestHead {
+            method,
+            path: PathAndQuery::from_static("/pkg.Service/Method"),
+            authority: None,
+            headers,
+        }
+    }
+
+    fn refused(fields: &[(&'static str, &'static str)]) -> (u16, &'static str) {
+        let refusal = classify(&request(Method::POST, fields)).expect_err("a refusal");
+        assert!(
+            refusal
+                .message
+                .bytes()
+                .all(|byte| matches!(byte, 0x20..=0x7e))
+        );
+        (refusal.status.as_u16(), refusal.word)
+    }
+
+    #[test]
+    fn w_10_grpc_web_types_are_taken_whatever_their_suffix_case_and_parameters() {
+        let rows = [
+            ("application/grpc-web", "grpc-web"),
+            ("application/grpc-web+json", "grpc-web"),
+            ("Application/Grpc-Web+Proto; charset=utf-8", "grpc-web"),
+            ("application/grpc-web-text", "grpc-web-text"),
+            ("application/grpc-web-text+proto", "grpc-web-text"),
+        ];
+        for (content_type, name) in rows {
+            let dialect = classify(&request(Method::POST, &[("content-type", content_type)]));
+            assert_eq!(dialect.map(Dialect::name), Ok(name), "{content_type}");
+        }
+    }
+
+    #[test]
+    fn w_11_what_is_no_rpc_type_is_refused_and_the_word_says_why() {
+        type Fields<'a> = &'a [(&'static str, &'static str)];
+        let rows: &[(Fields<'_>, u16, &str)] = &[
+            (&[], 415, "content_type"),
+            (
+                &[("content-type", "application/grpc-webx")],
+                415,
+                "content_type",
+            ),
+            (&[("content-type", "image/jpeg")], 415, "content_type"),
+            (
+                &[("content-type", "application/grpc+proto")],
+                415,
+                "content_type",
+            ),
+            (
+                &[
+                    ("content-type", "application/grpc-web"),
+                    ("content-type", "application/grpc-web"),
+                ],
+                400,
+                "content_type",
+            ),
+            (
+                &[("content-type", "application/connect+proto")],
+                415,
+                "connect_protocol",
+            ),
+            (
+                &[("content-type", "application/json")],
+                415,
+                "connect_protocol",
+            ),
+            (
+                &[("content-type", "application/proto")],
+                415,
+                "connect_protocol",
+            ),
+            (
+                &[
+                    ("content-type", "text/x"),
+                    ("connect-protocol-version", "1"),
+                ],
+                415,
+                "connect_protocol",
+            ),
+            (
+                &[
+                    ("content-type", "application/grpc-web"),
+                    ("content-encoding", "gzip"),
+                ],
+                415,
+                "content_encoding",
+            ),
+        ];
+        for (fields, status, word) in rows {
+            assert_eq!(refused(fields), (*status, *word), "{fields:?}");
+        }
+        let identity = [
+            ("content-type", "application/grpc-web"),
+            ("content-encoding", "Identity"),
+        ];
+        assert!(classify(&request(Method::POST, &identity)).is_ok());
+    }
+
+    #[test]
+    fn w_12_every_other_verb_is_405_whatever_the_type() {
+        for method in [
+            Method::GET,
+            Method::PUT,
+            Method::DELETE,
+            Method::OPTIONS,
+            Method::HEAD,
+        ] {
+            for content_type in ["application/grpc-web", "image/jpeg"] {
+                let head = request(method.clone(), &[("content-type", content_type)]);
+                let refusal = classify(&head).expect_err("a refusal");
+                assert_eq!((refusal.status.as_u16(), refusal.word), (405, "method"));
+            }
+        }
+    }
+
+    #[test]
+    fn w_13_only_two_segments_make_a_method() {
+        for path in ["/pkg.Service/Method", "/S/m"] {
+            assert!(is_rpc_path(path), "{path}");
+        }
+        for path in [
+            "", "/", "*", "/a", "/a/", "//a", "/a/b/", "/a/b/c", "/a//b", "//", "a/b",
+        ] {
+            assert!(!is_rpc_path(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn w_25_the_answers_form_is_what_accept_names_or_else_the_requests() {
+        const WEB: &str = "application/grpc-web+proto";
+        const TEXT: &str = "application/grpc-web-text";
+        let rows: &[(&str, &[&str], Form)] = &[
+            (WEB, &[], Form::Binary),
+            (TEXT, &[], Form::Text),
+            (WEB, &["*/*"], Form::Binary),
+            (TEXT, &["*/*"], Form::Text),
+            (TEXT, &["application/grpc-web"], Form::Binary),
+            (WEB, &["application/grpc-web-text"], Form::Text),
+            (WEB, &["application/grpc-web-text+proto"], Form::Text),
+            (
+                TEXT,
+                &["text/plain, application/grpc-web;q=0.9"],
+                Form::Binary,
+            ),
+            (
+                WEB,
+                &["application/grpc-web, application/grpc-web-text;q=0.1"],
+                Form::Text,
+            ),
+            (
+                WEB,
+                &["application/grpc-web, application/grpc-web-text;q=0"],
+                Form::Binary,
+            ),
+            (WEB, &["application/grpc-web-text; Q=0.000"], Form::Binary),
+            (
+                WEB,
+                &["application/grpc-web", "APPLICATION/GRPC-WEB-TEXT"],
+                Form::Text,
+            ),
+            (TEXT, &["application/json"], Form::Text),
+        ];
+        for (content_type, accept, expected) in rows {
+            let mut fields = vec![("content-type", *content_type)];
+            fields.extend(accept.iter().map(|value| ("accept", *value)));
+            let dialect = classify(&request(Method::POST, &fields)).expect("a dialect");
+            let request = if *content_type == TEXT {
+                Form::Text
+            } else {
+                Form::Binary
+            };
+            let response = *expected;
+            assert_eq!(
+                dialect,
+                Dialect::GrpcWeb { request, response },
+                "{fields:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,695 @@
+//! gRPC-Web to gRPC and back. Messages are the same on both sides and pass untouched; what differs is the end: gRPC's trailer
+//! section becomes one frame with flag 0x80, the last bytes of the body.
+//!
+//! Owns the shape of a gRPC-Web answer: HTTP 200, whatever happened; exactly one trailer frame, last; no `grpc-status` in the
+//! head. That is the only shape that all client libraries read rightly. It never ends an answer that stands inside a message.
+//!
+//! Sources: grpc/grpc `doc/PROTOCOL-WEB.md`, `doc/PROTOCOL-HTTP2.md` (Responses), `doc/http-grpc-status-mapping.md`,
+//! `doc/compression.md`.
+
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::rpc::dialect::Form;
+use crate::rpc::ending::{Closing, Ending};
+use crate::rpc::gate::{Compressed, Gate, GateFault};
+use crate::rpc::grpc_web_text::{TextIn, TextOut};
+use crate::rpc::inflate::{Coding, Inflater};
+use crate::rpc::media_type::{self, MediaType};
+use crate::rpc::trailer_frame::TrailerFrame;
+use crate::wire::metadata::{forward_response, forward_trailers};
+use crate::wire::status::{
+    GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, decode_message, encode_message, repair_message,
+};
+use crate::wire::{Code, Part, Reason, Reset, ResponseHead, Status};
+
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+
+/// How much of an answer that is not gRPC is kept, to be the status's message.
+const FOREIGN_KEPT_BYTES_MAX: usize = 4 << 10;
+/// How much of it is read before the call is ended without waiting for more.
+const FOREIGN_BYTES_MAX: usize = 64 << 10;
+
+/// Of a trailers-only answer, whose fields all go into the frame, the ones that say something to HTTP and mean nothing there.
+const HEAD_FIELDS: [HeaderName; 10] = [
+    http::header::CACHE_CONTROL,
+    http::header::DATE,
+    http::header::RETRY_AFTER,
+    http::header::SERVER,
+    http::header::SET_COOKIE,
+    http::header::STRICT_TRANSPORT_SECURITY,
+    http::header::VARY,
+    http::header::VIA,
+    http::header::WWW_AUTHENTICATE,
+    GRPC_ACCEPT_ENCODING,
+];
+
+/// The request's direction.
+#[derive(Debug)]
+pub(super) struct GrpcWebRequest {
+    text: Option<TextIn>,
+    gate: Gate,
+    message_bytes_max: u32,
+}
+
+impl GrpcWebRequest {
+    pub(super) fn new(form: Form, message_bytes_max: u32) -> Self {
+        Self {
+            text: match form {
+                Form::Binary => None,
+                Form::Text => Some(TextIn::default()),
+            },
+            // Whether `grpc-encoding` fits is for the backend to say.
+            gate: Gate::new(Compressed::Allowed, message_bytes_max),
+            message_bytes_max,
+        }
+    }
+
+    pub(super) fn request_fields(original: &HeaderMap, forwarded: &mut HeaderMap) {
+        let suffix = original
+            .get(CONTENT_TYPE)
+            .and_then(|value| MediaType::parse(value).suffix());
+        forwarded.insert(CONTENT_TYPE, media_type::grpc(suffix));
+        forwarded.insert(TE, HeaderValue::from_static("trailers"));
+        if !forwarded.contains_key(GRPC_ACCEPT_ENCODING) {
+            let identity = HeaderValue::from_static("identity");
+            forwarded.insert(GRPC_ACCEPT_ENCODING, identity);
+        }
+    }
+
+    pub(super) fn data(&mut self, data: Bytes, out: &mut impl FnMut(Part)) -> Result<(), Reset> {
+        let data = match &mut self.text {
+            None => data,
+            Some(text) => text.decode(&data)?,
+        };
+        self.gate
+            .pass(data, &mut |data| out(Part::Data(data)))
+            .map_err(|fault| {
+                Reset::downstream(match fault {
+                    GateFault::TooLarge => Reason::MessageTooLarge(self.message_bytes_max),
+                    GateFault::Flags(_) => {
+                        Reason::ClientProtocol("a message has flags that gRPC does not know")
+                    }
+                })
+            })
+    }
+
+    /// The request's own trailers, if any, go nowhere: gRPC has none.
+    pub(super) fn end(&self, out: &mut impl FnMut(Part)) -> Result<(), Reset> {
+        if let Some(text) = &self.text {
+            text.finish()?;
+        }
+        if !self.gate.is_whole() {
+            return Err(Reset::downstream(Reason::ClientProtocol(
+                "the request ends inside a message",
+            )));
+        }
+        out(Part::End(None));
+        Ok(())
+    }
+
+    pub(super) fn at_boundary(&self) -> bool {
+        self.gate.is_whole() && self.text.as_ref().is_none_or(|text| text.finish().is_ok())
+    }
+
+    pub(super) fn messages(&self) -> u64 {
+        self.gate.messages()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.gate.bytes()
+    }
+}
+
+/// The answer's direction.
+#[derive(Debug)]
+pub(super) struct GrpcWebResponse {
+    form: Form,
+    /// For an answer that is our own: the backend's suffix is not known then.
+    own_content_type: HeaderValue,
+    /// The request's `grpc-accept-encoding`. Browsers have none.
+    accepted: Vec<HeaderValue>,
+    message_bytes_max: u32,
+    phase: Phase,
+    flow: Flow,
+    text: TextOut,
+    dropped_fields: u32,
+}
+
+/// Where the answer stands.
+#[derive(Debug)]
+enum Phase {
+    /// Before the backend's head.
+    Waiting,
+    /// A gRPC head with a status, but without END_STREAM. What comes next says whether it was all.
+    Held(Box<ResponseHead>),
+    /// A head that is not gRPC's. Its content is read for the message.
+    Foreign(Box<Foreign>),
+    /// Our head has been sent; messages, then the end.
+    Streaming,
+    /// Our end has been sent, or the answer was cut.
+    Ended,
+}
+
+/// An answer of something that does not speak gRPC.
+#[derive(Debug)]
+struct Foreign {
+    head: ResponseHead,
+    start: BytesMut,
+    seen_bytes: usize,
+}
+
+/// How messages go through.
+#[derive(Debug)]
+enum Flow {
+    Pass(Gate),
+    Inflate(Inflater),
+}
+
+impl GrpcWebResponse {
+    pub(super) fn new(form: Form, request: &HeaderMap, message_bytes_max: u32) -> Self {
+        let suffix = request
+            .get(CONTENT_TYPE)
+            .and_then(|value| MediaType::parse(value).suffix());
+        Self {
+            form,
+            own_content_type: media_type::grpc_web(form, suffix),
+            accepted: request
+                .get_all(GRPC_ACCEPT_ENCODING)
+                .iter()
+                .cloned()
+                .collect(),
+            message_bytes_max,
+            phase: Phase::Waiting,
+            flow: Flow::Pass(Gate::new(Compressed::Refused, message_bytes_max)),
+            text: TextOut::default(),
+            dropped_fields: 0,
+        }
+    }
+
+    pub(super) fn translate(
+        &mut self,
+        part: Part,
+        out: &mut impl FnMut(Part),
+    ) -> Result<Option<Ending>, Reset> {
+        match mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Waiting => self.begin(part, out),
+            Phase::Held(head) => self.release(*head, part, out),
+            Phase::Foreign(foreign) => self.collect(foreign, part, out),
+            Phase::Streaming => self.stream(part, out),
+            Phase::Ended => Ok(None),
+        }
+    }
+
+    pub(super) fn end(&mut self, status: &Status, out: &mut impl FnMut(Part)) -> Closing {
+        let encoded;
+        let message = if status.message.is_empty() {
+            None
+        } else {
+            encoded = encode_message(&status.message);
+            Some(encoded.as_bytes())
+        };
+        let frame = TrailerFrame::new(status.code, message, &HeaderMap::new());
+        match mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Waiting | Phase::Held(_) | Phase::Foreign(_) => {
+                let content_type = self.own_content_type.clone();
+                self.send_whole(HeaderMap::new(), content_type, frame, out);
+                Closing::Ended
+            }
+            Phase::Streaming if self.flow.is_aligned() => {
+                self.send_frame(frame, out);
+                out(Part::End(None));
+                Closing::Ended
+            }
+            Phase::Streaming => Closing::Cut,
+            Phase::Ended => Closing::Ended,
+        }
+    }
+
+    pub(super) fn head_sent(&self) -> bool {
+        matches!(self.phase, Phase::Streaming | Phase::Ended)
+    }
+
+    pub(super) fn at_boundary(&self) -> bool {
+        self.flow.is_aligned()
+    }
+
+    pub(super) fn messages(&self) -> u64 {
+        match &self.flow {
+            Flow::Pass(gate) => gate.messages(),
+            Flow::Inflate(inflater) => inflater.messages(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        match &self.flow {
+            Flow::Pass(gate) => gate.bytes(),
+            Flow::Inflate(inflater) => inflater.bytes(),
+        }
+    }
+
+    pub(super) fn dropped_fields(&self) -> u32 {
+        self.dropped_fields
+    }
+
+    /// *Waiting*: the head decides what kind of answer it is.
+    fn begin(&mut self, part: Part, out: &mut impl FnMut(Part)) -> Result<Option<Ending>, Reset> {
+        self.phase = Phase::Waiting;
+        let Part::Head(head) = part else {
+            return Err(broken("the answer does not begin with a head"));
+        };
+        if head.status.is_informational() {
+            return Ok(None);
+        }
+        let is_grpc = head.status == StatusCode::OK && is_grpc(&head.headers);
+        let has_status = head.headers.contains_key(GRPC_STATUS);
+        if !is_grpc {
+            let foreign = Box::new(Foreign {
+                start: BytesMut::new(),
+                seen_bytes: 0,
+                head: *head,
+            });
+            if foreign.head.end {
+                return Ok(Some(self.finish_foreign(*foreign, None, out)));
+            }
+            self.phase = Phase::Foreign(foreign);
+        } else if head.end {
+            return Ok(Some(self.finish_alone(*head, HeaderMap::new(), out)));
+        } else if has_status {
+            self.phase = Phase::Held(head);
+        } else {
+            self.send_head(*head, out);
+        }
+        Ok(None)
+    }
+
+    /// *Held*: content shows that the head was an ordinary one, an end that it was the whole answer.
+    fn release(
+        &mut self,
+        head: ResponseHead,
+        part: Part,
+        out: &mut impl FnMut(Part),
+    ) -> Result<Option<Ending>, Reset> {
+        match part {
+            Part::Data(data) if data.is_empty() => {
+                self.phase = Phase::Held(Box::new(head));
+                Ok(None)
+            }
+            Part::End(None) => Ok(Some(self.finish_alone(head, HeaderMap::new(), out))),
+            Part::End(Some(trailers)) if !trailers.contains_key(GRPC_STATUS) => {
+                Ok(Some(self.finish_alone(head, *trailers, out)))
+            }
+            Part::Data(_) | Part::End(Some(_)) => {
+                self.send_head(head, out);
+                self.stream(part, out)
+            }
+            Part::Head(_) => {
+                self.phase = Phase::Held(Box::new(head));
+                Err(broken("the answer has two heads"))
+            }
+        }
+    }
+
+    /// *Foreign*: keeps the start of the content until there is an end, or enough.
+    fn collect(
+        &mut self,
+        mut foreign: Box<Foreign>,
+        part: Part,
+        out: &mut impl FnMut(Part),
+    ) -> Result<Option<Ending>, Reset> {
+        match part {
+            Part::Data(data) => {
+                let room = FOREIGN_KEPT_BYTES_MAX.saturating_sub(foreign.start.len());
+                let kept = data.get(..room).unwrap_or(&data);
+                foreign.start.extend_from_slice(kept);
+                foreign.seen_bytes = foreign.seen_bytes.saturating_add(data.len());
+                if foreign.seen_bytes > FOREIGN_BYTES_MAX {
+                    return Ok(Some(self.finish_foreign(*foreign, None, out)));
+                }
+                self.phase = Phase::Foreign(foreign);
+                Ok(None)
+            }
+            Part::End(trailers) => Ok(Some(self.finish_foreign(*foreign, trailers, out))),
+            Part::Head(_) => {
+                self.phase = Phase::Foreign(foreign);
+                Err(broken("the answer has two heads"))
+            }
+        }
+    }
+
+    /// *Streaming*: messages pass, the end becomes the frame.
+    fn stream(&mut self, part: Part, out: &mut impl FnMut(Part)) -> Result<Option<Ending>, Reset> {
+        self.phase = Phase::Streaming;
+        match part {
+            Part::Data(data) => self.send_data(data, out).map(|()| None),
+            Part::End(_) if !self.flow.is_whole() => {
+                Err(broken("the answer ends inside a message"))
+            }
+            Part::End(Some(trailers)) => self.finish(*trailers, out).map(Some),
+            // A gRPC head and nothing behind it: the HTTP status, 200, says UNKNOWN.
+            Part::End(None) if self.flow.messages() == 0 => {
+                self.phase = Phase::Ended;
+                let told = Told::nothing(Reason::BackendNoTrailers);
+                self.send_frame(told.frame(&HeaderMap::new()), out);
+                out(Part::End(None));
+                Ok(Some(told.ending()))
+            }
+            Part::End(None) => Err(Reset::upstream(Reason::BackendNoTrailers)),
+            Part::Head(_) => Err(broken("the answer has two heads")),
+        }
+    }
+
+    /// The ordinary end: trailers after messages.
+    fn finish(&mut self, trailers: HeaderMap, out: &mut impl FnMut(Part)) -> Result<Ending, Reset> {
+        let trailers = forward_trailers(trailers).map_err(|fault| broken(fault.detail()))?;
+        self.phase = Phase::Ended;
+        let told = Told::by(&trailers).unwrap_or_else(|| {
+            let mut told = Told::nothing(Reason::BackendProtocol("trailers without grpc-status"));
+            if let Some(message) = trailers.get(GRPC_MESSAGE) {
+                told.message = Some(repair_message(message.as_bytes()));
+            }
+            told
+        });
+        self.send_frame(told.frame(&trailers), out);
+        out(Part::End(None));
+        Ok(told.ending())
+    }
+
+    /// Trailers-only, in one section or in two: all of it is told by one frame under a head of ours.
+    fn finish_alone(
+        &mut self,
+        head: ResponseHead,
+        trailers: HeaderMap,
+        out: &mut impl FnMut(Part),
+    ) -> Ending {
+        let content_type = self.content_type(&head.headers);
+        let told =
+            Told::by(&head.headers).unwrap_or_else(|| Told::nothing(Reason::BackendNoTrailers));
+        self.finish_with(head.headers, trailers, content_type, &told, out)
+    }
+
+    /// An answer that is not gRPC's. A `grpc-status` must be believed all the same; else the HTTP status is mapped.
+    fn finish_foreign(
+        &mut self,
+        foreign: Foreign,
+        trailers: Option<Box<HeaderMap>>,
+        out: &mut impl FnMut(Part),
+    ) -> Ending {
+        let trailers = trailers.map(|trailers| *trailers).unwrap_or_default();
+        let content_type = self.own_content_type.clone();
+        if let Some(told) = Told::by(&trailers) {
+            let head_fields = initial_metadata(foreign.head.headers);
+            let frame = told.frame(&forward_response(trailers));
+            self.send_whole(head_fields, content_type, frame, out);
+            return told.ending();
+        }
+        if let Some(told) = Told::by(&foreign.head.headers) {
+            return self.finish_with(foreign.head.headers, trailers, content_type, &told, out);
+        }
+        let told = foreign.told();
+        let (head_fields, _) = split_fields(foreign.head.headers);
+        let frame = told.frame(&HeaderMap::new());
+        self.send_whole(head_fields, content_type, frame, out);
+        told.ending()
+    }
+
+    fn finish_with(
+        &mut self,
+        fields: HeaderMap,
+        trailers: HeaderMap,
+        content_type: HeaderValue,
+        told: &Told,
+        out: &mut impl FnMut(Part),
+    ) -> Ending {
+        let (head_fields, mut frame_fields) = split_fields(fields);
+        append_all(&mut frame_fields, forward_response(trailers));
+        self.send_whole(head_fields, content_type, told.frame(&frame_fields), out);
+        told.ending()
+    }
+
+    /// Our head for a backend's gRPC head. It leaves at once: a page's `fetch` resolves by it.
+    fn send_head(&mut self, head: ResponseHead, out: &mut impl FnMut(Part)) {
+        let content_type = self.content_type(&head.headers);
+        let mut fields = head.headers;
+        self.choose_flow(&mut fields);
+        let mut fields = initial_metadata(fields);
+        fields.insert(CONTENT_TYPE, content_type);
+        self.phase = Phase::Streaming;
+        out(Part::Head(Box::new(ResponseHead {
+            status: StatusCode::OK,
+            headers: fields,
+            end: false,
+        })));
+    }
+
+    /// Compressed messages pass to a caller who named their coding, and are unpacked for any other.
+    fn choose_flow(&mut self, fields: &mut HeaderMap) {
+        let Some(encoding) = fields.get(GRPC_ENCODING) else {
+            return;
+        };
+        let Some(coding) = Coding::parse(encoding) else {
+            return;
+        };
+        if names(&self.accepted, encoding) {
+            self.flow = Flow::Pass(Gate::new(Compressed::Allowed, self.message_bytes_max));
+        } else {
+            self.flow = Flow::Inflate(Inflater::new(coding, self.message_bytes_max));
+            fields.remove(GRPC_ENCODING);
+        }
+    }
+
+    fn send_data(&mut self, data: Bytes, out: &mut impl FnMut(Part)) -> Result<(), Reset> {
+        match self.form {
+            Form::Binary => self.flow.pass(data, &mut |data| out(Part::Data(data))),
+            Form::Text => {
+                let text = &mut self.text;
+                let passed = self.flow.pass(data, &mut |data| text.encode(&data));
+                if self.flow.is_aligned() {
+                    text.pad();
+                }
+                if let Some(text) = text.take() {
+                    out(Part::Data(text));
+                }
+                passed
+            }
+        }
+    }
+
+    fn send_frame(&mut self, frame: TrailerFrame, out: &mut impl FnMut(Part)) {
+        self.dropped_fields = self.dropped_fields.saturating_add(frame.dropped_fields);
+        out(Part::Data(self.written(frame.bytes)));
+    }
+
+    /// A whole answer in one go: a head with a length, the frame, the end.
+    fn send_whole(
+        &mut self,
+        head_fields: HeaderMap,
+        content_type: HeaderValue,
+        frame: TrailerFrame,
+        out: &mut impl FnMut(Part),
+    ) {
+        self.phase = Phase::Ended;
+        self.dropped_fields = self.dropped_fields.saturating_add(frame.dropped_fields);
+        let body = self.written(frame.bytes);
+        let mut head = ResponseHead::new(StatusCode::OK);
+        head.headers = head_fields;
+        head.headers.insert(CONTENT_TYPE, content_type);
+        head.headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        out(Part::Head(Box::new(head)));
+        out(Part::Data(body));
+        out(Part::End(None));
+    }
+
+    /// A frame as the caller's form writes it.
+    fn written(&mut self, frame: Bytes) -> Bytes {
+        match self.form {
+            Form::Binary => frame,
+            Form::Text => {
+                self.text.encode(&frame);
+                self.text.pad();
+                self.text.take().unwrap_or_default()
+            }
+        }
+    }
+
+    /// gRPC-Web's content type with the suffix of the backend's, for `grpc+json` must not become proto on the way.
+    fn content_type(&self, fields: &HeaderMap) -> HeaderValue {
+        let suffix = fields
+            .get(CONTENT_TYPE)
+            .and_then(|value| MediaType::parse(value).suffix());
+        media_type::grpc_web(self.form, suffix)
+    }
+}
+
+impl Flow {
+    fn pass(&mut self, data: Bytes, emit: &mut impl FnMut(Bytes)) -> Result<(), Reset> {
+        match self {
+            Self::Pass(gate) => {
+                let message_bytes_max = gate.message_bytes_max();
+                gate.pass(data, emit).map_err(|fault| match fault {
+                    GateFault::TooLarge => {
+                        Reset::upstream(Reason::MessageTooLarge(message_bytes_max))
+                    }
+                    GateFault::Flags(1) => broken("a compressed message without grpc-encoding"),
+                    GateFault::Flags(_) => broken("a message has flags that gRPC does not know"),
+                })
+            }
+            Self::Inflate(inflater) => inflater.pass(data, emit),
+        }
+    }
+
+    fn is_whole(&self) -> bool {
+        match self {
+            Self::Pass(gate) => gate.is_whole(),
+            Self::Inflate(inflater) => inflater.is_whole(),
+        }
+    }
+
+    fn is_aligned(&self) -> bool {
+        match self {
+            Self::Pass(gate) => gate.is_aligned(),
+            Self::Inflate(inflater) => inflater.is_aligned(),
+        }
+    }
+
+    fn messages(&self) -> u64 {
+        match self {
+            Self::Pass(gate) => gate.messages(),
+            Self::Inflate(inflater) => inflater.messages(),
+        }
+    }
+}
+
+/// What the frame says, and why.
+#[derive(Debug)]
+struct Told {
+    code: Code,
+    /// As it stands on the wire.
+    message: Option<Bytes>,
+    reason: Reason,
+}
+
+impl Told {
+    /// What a backend's own fields say; `None` if they hold no status.
+    fn by(fields: &HeaderMap) -> Option<Self> {
+        let code = Code::from_fields(fields)?;
+        Some(Self {
+            code,
+            message: fields
+                .get(GRPC_MESSAGE)
+                .map(|message| repair_message(message.as_bytes())),
+            reason: if code == Code::OK {
+                Reason::Ok
+            } else {
+                Reason::BackendStatus
+            },
+        })
+    }
+
+    /// The backend ended and did not say how.
+    fn nothing(reason: Reason) -> Self {
+        Self {
+            code: Code::UNKNOWN,
+            message: Some(Bytes::from_static(
+                b"the backend ended its answer without grpc-status",
+            )),
+            reason,
+        }
+    }
+
+    fn frame(&self, fields: &HeaderMap) -> TrailerFrame {
+        TrailerFrame::new(self.code, self.message.as_deref(), fields)
+    }
+
+    fn ending(&self) -> Ending {
+        Ending {
+            status: match self.message.as_deref() {
+                None | Some([]) => Status::new(self.code, ""),
+                Some(message) => Status::new(self.code, decode_message(message)),
+            },
+            reason: self.reason,
+        }
+    }
+}
+
+impl Foreign {
+    /// The HTTP status, mapped, with the start of the content as its message.
+    fn told(&self) -> Told {
+        let http = self.head.status.as_u16();
+        let start = String::from_utf8_lossy(&self.start);
+        let message = if start.trim().is_empty() || self.head.headers.contains_key(CONTENT_ENCODING)
+        {
+            let content_type = self.head.headers.get(CONTENT_TYPE);
+            let content_type = content_type.map_or(&b"none"[..], HeaderValue::as_bytes);
+            encode_message(&format!(
+                "the backend did not answer with gRPC: HTTP status {http}, content-type {}",
+                content_type.escape_ascii(),
+            ))
+        } else {
+            encode_message(start.trim())
+        };
+        Told {
+            code: Code::from_http(http),
+            message: Some(Bytes::copy_from_slice(message.as_bytes())),
+            reason: Reason::BackendNotGrpc(http),
+        }
+    }
+}
+
+/// Whether an answer says that it is gRPC.
+fn is_grpc(fields: &HeaderMap) -> bool {
+    fields
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| matches!(MediaType::parse(value), MediaType::Grpc(_)))
+}
+
+/// Whether a `grpc-accept-encoding` names that coding.
+fn names(accepted: &[HeaderValue], coding: &HeaderValue) -> bool {
+    accepted
+        .iter()
+        .flat_map(|list| list.as_bytes().split(|&byte| byte == b','))
+        .any(|member| member.trim_ascii() == coding.as_bytes())
+}
+
+/// What a backend's head says where more follows. A status there is not the call's end, but clients would take it for one.
+fn initial_metadata(fields: HeaderMap) -> HeaderMap {
+    let mut fields = forward_response(fields);
+    for status_field in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
+        fields.remove(status_field);
+    }
+    fields
+}
+
+/// Of a section that is a head and trailers in one: what stays in the head, and what goes into the frame.
+fn split_fields(fields: HeaderMap) -> (HeaderMap, HeaderMap) {
+    let mut head_fields = HeaderMap::new();
+    let mut frame_fields = HeaderMap::new();
+    for (name, value) in &forward_response(fields) {
+        if HEAD_FIELDS.contains(name) {
+            head_fields.append(name, value.clone());
+        } else if name != GRPC_ENCODING {
+            frame_fields.append(name, value.clone());
+        }
+    }
+    (head_fields, frame_fields)
+}
+
+fn append_all(fields: &mut HeaderMap, more: HeaderMap) {
+    let mut last = None;
+    for (name, value) in more {
+        // A repeated name comes once, with its first value.
+        last = name.or(last);
+        if let Some(name) = &last {
+            fields.append(name, value);
+        }
+    }
+}
+
+const fn broken(detail: &'static str) -> Reset {
+    Reset::upstream(Reason::BackendProtocol(detail))
+}

@@ -1,0 +1,154 @@
+//! The frame that ends every gRPC-Web answer: flag 0x80, and the trailers as `name: value\r\n`, without an empty line.
+//!
+//! Owns what may stand in it: always exactly one `grpc-status`, names in lower case, values in printable ASCII. Clients read a
+//! frame without a status as success, a name in upper case as no status at all, and some throw at other bytes.
+//!
+//! Source: grpc/grpc `doc/PROTOCOL-WEB.md` (Message framing, HTTP wire protocols).
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderMap;
+
+use crate::wire::Code;
+use crate::wire::envelope::{PREFIX_BYTES, TRAILERS, prefix};
+use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS};
+
+/// A trailer frame, ready to be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrailerFrame {
+    /// The whole frame, prefix included.
+    pub bytes: Bytes,
+    /// How many fields were left out because their values are not printable.
+    pub dropped_fields: u32,
+}
+
+impl TrailerFrame {
+    /// The frame of that status, and of all `fields` but `grpc-status` and `grpc-message`. The message is as it stands on the
+    /// wire, percent-encoded; `None` leaves it out.
+    pub fn new(code: Code, message: Option<&[u8]>, fields: &HeaderMap) -> Self {
+        let mut frame = BytesMut::with_capacity(256);
+        frame.put_bytes(0, PREFIX_BYTES);
+        let mut number = [0; 10];
+        write_line(
+            &mut frame,
+            b"grpc-status",
+            decimal(code.number(), &mut number),
+        );
+        if let Some(message) = message {
+            write_line(&mut frame, b"grpc-message", message);
+        }
+        let mut dropped_fields = 0;
+        for (name, value) in fields {
+            if name == GRPC_STATUS || name == GRPC_MESSAGE {
+                continue;
+            }
+            if value
+                .as_bytes()
+                .iter()
+                .all(|byte| matches!(byte, 0x20..=0x7e))
+            {
+                write_line(&mut frame, name.as_str().as_bytes(), value.as_bytes());
+            } else {
+                dropped_fields += 1;
+            }
+        }
+        // Metadata is limited to kilobytes long before it could outgrow the length field.
+        let length = frame.len().saturating_sub(PREFIX_BYTES);
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        for (place, byte) in frame.iter_mut().zip(prefix(TRAILERS, length)) {
+            *place = byte;
+        }
+        Self {
+            bytes: frame.freeze(),
+            dropped_fields,
+        }
+    }
+}
+
+fn write_line(frame: &mut BytesMut, name: &[u8], value: &[u8]) {
+    frame.reserve(name.len() + value.len() + 3);
+    frame.put_slice(name);
+    // No space after the colon: every client takes that, older ones of tonic-web do not take a space.
+    frame.put_slice(b":");
+    frame.put_slice(value);
+    frame.put_slice(b"\r\n");
+}
+
+/// A number in digits, without an allocation.
+fn decimal(mut number: u32, place: &mut [u8; 10]) -> &[u8] {
+    let mut digits = 0;
+    for digit in place.iter_mut().rev() {
+        // A remainder of ten is one digit.
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+        digits += 1;
+        if number == 0 {
+            break;
+        }
+    }
+    place.get(10 - digits..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn fields(rows: &[(&'static str, &'static [u8])]) -> HeaderMap {
+        let mut fields = HeaderMap::new();
+        for (name, value) in rows {
+            let value = HeaderValue::from_bytes(value).expect("a field value");
+            fields.append(HeaderName::from_static(name), value);
+        }
+        fields
+    }
+
+    fn block(frame: &TrailerFrame) -> String {
+        let (head, block) = frame.bytes.split_at(PREFIX_BYTES);
+        let length = u32::try_from(block.len()).expect("short");
+        assert_eq!(head, prefix(TRAILERS, length));
+        String::from_utf8(block.to_vec()).expect("ASCII")
+    }
+
+    #[test]
+    fn w_30_the_status_comes_first_and_duplicates_keep_their_order() {
+        let trailers = fields(&[
+            ("x-many", b"one"),
+            ("grpc-status", b"5"),
+            ("x-bin", b"AAEC"),
+            ("x-many", b"two"),
+            ("grpc-message", b"not this one"),
+            ("x-empty", b""),
+        ]);
+        let frame = TrailerFrame::new(Code::NOT_FOUND, Some(b"gone%21"), &trailers);
+        assert_eq!(
+            block(&frame),
+            "grpc-status: 5\r\ngrpc-message: gone%21\r\nx-many: one\r\nx-many: two\r\n\
+             x-bin: AAEC\r\nx-empty: \r\n"
+        );
+        assert_eq!(frame.dropped_fields, 0);
+    }
+
+    #[test]
+    fn a_value_that_is_not_printable_is_left_out_and_counted() {
+        let trailers = fields(&[("x-a", b"gr\xfcn"), ("x-b", b"a\tb"), ("x-c", b"fine")]);
+        let frame = TrailerFrame::new(Code::OK, None, &trailers);
+        assert_eq!(block(&frame), "grpc-status: 0\r\nx-c: fine\r\n");
+        assert_eq!(frame.dropped_fields, 2);
+    }
+
+    #[test]
+    fn h1_66_and_w_32_a_field_value_cannot_hold_a_line_break() {
+        for value in [&b"a\r\nb"[..], b"a\rb", b"a\nb", b"a\0b"] {
+            assert!(HeaderValue::from_bytes(value).is_err());
+        }
+    }
+
+    #[test]
+    fn numbers_are_printed_without_leading_zeros() {
+        for number in [0, 9, 10, 16, 99, 100, u32::MAX] {
+            let frame = TrailerFrame::new(Code::new(number), None, &HeaderMap::new());
+            assert_eq!(block(&frame), format!("grpc-status: {number}\r\n"));
+        }
+    }
+}

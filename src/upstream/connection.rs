@@ -1,0 +1,269 @@
+//! One HTTP/2 connection to a backend, from the first SYN to its end.
+//!
+//! Owns the engine of `h2` and its life: connecting, waiting for the peer's SETTINGS, ready, draining after a GOAWAY, gone. It
+//! never chooses which call goes where; that is the pool's business.
+
+use std::cell::Cell;
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::uri::Scheme;
+use http::{Request, Uri, Version};
+
+use crate::net::{Bridge, Key, SharedTransport, Socket};
+use crate::upstream::gate::{Gate, Notes, Opening, opening_at_end};
+use crate::upstream::settings;
+use crate::upstream::stream::{Http2, Slot};
+use crate::wire::{Reason, RequestHead, Reset};
+
+/// From so many staged bytes on `h2` waits, bytes. Many streams share it, so it is wider than a client's.
+const HIGH_WATER: usize = 256 << 10;
+
+/// How a connection stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Not usable yet.
+    Opening,
+    /// Takes calls.
+    Ready,
+    /// Finishes its calls and takes no more.
+    Draining,
+    /// Over. What its streams are told, they are told by `h2`; this is for those who waited for it.
+    Gone(Reset),
+}
+
+/// A connection to one address of an endpoint.
+pub struct Connection<S: Socket> {
+    transport: SharedTransport<S>,
+    transport_key: Key,
+    phase: Phase<S>,
+    open: Rc<Cell<usize>>,
+    opening: Option<Opening>,
+}
+
+enum Phase<S: Socket> {
+    Connecting,
+    /// The preface is sent; the peer's SETTINGS are awaited, since they say how many streams it allows.
+    Greeting(Engine<S>),
+    Ready(Engine<S>),
+    Draining(Engine<S>),
+    Gone(Reset),
+}
+
+struct Engine<S: Socket> {
+    connection: h2::client::Connection<Bridge<S, Gate>, Bytes>,
+    requests: SendRequest<Bytes>,
+    notes: Rc<Notes>,
+}
+
+impl<S: Socket> Connection<S> {
+    /// A connection on a transport that is connecting.
+    pub fn new(transport: SharedTransport<S>, transport_key: Key) -> Self {
+        Self {
+            transport,
+            transport_key,
+            phase: Phase::Connecting,
+            open: Rc::default(),
+            opening: None,
+        }
+    }
+
+    /// Goes on as far as it can: connects, reads, writes.
+    pub fn advance(&mut self, reset_stream_duration: Duration, cx: &mut Context<'_>) -> Condition {
+        if matches!(self.phase, Phase::Connecting) {
+            let (failed, connected) = {
+                let transport = self.transport.borrow();
+                (transport.failed(), transport.is_connected())
+            };
+            self.phase = match failed {
+                Some(kind) => Phase::Gone(Reset::proxy(connect_reason(kind))),
+                None if !connected => return Condition::Opening,
+                None => match self.greet(reset_stream_duration) {
+                    Some(engine) => Phase::Greeting(engine),
+                    None => Phase::Gone(Reset::proxy(Reason::BackendConnectRefused)),
+                },
+            };
+        }
+        let transport = &self.transport;
+        let opening = &mut self.opening;
+        let (over, turned_away) = match &mut self.phase {
+            Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine) => {
+                engine.poll(cx)
+            }
+            Phase::Connecting => return Condition::Opening,
+            Phase::Gone(reset) => return Condition::Gone(*reset),
+        };
+        // Take the phase apart and put the next one in its place.
+        let phase = std::mem::replace(
+            &mut self.phase,
+            Phase::Gone(Reset::upstream(Reason::BackendClosed)),
+        );
+        self.phase = match phase {
+            Phase::Greeting(engine) => match engine.notes.opening() {
+                Some(Opening::Http2) if !over => Phase::Ready(engine),
+                Some(Opening::Http2) => Phase::Gone(Reset::upstream(Reason::BackendClosed)),
+                found if found.is_some() || over => {
+                    *opening = found.or_else(|| opening_at_end(transport.borrow().unread()));
+                    Phase::Gone(Reset::proxy(greeting_reason(opening.as_ref())))
+                }
+                _ => Phase::Greeting(engine),
+            },
+            _ if over => Phase::Gone(Reset::upstream(Reason::BackendClosed)),
+            Phase::Ready(engine) if turned_away => Phase::Draining(engine),
+            phase => phase,
+        };
+        self.condition()
+    }
+
+    fn greet(&mut self, reset_stream_duration: Duration) -> Option<Engine<S>> {
+        let gate = Gate::new();
+        let notes = gate.notes();
+        let bridge = Bridge::new(Rc::clone(&self.transport), gate, HIGH_WATER);
+        let builder = settings::builder(reset_stream_duration);
+        let handshake = pin!(builder.handshake(bridge));
+        // With a write-behind the handshake has nothing to wait for: it stages the preface and is done.
+        match handshake.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok((requests, connection))) => Some(Engine {
+                connection,
+                requests,
+                notes,
+            }),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        }
+    }
+
+    /// Whether one more call may be opened now. `h2` would park what is beyond the peer's limit, and a parked call that is
+    /// cancelled is still sent later; so nothing is ever beyond it.
+    pub fn has_room(&self) -> bool {
+        match &self.phase {
+            Phase::Ready(engine) => {
+                let allowed = engine.requests.current_max_send_streams();
+                self.open.get() < allowed.min(settings::STREAMS_MAX)
+            }
+            _ => false,
+        }
+    }
+
+    /// Opens a stream and sends `head` on it. `authority` is for calls that bring none. `Err`: nothing was sent.
+    pub fn open(
+        &mut self,
+        head: &RequestHead,
+        authority: &str,
+        connection: &Waker,
+    ) -> Result<Http2, Reset> {
+        let Phase::Ready(engine) = &mut self.phase else {
+            return Err(Reset::upstream(Reason::BackendRefused));
+        };
+        let request = request_of(head, authority).ok_or(Reset::proxy(Reason::NoEndpoint))?;
+        let slot = Slot::new(&self.open, connection.clone());
+        match engine.requests.send_request(request, false) {
+            Ok((answer, body)) => Ok(Http2::new(answer, body, slot)),
+            // It never left: as safe to repeat as a refusal.
+            Err(_) => Err(Reset::upstream(Reason::BackendRefused)),
+        }
+    }
+
+    /// How it stands.
+    pub fn condition(&self) -> Condition {
+        match &self.phase {
+            Phase::Connecting | Phase::Greeting(_) => Condition::Opening,
+            Phase::Ready(_) => Condition::Ready,
+            Phase::Draining(_) => Condition::Draining,
+            Phase::Gone(reset) => Condition::Gone(*reset),
+        }
+    }
+
+    /// Gives up on it: nothing is read or written any more, its streams learn that it is lost.
+    pub fn abandon(&mut self, reset: Reset) {
+        self.phase = Phase::Gone(reset);
+    }
+
+    /// Takes no more calls.
+    pub fn drain(&mut self) {
+        self.phase = match std::mem::replace(
+            &mut self.phase,
+            Phase::Gone(Reset::upstream(Reason::BackendClosed)),
+        ) {
+            Phase::Ready(engine) => Phase::Draining(engine),
+            phase => phase,
+        };
+    }
+
+    /// What the peer's first bytes said, where they were not HTTP/2's.
+    pub fn opening(&self) -> Option<&Opening> {
+        self.opening.as_ref()
+    }
+
+    /// How many streams are open on it.
+    pub fn streams(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Its transport's place.
+    pub fn transport_key(&self) -> Key {
+        self.transport_key
+    }
+
+    /// Its transport.
+    pub fn transport(&self) -> &SharedTransport<S> {
+        &self.transport
+    }
+}
+
+impl<S: Socket> Engine<S> {
+    /// Reads and writes. Whether the connection is over, and whether it takes no more calls.
+    fn poll(&mut self, cx: &mut Context<'_>) -> (bool, bool) {
+        let over = pin!(&mut self.connection).poll(cx).is_ready();
+        // `h2` tells nobody of a GOAWAY but the streams above its id: one has to ask.
+        let asked = self
+            .requests
+            .poll_ready(&mut Context::from_waker(Waker::noop()));
+        (over, matches!(asked, Poll::Ready(Err(_))))
+    }
+}
+
+fn connect_reason(kind: io::ErrorKind) -> Reason {
+    match kind {
+        io::ErrorKind::TimedOut => Reason::BackendConnectTimeout,
+        _ => Reason::BackendConnectRefused,
+    }
+}
+
+fn greeting_reason(opening: Option<&Opening>) -> Reason {
+    match opening {
+        Some(Opening::Tls) => Reason::BackendTls,
+        Some(Opening::Http1(_) | Opening::Noise) => Reason::BackendNotGrpc(0),
+        Some(Opening::Http2) | None => Reason::BackendClosed,
+    }
+}
+
+fn request_of(head: &RequestHead, authority: &str) -> Option<Request<()>> {
+    let mut target = http::uri::Parts::default();
+    target.scheme = Some(Scheme::HTTP);
+    target.authority = Some(match &head.authority {
+        Some(own) => own.clone(),
+        None => authority.parse().ok()?,
+    });
+    target.path_and_query = Some(head.path.clone());
+    let mut request = Request::new(());
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = Uri::from_parts(target).ok()?;
+    *request.version_mut() = Version::HTTP_2;
+    *request.headers_mut() = head.headers.clone();
+    Some(request)
+}
+
+impl<S: Socket> fmt::Debug for Connection<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("condition", &self.condition())
+            .field("streams", &self.open.get())
+            .finish_non_exhaustive()
+    }
+}

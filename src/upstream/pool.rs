@@ -1,0 +1,714 @@
+//! Which call goes over which connection, and who waits.
+//!
+//! Owns every connection of one core to every backend, the queue of calls that wait for a free stream, and the pauses between
+//! failed attempts. It knows nothing of what a call is. Connecting happens on demand: a backend that nobody calls is not
+//! bothered.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::net::{Driver, Key, Reactor, Slots, Socket, Task, TimerId, Wakeup};
+use crate::policy::{BackendId, Callee, Snapshot, Target};
+use crate::upstream::connection::{Condition, Connection};
+use crate::upstream::gate::Opening;
+use crate::upstream::local::Local;
+use crate::upstream::stream::Stream;
+use crate::wire::{Dial, Reason, RequestHead, Reset};
+
+/// The pause after a first failed attempt.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause. Attempts are made only when somebody calls, so a backend that is down is asked once in this time at most.
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long `h2` remembers reset streams in production; see [`crate::upstream::settings`].
+pub const RESET_STREAM_DURATION: Duration = Duration::from_secs(1);
+
+/// All connections of one core to its backends.
+pub struct Pool<S: Socket> {
+    backends: Slots<Backend>,
+    /// By [`BackendId`] of the snapshot that was adopted last.
+    ids: Vec<Key>,
+    endpoints: Slots<Endpoint>,
+    connections: Slots<Held<S>>,
+    /// Endpoints to connect to before the turn ends.
+    wanted: Vec<Key>,
+    attempts: Vec<Attempt>,
+    places: u64,
+    reset_stream_duration: Duration,
+}
+
+struct Backend {
+    name: Arc<str>,
+    local: Option<Arc<dyn Callee>>,
+    endpoints: Vec<Key>,
+    /// Calls that wait for a stream, in the order in which they came.
+    queue: VecDeque<Waiting>,
+    /// Where to begin looking, so that equals take turns.
+    rotation: usize,
+    connect_timeout: Duration,
+    connections_max: usize,
+    pending_max: usize,
+}
+
+struct Waiting {
+    place: u64,
+    waker: Waker,
+}
+
+struct Endpoint {
+    backend: Key,
+    name: Arc<str>,
+    addresses: Vec<SocketAddr>,
+    connections: Vec<Key>,
+    /// The attempt in progress, if there is one.
+    attempt: Option<Trial>,
+    failure: Option<Failure>,
+}
+
+/// One round over the addresses of an endpoint.
+struct Trial {
+    started: Instant,
+    next_address: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Failure {
+    reason: Reason,
+    pause: Duration,
+    retry_at: Instant,
+}
+
+struct Held<S: Socket> {
+    connection: Connection<S>,
+    endpoint: Key,
+    address: SocketAddr,
+    wakeup: Wakeup<Task>,
+    timer: Option<TimerId>,
+    /// Until when it must be ready.
+    deadline: Instant,
+}
+
+/// A place in the queue of one backend, and the memory of who refused.
+#[derive(Debug)]
+pub struct Ticket {
+    backend: Key,
+    place: Option<u64>,
+    /// The endpoint that the last stream was opened on.
+    endpoint: Option<Key>,
+    /// The address that the last stream was opened to.
+    address: Option<SocketAddr>,
+    refused_by: Option<Key>,
+    attempts: u32,
+}
+
+impl Ticket {
+    /// Where the last stream was opened to.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// How many streams were opened with it.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+/// How an attempt to connect went.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The backend's name.
+    pub backend: Arc<str>,
+    /// The endpoint as it was written.
+    pub endpoint: Arc<str>,
+    /// The addresses that were tried, the last one last.
+    pub tried: Vec<SocketAddr>,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// `None`: ready for calls.
+    pub failure: Option<Reason>,
+    /// What answered, where that was not HTTP/2.
+    pub opening: Option<Opening>,
+}
+
+impl<S: Socket> Pool<S> {
+    /// A pool without a backend. `reset_stream_duration`: [`RESET_STREAM_DURATION`], or "for ever" in a simulation.
+    pub fn new(reset_stream_duration: Duration) -> Self {
+        Self {
+            backends: Slots::default(),
+            ids: Vec::new(),
+            endpoints: Slots::default(),
+            connections: Slots::default(),
+            wanted: Vec::new(),
+            attempts: Vec::new(),
+            places: 0,
+            reset_stream_duration,
+        }
+    }
+
+    /// Takes over the backends of a snapshot. Endpoints that stay keep their connections, those that leave drain.
+    pub fn adopt(&mut self, snapshot: &Snapshot) {
+        let mut left: Vec<Key> = self.backends.iter().map(|(key, _)| key).collect();
+        self.ids.clear();
+        for backend in &snapshot.backends {
+            let known = self
+                .backends
+                .iter()
+                .find(|(_, known)| known.name == backend.name);
+            let key = match known {
+                Some((key, _)) => key,
+                None => self.backends.insert_with(|_| Backend {
+                    name: Arc::clone(&backend.name),
+                    local: None,
+                    endpoints: Vec::new(),
+                    queue: VecDeque::new(),
+                    rotation: 0,
+                    connect_timeout: backend.connect_timeout,
+                    connections_max: backend.connections_max,
+                    pending_max: backend.pending_max,
+                }),
+            };
+            left.retain(|&left| left != key);
+            self.ids.push(key);
+            let (local, endpoints): (_, &[_]) = match &backend.target {
+                Target::Local(callee) => (Some(Arc::clone(callee)), &[]),
+                Target::Endpoints(endpoints) => (None, endpoints),
+            };
+            let before = match self.backends.get_mut(key) {
+                Some(own) => {
+                    own.local = local;
+                    own.connect_timeout = backend.connect_timeout;
+                    own.connections_max = backend.connections_max;
+                    own.pending_max = backend.pending_max;
+                    std::mem::take(&mut own.endpoints)
+                }
+                None => Vec::new(),
+            };
+            let mut after = Vec::with_capacity(endpoints.len());
+            for endpoint in endpoints {
+                let stays = before.iter().copied().find(|&key| {
+                    self.endpoints
+                        .get(key)
+                        .is_some_and(|own| own.name == endpoint.name)
+                });
+                match stays.and_then(|key| Some((key, self.endpoints.get_mut(key)?))) {
+                    Some((key, own)) => {
+                        if own.addresses != endpoint.addresses {
+                            own.addresses.clone_from(&endpoint.addresses);
+                            own.failure = None;
+                        }
+                        after.push(key);
+                    }
+                    None => after.push(self.endpoints.insert_with(|_| Endpoint {
+                        backend: key,
+                        name: Arc::clone(&endpoint.name),
+                        addresses: endpoint.addresses.clone(),
+                        connections: Vec::new(),
+                        attempt: None,
+                        failure: None,
+                    })),
+                }
+            }
+            for gone in before.into_iter().filter(|key| !after.contains(key)) {
+                self.drain_endpoint(gone);
+            }
+            if let Some(own) = self.backends.get_mut(key) {
+                own.endpoints = after;
+                own.wake_all();
+            }
+        }
+        for key in left {
+            if let Some(gone) = self.backends.remove(key) {
+                gone.wake_all();
+                for endpoint in gone.endpoints {
+                    self.drain_endpoint(endpoint);
+                }
+            }
+        }
+    }
+
+    fn drain_endpoint(&mut self, key: Key) {
+        if let Some(endpoint) = self.endpoints.remove(key) {
+            for connection in endpoint.connections {
+                if let Some(held) = self.connections.get_mut(connection) {
+                    held.connection.drain();
+                    // Idle ones end at once, the others after their last stream.
+                    held.wakeup.wake();
+                }
+            }
+        }
+    }
+
+    /// A ticket for a backend of the snapshot that was adopted last.
+    pub fn ticket(&self, backend: BackendId) -> Option<Ticket> {
+        let backend = *self.ids.get(backend.0)?;
+        Some(Ticket {
+            backend,
+            place: None,
+            endpoint: None,
+            address: None,
+            refused_by: None,
+            attempts: 0,
+        })
+    }
+
+    /// The holder of this ticket waits no more.
+    pub fn leave(&mut self, ticket: &Ticket) {
+        let Some(backend) = self.backends.get_mut(ticket.backend) else {
+            return;
+        };
+        if let Some(place) = ticket.place
+            && let Ok(index) = backend
+                .queue
+                .binary_search_by_key(&place, |waiting| waiting.place)
+        {
+            backend.queue.remove(index);
+        }
+        // It may have been woken for a free stream that it never took.
+        backend.wake_first();
+    }
+
+    /// Connects to every endpoint of every backend that has no connection, whether or not anybody calls.
+    pub fn probe(&mut self) {
+        let idle = self
+            .endpoints
+            .iter()
+            .filter(|(_, endpoint)| endpoint.attempt.is_none() && endpoint.connections.is_empty());
+        self.wanted.extend(idle.map(|(key, _)| key));
+    }
+
+    /// How the attempts since the last call of this went.
+    pub fn take_attempts(&mut self) -> Vec<Attempt> {
+        std::mem::take(&mut self.attempts)
+    }
+
+    /// How many connections there are, in whatever condition.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// How many calls wait for a stream.
+    pub fn waiting(&self) -> usize {
+        self.backends
+            .iter()
+            .map(|(_, backend)| backend.queue.len())
+            .sum()
+    }
+
+    /// The connection of that key, for those who look at it from outside.
+    pub fn connection(&self, key: Key) -> Option<&Connection<S>> {
+        self.connections.get(key).map(|held| &held.connection)
+    }
+
+    /// All connections.
+    pub fn iter(&self) -> impl Iterator<Item = (Key, &Connection<S>)> {
+        self.connections
+            .iter()
+            .map(|(key, held)| (key, &held.connection))
+    }
+
+    /// Whether the connection of that key is on the ready list.
+    pub fn queued(&self, key: Key) -> bool {
+        self.connections
+            .get(key)
+            .is_some_and(|held| held.wakeup.queued())
+    }
+
+    /// Wakes the connection of that key: its socket has news, or room.
+    pub fn wake(&self, key: Key) {
+        if let Some(held) = self.connections.get(key) {
+            held.wakeup.wake();
+        }
+    }
+
+    /// Begins the attempts that were asked for during the turn.
+    pub fn connect_wanted<D: Driver<Socket = S>>(
+        &mut self,
+        reactor: &mut Reactor<D>,
+        now: Instant,
+    ) {
+        while let Some(key) = self.wanted.pop() {
+            let Some(endpoint) = self.endpoints.get_mut(key) else {
+                continue;
+            };
+            if endpoint.attempt.is_none() {
+                endpoint.attempt = Some(Trial {
+                    started: now,
+                    next_address: 0,
+                });
+                self.try_next_address(key, Reason::BackendDns, None, reactor, now);
+            }
+        }
+    }
+
+    /// Goes on with an attempt: the next address, or its end with the reason of the last one.
+    fn try_next_address<D: Driver<Socket = S>>(
+        &mut self,
+        key: Key,
+        mut reason: Reason,
+        opening: Option<Opening>,
+        reactor: &mut Reactor<D>,
+        now: Instant,
+    ) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
+            return;
+        };
+        let timeout = self
+            .backends
+            .get(endpoint.backend)
+            .map_or(Duration::ZERO, |own| own.connect_timeout);
+        let Some(trial) = endpoint.attempt.as_mut() else {
+            return;
+        };
+        while let Some(&address) = endpoint.addresses.get(trial.next_address) {
+            trial.next_address += 1;
+            // The owner is known only when the connection has its place.
+            let placeholder = Task::Upstream(key);
+            let (transport_key, transport) = match reactor.connect(address, placeholder) {
+                Ok(placed) => placed,
+                Err(error) => {
+                    log::debug!("cannot connect to {address}: {error}");
+                    reason = Reason::BackendConnectRefused;
+                    continue;
+                }
+            };
+            let connection = self.connections.insert_with(|own| Held {
+                connection: Connection::new(transport, transport_key),
+                endpoint: key,
+                address,
+                wakeup: reactor.wakeup(Task::Upstream(own)),
+                timer: None,
+                deadline: now + timeout,
+            });
+            if let Some(place) = reactor.transports.get_mut(transport_key) {
+                place.owner = Task::Upstream(connection);
+            }
+            if let Some(held) = self.connections.get_mut(connection) {
+                let task = Task::Upstream(connection);
+                reactor
+                    .timers
+                    .set(&mut held.timer, Some(held.deadline), task);
+            }
+            endpoint.connections.push(connection);
+            return;
+        }
+        let pause = match endpoint.failure {
+            Some(failure) => (failure.pause * 8 / 5).min(BACKOFF_MAX),
+            None => BACKOFF_FIRST,
+        };
+        endpoint.failure = Some(Failure {
+            reason,
+            pause,
+            retry_at: now + pause,
+        });
+        let trial = endpoint.attempt.take();
+        let elapsed = trial.map_or(Duration::ZERO, |trial| now.duration_since(trial.started));
+        let tried = endpoint.addresses.clone();
+        let (backend, name) = (endpoint.backend, Arc::clone(&endpoint.name));
+        if let Some(backend) = self.backends.get(backend) {
+            self.attempts.push(Attempt {
+                backend: Arc::clone(&backend.name),
+                endpoint: name,
+                tried,
+                elapsed,
+                failure: Some(reason),
+                opening,
+            });
+            // Everybody who waits decides anew: another endpoint, or the end.
+            backend.wake_all();
+        }
+    }
+
+    /// Lets one connection go on.
+    pub fn advance<D: Driver<Socket = S>>(
+        &mut self,
+        key: Key,
+        reactor: &mut Reactor<D>,
+        now: Instant,
+    ) {
+        let Some(held) = self.connections.get_mut(key) else {
+            return;
+        };
+        held.wakeup.popped();
+        let before = held.connection.condition();
+        if before == Condition::Opening && now >= held.deadline {
+            held.connection
+                .abandon(Reset::proxy(Reason::BackendConnectTimeout));
+        }
+        let cx = &mut Context::from_waker(held.wakeup.waker());
+        let after = held.connection.advance(self.reset_stream_duration, cx);
+        let endpoint = held.endpoint;
+        match (before, after) {
+            (Condition::Opening, Condition::Ready) => {
+                reactor.timers.cancel(&mut held.timer);
+                let address = held.address;
+                self.note_success(endpoint, address, now);
+            }
+            (before, Condition::Gone(reset)) => {
+                let opening = held.connection.opening().cloned();
+                self.remove(key, reactor, now);
+                if before == Condition::Opening {
+                    self.try_next_address(endpoint, reset.reason, opening, reactor, now);
+                } else if let Some(backend) = self.backend_of(endpoint) {
+                    // Those who wait must not wait for this one.
+                    backend.wake_first();
+                }
+            }
+            (_, Condition::Ready | Condition::Draining) => {
+                // A stream may have come free.
+                if let Some(backend) = self.backend_of(endpoint) {
+                    backend.wake_first();
+                }
+            }
+            (_, Condition::Opening) => {}
+        }
+    }
+
+    fn note_success(&mut self, key: Key, address: SocketAddr, now: Instant) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
+            return;
+        };
+        endpoint.failure = None;
+        let trial = endpoint.attempt.take();
+        let (backend, name) = (endpoint.backend, Arc::clone(&endpoint.name));
+        if let Some(backend) = self.backends.get(backend) {
+            self.attempts.push(Attempt {
+                backend: Arc::clone(&backend.name),
+                endpoint: name,
+                tried: vec![address],
+                elapsed: trial.map_or(Duration::ZERO, |trial| now.duration_since(trial.started)),
+                failure: None,
+                opening: None,
+            });
+            backend.wake_first();
+        }
+    }
+
+    /// Takes a connection out. Its streams learn from `h2` that it is lost.
+    pub fn remove<D: Driver<Socket = S>>(
+        &mut self,
+        key: Key,
+        reactor: &mut Reactor<D>,
+        now: Instant,
+    ) {
+        if let Some(mut held) = self.connections.remove(key) {
+            reactor.timers.cancel(&mut held.timer);
+            if let Some(endpoint) = self.endpoints.get_mut(held.endpoint) {
+                endpoint.connections.retain(|&own| own != key);
+            }
+            let transport = held.connection.transport_key();
+            drop(held);
+            reactor.close(transport, now);
+        }
+    }
+
+    /// Closes every connection: the core stops.
+    pub fn close<D: Driver<Socket = S>>(&mut self, reactor: &mut Reactor<D>, now: Instant) {
+        let keys: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.remove(key, reactor, now);
+        }
+    }
+
+    fn backend_of(&self, endpoint: Key) -> Option<&Backend> {
+        self.backends.get(self.endpoints.get(endpoint)?.backend)
+    }
+
+    /// The connection with room that has the fewest streams; `avoid` only if there is no other.
+    fn pick(&self, backend: &Backend, avoid: Option<Key>) -> Option<Key> {
+        let count = backend.endpoints.len();
+        let mut best: Option<((bool, usize), Key)> = None;
+        for step in 0..count {
+            let key = backend.endpoints[(backend.rotation + step) % count];
+            let Some(endpoint) = self.endpoints.get(key) else {
+                continue;
+            };
+            for &connection in &endpoint.connections {
+                let Some(held) = self.connections.get(connection) else {
+                    continue;
+                };
+                let rank = (avoid == Some(key), held.connection.streams());
+                if held.connection.has_room() && best.is_none_or(|(best, _)| rank < best) {
+                    best = Some((rank, connection));
+                }
+            }
+        }
+        best.map(|(_, connection)| connection)
+    }
+
+    /// Asks for connections where they would help. Whether any is on its way or in use, so that waiting makes sense.
+    fn want(&mut self, backend: Key, now: Instant) -> Result<(), Reason> {
+        let Some(backend) = self.backends.get(backend) else {
+            return Err(Reason::NoEndpoint);
+        };
+        let mut hope = false;
+        let mut reason = Reason::NoEndpoint;
+        for &key in &backend.endpoints {
+            let Some(endpoint) = self.endpoints.get(key) else {
+                continue;
+            };
+            let held = || {
+                endpoint
+                    .connections
+                    .iter()
+                    .filter_map(|&key| self.connections.get(key))
+            };
+            if held().any(|held| held.connection.condition() == Condition::Ready) {
+                hope = true;
+            }
+            if endpoint.attempt.is_some() {
+                hope = true;
+                continue;
+            }
+            match endpoint.failure {
+                Some(failure) if now < failure.retry_at => reason = failure.reason,
+                _ => {
+                    let full = held()
+                        .filter(|held| held.connection.condition() != Condition::Draining)
+                        .count()
+                        >= backend.connections_max;
+                    if !full {
+                        hope = true;
+                        self.wanted.push(key);
+                    }
+                }
+            }
+        }
+        if hope { Ok(()) } else { Err(reason) }
+    }
+}
+
+impl Backend {
+    fn wake_first(&self) {
+        if let Some(first) = self.queue.front() {
+            first.waker.wake_by_ref();
+        }
+    }
+
+    fn wake_all(&self) {
+        for waiting in &self.queue {
+            waiting.waker.wake_by_ref();
+        }
+    }
+
+    fn leave(&mut self, ticket: &mut Ticket) {
+        if let Some(place) = ticket.place.take()
+            && let Ok(index) = self
+                .queue
+                .binary_search_by_key(&place, |waiting| waiting.place)
+        {
+            self.queue.remove(index);
+        }
+    }
+}
+
+impl<S: Socket> Dial for Pool<S> {
+    type Stream = Stream;
+    type Ticket = Ticket;
+
+    fn poll_open(
+        &mut self,
+        ticket: &mut Ticket,
+        head: &RequestHead,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Stream, Reset>> {
+        let Some(backend) = self.backends.get_mut(ticket.backend) else {
+            return Poll::Ready(Err(Reset::proxy(Reason::NoEndpoint)));
+        };
+        if let Some(callee) = &backend.local {
+            ticket.attempts += 1;
+            return Poll::Ready(Ok(Stream::Local(Local::new(callee.call(head)))));
+        }
+        let first = backend
+            .queue
+            .front()
+            .is_none_or(|first| Some(first.place) == ticket.place);
+        while first {
+            let Some(backend) = self.backends.get(ticket.backend) else {
+                break;
+            };
+            let Some(key) = self.pick(backend, ticket.refused_by) else {
+                break;
+            };
+            let Some(held) = self.connections.get_mut(key) else {
+                break;
+            };
+            let endpoint = held.endpoint;
+            let authority = self
+                .endpoints
+                .get(endpoint)
+                .map(|endpoint| Arc::clone(&endpoint.name));
+            let authority = authority.as_deref().unwrap_or_default();
+            match held.connection.open(head, authority, held.wakeup.waker()) {
+                Ok(stream) => {
+                    ticket.endpoint = Some(endpoint);
+                    ticket.address = Some(held.address);
+                    ticket.attempts += 1;
+                    if let Some(backend) = self.backends.get_mut(ticket.backend) {
+                        backend.rotation = backend.rotation.wrapping_add(1);
+                        backend.leave(ticket);
+                        backend.wake_first();
+                    }
+                    return Poll::Ready(Ok(Stream::Http2(Box::new(stream))));
+                }
+                Err(Reset {
+                    reason: Reason::NoEndpoint,
+                    ..
+                }) => {
+                    return Poll::Ready(Err(Reset::proxy(Reason::NoEndpoint)));
+                }
+                // It takes no more calls; its own poll will find out why.
+                Err(_) => {
+                    held.connection.drain();
+                    held.wakeup.wake();
+                }
+            }
+        }
+        if let Err(reason) = self.want(ticket.backend, now) {
+            if let Some(backend) = self.backends.get_mut(ticket.backend) {
+                backend.leave(ticket);
+            }
+            return Poll::Ready(Err(Reset::proxy(reason)));
+        }
+        let places = &mut self.places;
+        let Some(backend) = self.backends.get_mut(ticket.backend) else {
+            return Poll::Ready(Err(Reset::proxy(Reason::NoEndpoint)));
+        };
+        let index = ticket.place.and_then(|place| {
+            backend
+                .queue
+                .binary_search_by_key(&place, |waiting| waiting.place)
+                .ok()
+        });
+        if let Some(index) = index {
+            backend.queue[index].waker.clone_from(cx.waker());
+        } else if backend.queue.len() >= backend.pending_max {
+            return Poll::Ready(Err(Reset::proxy(Reason::PendingOverflow)));
+        } else {
+            *places += 1;
+            ticket.place = Some(*places);
+            backend.queue.push_back(Waiting {
+                place: *places,
+                waker: cx.waker().clone(),
+            });
+        }
+        Poll::Pending
+    }
+
+    fn note_refused(&mut self, ticket: &mut Ticket) {
+        ticket.refused_by = ticket.endpoint;
+    }
+}
+
+impl<S: Socket> fmt::Debug for Pool<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("backends", &self.backends.len())
+            .field("connections", &self.connections.len())
+            .field("waiting", &self.waiting())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,465 @@
+//! One call's end of a backend: an HTTP/2 stream, or a function in this process.
+//!
+//! Owns the rules for using a stream of `h2` well. DATA is taken out of `h2` as soon as it is there, gathered here, and its
+//! window released only when the sink has taken it: `h2` pays 336 bytes for every frame that it keeps, and never gives that
+//! back. Nothing is sent without capacity, for `h2` would queue it without limit. And dropping is cancelling: the last handle
+//! that goes sends RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::mem;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use h2::client::ResponseFuture;
+use h2::{Reason as H2Reason, RecvStream, SendStream};
+use http::HeaderMap;
+
+use crate::upstream::local::Local;
+use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
+
+/// What is held of a request for want of window, bytes. Beyond it the request waits in its client.
+const UNSENT_BYTES_MAX: usize = 64 << 10;
+/// Pieces below this size are copied together, so that none of them pins a whole read of `h2`'s, bytes.
+const COPY_BYTES_MAX: usize = 1 << 10;
+
+/// The upstream end of a call.
+pub enum Stream {
+    /// On an HTTP/2 connection.
+    Http2(Box<Http2>),
+    /// In this process.
+    Local(Local),
+}
+
+impl Source for Stream {
+    fn sense(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http2(stream) => stream.sense(cx),
+            Self::Local(stream) => stream.sense(cx),
+        }
+    }
+
+    fn poll_part(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+        match self {
+            Self::Http2(stream) => stream.poll_part(now, cx),
+            Self::Local(stream) => stream.poll_part(now, cx),
+        }
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        match self {
+            Self::Http2(stream) => stream.taken(bytes),
+            Self::Local(stream) => stream.taken(bytes),
+        }
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match self {
+            Self::Http2(_) => None,
+            Self::Local(stream) => stream.wake_at(),
+        }
+    }
+}
+
+impl Sink for Stream {
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Reset>> {
+        match self {
+            Self::Http2(stream) => stream.poll_room(cx),
+            Self::Local(stream) => stream.poll_room(cx),
+        }
+    }
+
+    fn send(&mut self, part: Part) {
+        match self {
+            Self::Http2(stream) => stream.send(part),
+            Self::Local(stream) => stream.send(part),
+        }
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http2(stream) => stream.settle(cx),
+            Self::Local(stream) => stream.settle(cx),
+        }
+    }
+
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Reset> {
+        // A backend that leaves is met by the lane that reads it.
+        Poll::Pending
+    }
+}
+
+/// A stream on an HTTP/2 connection.
+pub struct Http2 {
+    // Declared, and so dropped, before the sending half: dropping a receiving half of a poisoned connection panics also while
+    // unwinding, and then nothing else of the stream may be in the way.
+    answer: Answer,
+    body: SendStream<Bytes>,
+    slot: Slot,
+    head_seen: bool,
+    gathered: Gathered,
+    /// How the answer ended; given out when what was gathered before it is.
+    end: Option<Result<Option<Box<HeaderMap>>, Reset>>,
+    unsent: Unsent,
+    upload: Upload,
+}
+
+enum Answer {
+    Awaited(ResponseFuture),
+    Body(RecvStream),
+    Over,
+}
+
+/// How far the request has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upload {
+    Open,
+    /// Its end is known and waits behind what is unsent.
+    Ending,
+    /// END_STREAM has been handed to `h2`.
+    Ended,
+    /// The backend wants no more of it.
+    Refused,
+}
+
+/// A place among the streams of a connection; gone, it wakes the connection, so that the next call in the queue gets it.
+pub(super) struct Slot {
+    open: Rc<Cell<usize>>,
+    connection: Waker,
+}
+
+impl Slot {
+    pub(super) fn new(open: &Rc<Cell<usize>>, connection: Waker) -> Self {
+        open.set(open.get() + 1);
+        Self {
+            open: Rc::clone(open),
+            connection,
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+        self.connection.wake_by_ref();
+    }
+}
+
+impl Http2 {
+    pub(super) fn new(answer: ResponseFuture, body: SendStream<Bytes>, slot: Slot) -> Self {
+        Self {
+            answer: Answer::Awaited(answer),
+            body,
+            slot,
+            head_seen: false,
+            gathered: Gathered::default(),
+            end: None,
+            unsent: Unsent::default(),
+            upload: Upload::Open,
+        }
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+        let Answer::Awaited(response) = &mut self.answer else {
+            return Poll::Pending;
+        };
+        match std::pin::Pin::new(response).poll(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(error)) => {
+                self.answer = Answer::Over;
+                let reset = reset_of(&error, self.head_seen);
+                self.end = Some(Err(reset));
+                Poll::Ready(Err(reset))
+            }
+            Poll::Ready(Ok(response)) => {
+                self.head_seen = true;
+                let (head, body) = response.into_parts();
+                let end = body.is_end_stream();
+                self.answer = Answer::Body(body);
+                let head = ResponseHead {
+                    status: head.status,
+                    headers: head.headers,
+                    end,
+                };
+                // What came with the head is taken out at once, like everything.
+                self.sense(cx);
+                Poll::Ready(Ok(Part::Head(Box::new(head))))
+            }
+        }
+    }
+}
+
+impl Source for Http2 {
+    fn sense(&mut self, cx: &mut Context<'_>) {
+        if self.end.is_some() {
+            // `h2` gives trailers out once; asked again it says that there were none.
+            return;
+        }
+        let Answer::Body(body) = &mut self.answer else {
+            return;
+        };
+        let end = loop {
+            match body.poll_data(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok(bytes))) => self.gathered.push(bytes),
+                Poll::Ready(Some(Err(error))) => break Err(reset_of(&error, self.head_seen)),
+                Poll::Ready(None) => match body.poll_trailers(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Ok(trailers)) => break Ok(trailers.map(Box::new)),
+                    Poll::Ready(Err(error)) => break Err(reset_of(&error, self.head_seen)),
+                },
+            }
+        };
+        self.end = Some(end);
+    }
+
+    fn poll_part(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+        if matches!(self.answer, Answer::Awaited(_)) {
+            return self.poll_head(cx);
+        }
+        if let Some(bytes) = self.gathered.pop() {
+            return Poll::Ready(Ok(Part::Data(bytes)));
+        }
+        match &mut self.end {
+            None => Poll::Pending,
+            Some(Ok(trailers)) => Poll::Ready(Ok(Part::End(trailers.take()))),
+            Some(Err(reset)) => Poll::Ready(Err(*reset)),
+        }
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        // Where the answer has ended, the window goes back by itself when the stream is dropped.
+        if self.end.is_none()
+            && let Answer::Body(body) = &mut self.answer
+        {
+            // An error says that more was released than was received, which the lane's bookkeeping rules out.
+            let released = body.flow_control().release_capacity(bytes);
+            debug_assert!(released.is_ok(), "released more than was received");
+        }
+    }
+}
+
+impl Sink for Http2 {
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<Result<usize, Reset>> {
+        match self.upload {
+            Upload::Refused => {
+                // The answer says why; this only says that the request may stop.
+                Poll::Ready(Err(Reset::upstream(Reason::BackendReset(
+                    H2Reason::NO_ERROR.into(),
+                ))))
+            }
+            // `settle` has left its waker with `h2`.
+            _ if self.unsent.bytes >= UNSENT_BYTES_MAX => Poll::Pending,
+            _ => Poll::Ready(Ok(UNSENT_BYTES_MAX - self.unsent.bytes)),
+        }
+    }
+
+    fn send(&mut self, part: Part) {
+        match part {
+            Part::Data(bytes) => self.unsent.push(bytes),
+            Part::End(_) if self.upload == Upload::Open => self.upload = Upload::Ending,
+            Part::End(_) | Part::Head(_) => {}
+        }
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        while matches!(self.upload, Upload::Open | Upload::Ending) {
+            if self.unsent.bytes == 0 {
+                if self.upload == Upload::Ending {
+                    // The last DATA had gone before the end was known (wire rule: never END_STREAM on HEADERS).
+                    self.upload = match self.body.send_data(Bytes::new(), true) {
+                        Ok(()) => Upload::Ended,
+                        Err(_) => Upload::Refused,
+                    };
+                }
+                return;
+            }
+            self.body.reserve_capacity(self.unsent.bytes);
+            let mut capacity = self.body.capacity();
+            if capacity == 0 {
+                capacity = match self.body.poll_capacity(cx) {
+                    Poll::Pending => return,
+                    Poll::Ready(Some(Ok(capacity))) => capacity,
+                    Poll::Ready(None | Some(Err(_))) => {
+                        self.upload = Upload::Refused;
+                        self.unsent = Unsent::default();
+                        return;
+                    }
+                };
+                if capacity == 0 {
+                    continue;
+                }
+            }
+            let bytes = self.unsent.take(capacity);
+            let last = self.unsent.bytes == 0 && self.upload == Upload::Ending;
+            match self.body.send_data(bytes, last) {
+                Ok(()) if last => self.upload = Upload::Ended,
+                Ok(()) => {}
+                Err(_) => self.upload = Upload::Refused,
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Reset> {
+        Poll::Pending
+    }
+}
+
+impl Drop for Http2 {
+    fn drop(&mut self) {
+        let complete = matches!(self.end, Some(Ok(_)));
+        if complete && matches!(self.upload, Upload::Open | Upload::Ending) {
+            // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
+            self.body.send_reset(H2Reason::NO_ERROR);
+        }
+        let _ = &self.slot;
+    }
+}
+
+/// Who ended a stream, and why, from what `h2` says of it. `head_seen`: an answer has begun, so the call was processed.
+fn reset_of(error: &h2::Error, head_seen: bool) -> Reset {
+    if not_processed(error, head_seen) {
+        return Reset::upstream(Reason::BackendRefused);
+    }
+    if error.is_io() {
+        return Reset::upstream(Reason::BackendClosed);
+    }
+    match error.reason() {
+        Some(reason) if error.is_remote() && error.is_reset() => {
+            Reset::upstream(Reason::BackendReset(reason.into()))
+        }
+        // A GOAWAY with an error, our stream at or below its last id: the connection is lost, the call may have run.
+        Some(_) if error.is_remote() => Reset::upstream(Reason::BackendClosed),
+        _ => Reset::upstream(Reason::BackendProtocol("it broke HTTP/2")),
+    }
+}
+
+/// Provably not processed: refused by the peer itself, before any answer (RFC 9113 §8.7). Without `is_remote` it would be
+/// wrong: what `h2` finds wrong by itself looks the same.
+fn not_processed(error: &h2::Error, head_seen: bool) -> bool {
+    let refused = error.is_reset() && error.reason() == Some(H2Reason::REFUSED_STREAM);
+    !head_seen && error.is_remote() && (error.is_go_away() || refused)
+}
+
+/// DATA that has arrived and waits for its sink.
+#[derive(Default)]
+struct Gathered {
+    pieces: VecDeque<Bytes>,
+    tail: BytesMut,
+}
+
+impl Gathered {
+    fn push(&mut self, bytes: Bytes) {
+        if bytes.len() < COPY_BYTES_MAX {
+            self.tail.extend_from_slice(&bytes);
+        } else {
+            self.close_tail();
+            self.pieces.push_back(bytes);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        if self.pieces.is_empty() {
+            self.close_tail();
+        }
+        self.pieces.pop_front()
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.pieces.push_back(mem::take(&mut self.tail).freeze());
+        }
+    }
+}
+
+/// What is held of a request until there is window for it.
+#[derive(Default)]
+struct Unsent {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Unsent {
+    fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.bytes += bytes.len();
+            self.pieces.push_back(bytes);
+        }
+    }
+
+    /// At most `max` bytes, small pieces put together, so that they travel in one frame.
+    fn take(&mut self, max: usize) -> Bytes {
+        let alone = self.pieces.len() == 1;
+        let Some(first) = self.pieces.front_mut() else {
+            return Bytes::new();
+        };
+        if first.len() >= max {
+            self.bytes -= max;
+            let taken = first.split_to(max);
+            if first.is_empty() {
+                self.pieces.pop_front();
+            }
+            return taken;
+        }
+        if alone || first.len() >= COPY_BYTES_MAX {
+            let taken = self.pieces.pop_front().unwrap_or_default();
+            self.bytes -= taken.len();
+            return taken;
+        }
+        let mut joined = BytesMut::with_capacity(max.min(self.bytes));
+        while let Some(piece) = self.pieces.front_mut() {
+            let step = piece.len().min(max - joined.len());
+            joined.extend_from_slice(&piece.split_to(step));
+            if piece.is_empty() {
+                self.pieces.pop_front();
+            }
+            if joined.len() == max {
+                break;
+            }
+        }
+        self.bytes -= joined.len();
+        joined.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsent_bytes_leave_in_order_whatever_is_asked_for() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..500 {
+            let mut unsent = Unsent::default();
+            let mut sent = Vec::new();
+            for _ in 0..rng.usize(1..8) {
+                let piece: Vec<u8> = (0..rng.usize(0..3000)).map(|_| rng.u8(..)).collect();
+                sent.extend_from_slice(&piece);
+                unsent.push(piece.into());
+            }
+            let mut taken = Vec::new();
+            while unsent.bytes > 0 {
+                let max = rng.usize(1..4000);
+                let bytes = unsent.take(max);
+                assert!(!bytes.is_empty() && bytes.len() <= max);
+                taken.extend_from_slice(&bytes);
+            }
+            assert_eq!(taken, sent);
+            assert!(unsent.pieces.is_empty());
+        }
+    }
+
+    #[test]
+    fn gathered_bytes_leave_in_order() {
+        let mut gathered = Gathered::default();
+        for size in [3, 2000, 5, 6, 1500, 1] {
+            gathered.push(vec![size as u8; size].into());
+        }
+        let pieces: Vec<usize> = std::iter::from_fn(|| gathered.pop())
+            .map(|b| b.len())
+            .collect();
+        assert_eq!(pieces, [3, 2000, 11, 1500, 1]);
+    }
+}

@@ -1,0 +1,453 @@
+//! Metadata on its way through: which fields cross the proxy, in which shape, and how large they are.
+//!
+//! Owns the two lists of what does not cross. It never judges what a field means to an application: everything that is
+//! not reserved passes unchanged. It never adds a field that a dialect or an exchange owns (`te`, `content-type`,
+//! `grpc-timeout`), except for `via`, which it both writes and counts.
+//!
+//! Sources: RFC 9110 §7.6.1 (connection fields), §7.6.3 (`via`); RFC 9113 §8.2.2, §8.2.3; grpc/grpc
+//! `doc/PROTOCOL-HTTP2.md` ("Custom-Metadata", "Call-Definition").
+
+use bytes::BytesMut;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+/// What metadata may weigh, one way, by [`size`]. Over it: 431 for a request, RESOURCE_EXHAUSTED for an answer.
+pub const METADATA_BYTES_MAX: usize = 16 << 10;
+
+/// So many times a call may come through a wharf. With one more it runs in a circle.
+pub const VIA_HOPS_MAX: usize = 8;
+
+/// Why metadata is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataFault {
+    /// A field that belongs to one connection stands where only a message's own may (RFC 9113 §8.2.2).
+    ConnectionField,
+}
+
+impl MetadataFault {
+    /// In a few words, for the log and the caller.
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::ConnectionField => "connection field in trailers",
+        }
+    }
+}
+
+/// The fields of a request that go on to the backend.
+///
+/// Left behind: what belongs to the client's connection or is nominated by its `connection`; `host`; what describes the
+/// body and the dialect on the client's side (`content-*`, `accept`, `accept-encoding`, `expect`); reserved `grpc-*` but
+/// the call definition; and who the client is according to itself (`forwarded`, `x-forwarded-*`, `x-real-ip`). `-bin` values
+/// that a browser joined are fields of their own again, and crumbs of `cookie` are one field.
+pub fn forward_request(fields: &HeaderMap) -> HeaderMap {
+    // Room for what dialect and exchange add, so that the map does not grow again.
+    let mut forwarded = HeaderMap::with_capacity(fields.len() + 6);
+    let mut cookie: Option<Crumbs<'_>> = None;
+    for (name, value) in fields {
+        if !crosses_to_backend(name) {
+            continue;
+        }
+        if name == COOKIE {
+            match &mut cookie {
+                Some(crumbs) => crumbs.push(value),
+                None => cookie = Some(Crumbs::Whole(value)),
+            }
+        } else if name.as_str().ends_with("-bin") && value.as_bytes().contains(&b',') {
+            for part in value.as_bytes().split(|&byte| byte == b',') {
+                if let Ok(part) = HeaderValue::from_bytes(part.trim_ascii()) {
+                    append(&mut forwarded, name, part);
+                }
+            }
+        } else {
+            append(&mut forwarded, name, value.clone());
+        }
+    }
+    if let Some(value) = cookie.and_then(Crumbs::into_value) {
+        append(&mut forwarded, &COOKIE, value);
+    }
+    drop_nominated(fields, &mut forwarded);
+    forwarded
+}
+
+/// The initial metadata of an answer that goes on to the client: everything but connection fields, `content-length` and
+/// `content-type` (the dialect writes its own), and `access-control-*` (the policy of the listener decides, not the
+/// backend). `grpc-*` is the codec's to take.
+pub fn forward_response(mut fields: HeaderMap) -> HeaderMap {
+    if fields.contains_key(CONNECTION) {
+        let nominating = fields.clone();
+        drop_nominated(&nominating, &mut fields);
+    }
+    // A head has few fields and one or two of them stay behind, so this costs less than a new map.
+    while let Some(name) = fields.keys().find(|name| !crosses_to_client(name)).cloned() {
+        fields.remove(name);
+    }
+    fields
+}
+
+/// The trailers of an answer: all of them, or a fault where one has no business in trailers.
+pub fn forward_trailers(trailers: HeaderMap) -> Result<HeaderMap, MetadataFault> {
+    match trailers.keys().find(|name| is_hop_by_hop(name)) {
+        Some(_) => Err(MetadataFault::ConnectionField),
+        None => Ok(trailers),
+    }
+}
+
+/// What metadata weighs: names, values, and 32 for each field (RFC 9113 §6.5.2 counts so).
+pub fn size(fields: &HeaderMap) -> usize {
+    fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum()
+}
+
+/// How often this request has come through a wharf.
+pub fn via_hops(fields: &HeaderMap) -> usize {
+    fields
+        .get_all(VIA)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
+        .filter(|hop| {
+            // received-protocol RWS received-by [ RWS comment ]
+            let mut words = hop
+                .split(|byte| matches!(byte, b' ' | b'\t'))
+                .filter(|word| !word.is_empty());
+            words
+                .nth(1)
+                .is_some_and(|by| by.eq_ignore_ascii_case(PSEUDONYM))
+        })
+        .count()
+}
+
+/// Writes that a request, received in that version of HTTP, has come through a wharf.
+pub fn append_via(fields: &mut HeaderMap, received: Version) {
+    let value = match received {
+        Version::HTTP_10 => HeaderValue::from_static("1.0 wharf"),
+        Version::HTTP_2 => HeaderValue::from_static("2 wharf"),
+        _ => HeaderValue::from_static("1.1 wharf"),
+    };
+    append(fields, &VIA, value);
+}
+
+/// Whether a field belongs to one connection and never to a message that goes on (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+fn crosses_to_backend(name: &HeaderName) -> bool {
+    if is_hop_by_hop(name) {
+        return false;
+    }
+    match name.as_str() {
+        "host" | "expect" | "content-length" | "content-type" | "content-encoding" | "accept"
+        | "accept-encoding" | "forwarded" | "x-real-ip" => false,
+        "grpc-timeout"
+        | "grpc-encoding"
+        | "grpc-accept-encoding"
+        | "grpc-message-type"
+        | "grpc-trace-bin"
+        | "grpc-tags-bin"
+        | "grpc-previous-rpc-attempts" => true,
+        other => !other.starts_with("grpc-") && !other.starts_with("x-forwarded-"),
+    }
+}
+
+fn crosses_to_client(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name)
+        && *name != CONTENT_LENGTH
+        && *name != http::header::CONTENT_TYPE
+        && !name.as_str().starts_with("access-control-")
+}
+
+/// RFC 9110 §7.6.1: an intermediary must "remove any header or trailer field(s) from the message with the same name as the
+/// connection-option".
+fn drop_nominated(from: &HeaderMap, fields: &mut HeaderMap) {
+    for value in from.get_all(CONNECTION) {
+        for option in value.as_bytes().split(|&byte| byte == b',') {
+            if let Ok(option) = std::str::from_utf8(option.trim_ascii())
+                && !option.is_empty()
+            {
+                fields.remove(option);
+            }
+        }
+    }
+}
+
+/// Appends, unless the map is full: then a field is lost rather than the process. Heads are bounded far below that.
+fn append(fields: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+    let added = fields.try_append(name, value);
+    debug_assert!(added.is_ok(), "heads are bounded");
+}
+
+/// Cookie crumbs: RFC 9113 §8.2.3 joins them with "; " where they leave HTTP/2, and most servers want them so anywhere.
+enum Crumbs<'a> {
+    Whole(&'a HeaderValue),
+    Joined(BytesMut),
+}
+
+impl Crumbs<'_> {
+    fn push(&mut self, crumb: &HeaderValue) {
+        if let Self::Whole(first) = self {
+            *self = Self::Joined(BytesMut::from(first.as_bytes()));
+        }
+        if let Self::Joined(all) = self {
+            all.extend_from_slice(b"; ");
+            all.extend_from_slice(crumb.as_bytes());
+        }
+    }
+
+    fn into_value(self) -> Option<HeaderValue> {
+        match self {
+            Self::Whole(value) => Some(value.clone()),
+            Self::Joined(all) => HeaderValue::from_maybe_shared(all.freeze()).ok(),
+        }
+    }
+}
+
+/// How we call ourselves in `via`.
+const PSEUDONYM: &[u8] = b"wharf";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for &(name, value) in fields {
+            map.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        map
+    }
+
+    fn values<'a>(fields: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+        fields
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap())
+            .collect()
+    }
+
+    fn names(fields: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = fields.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn m_15_what_is_not_reserved_crosses_unchanged() {
+        let fields = map(&[
+            ("x-grpc-web", "1"),
+            ("x-user-agent", "grpc-web-javascript/0.1"),
+            ("user-agent", "Mozilla/5.0"),
+            ("authorization", "Bearer x"),
+            ("origin", "https://page.example"),
+            ("x_custom.name", "a"),
+            ("x-bin", "AAEC"),
+            (
+                "traceparent",
+                "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            ),
+            ("x-request-id", "7"),
+            ("via", "1.1 other"),
+        ]);
+        assert_eq!(forward_request(&fields), fields);
+    }
+
+    #[test]
+    fn h1_64_what_belongs_to_the_connection_or_to_our_own_end_stays_behind() {
+        let dropped = map(&[
+            ("connection", "x-nominated, keep-alive"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "gzip"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "x"),
+            ("host", "a"),
+            ("expect", "100-continue"),
+            ("content-length", "5"),
+            ("content-type", "application/grpc-web"),
+            ("content-encoding", "identity"),
+            ("accept", "application/grpc-web-text"),
+            ("accept-encoding", "gzip, br"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-client-cert", "Hash=0"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x-nominated", "1"),
+        ]);
+        assert_eq!(names(&forward_request(&dropped)), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn m_04_of_the_reserved_names_only_the_call_definition_crosses() {
+        let kept = [
+            "grpc-accept-encoding",
+            "grpc-encoding",
+            "grpc-message-type",
+            "grpc-previous-rpc-attempts",
+            "grpc-tags-bin",
+            "grpc-timeout",
+            "grpc-trace-bin",
+        ];
+        let mut fields = map(&[
+            ("grpc-status", "0"),
+            ("grpc-message", "x"),
+            ("grpc-status-details-bin", "AA"),
+            ("grpc-anything", "x"),
+            ("grpc-", "x"),
+        ]);
+        for name in kept {
+            fields.append(name, HeaderValue::from_static("v"));
+        }
+        assert_eq!(names(&forward_request(&fields)), kept);
+    }
+
+    #[test]
+    fn h1_63_a_nominated_field_is_removed_whatever_its_case() {
+        let mut fields = map(&[("x-secret", "1"), ("x-kept", "2"), ("x-third", "3")]);
+        fields.append(CONNECTION, HeaderValue::from_static("close,, X-Secret ,te"));
+        fields.append(
+            CONNECTION,
+            HeaderValue::from_static("x-third, no such:name"),
+        );
+        assert_eq!(names(&forward_request(&fields)), ["x-kept"]);
+        assert_eq!(names(&forward_response(fields)), ["x-kept"]);
+    }
+
+    #[test]
+    fn m_01_binary_values_that_a_browser_joined_are_split_and_else_untouched() {
+        let fields = map(&[
+            ("a-bin", "AAEC, AwQ=,"),
+            ("b-bin", "not base64!"),
+            ("c-bin", ""),
+            ("d-bin", "QQ=="),
+            ("d-bin", "Qg"),
+            ("e-text", "a, b"),
+        ]);
+        let forwarded = forward_request(&fields);
+        assert_eq!(values(&forwarded, "a-bin"), ["AAEC", "AwQ=", ""]);
+        assert_eq!(values(&forwarded, "b-bin"), ["not base64!"]);
+        assert_eq!(values(&forwarded, "c-bin"), [""]);
+        assert_eq!(values(&forwarded, "d-bin"), ["QQ==", "Qg"]);
+        assert_eq!(values(&forwarded, "e-text"), ["a, b"]);
+    }
+
+    #[test]
+    fn m_11_empty_values_and_duplicates_are_kept_and_crumbs_are_joined_once() {
+        let mut fields = map(&[("x-empty", "")]);
+        let mut cookie = String::new();
+        for number in 0..100 {
+            fields.append("x-many", HeaderValue::from(number));
+            if number < 90 {
+                fields.append(
+                    COOKIE,
+                    HeaderValue::try_from(format!("c{number}={number}")).unwrap(),
+                );
+                cookie.push_str(&format!(
+                    "{}c{number}={number}",
+                    if number > 0 { "; " } else { "" }
+                ));
+            }
+        }
+        let forwarded = forward_request(&fields);
+        assert_eq!(values(&forwarded, "x-empty"), [""]);
+        let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
+        assert_eq!(values(&forwarded, "x-many"), expected);
+        assert_eq!(values(&forwarded, "cookie"), [cookie]);
+
+        let one = map(&[("cookie", "a=1; b=2")]);
+        assert_eq!(forward_request(&one), one);
+    }
+
+    #[test]
+    fn m_13_an_answer_keeps_all_but_connection_framing_and_the_backends_own_cors() {
+        let fields = map(&[
+            ("access-control-allow-origin", "*"),
+            ("access-control-expose-headers", "*"),
+            ("content-type", "application/grpc"),
+            ("content-length", "0"),
+            ("keep-alive", "1"),
+            ("trailer", "grpc-status"),
+            ("server", "x"),
+            ("set-cookie", "a=1"),
+            ("set-cookie", "b=2, c"),
+            ("grpc-encoding", "gzip"),
+            ("grpc-status", "0"),
+            ("x-a-bin", "AAEC, AwQ="),
+        ]);
+        let forwarded = forward_response(fields);
+        assert_eq!(
+            names(&forwarded),
+            [
+                "grpc-encoding",
+                "grpc-status",
+                "server",
+                "set-cookie",
+                "x-a-bin"
+            ]
+        );
+        // M-14: never joined.
+        assert_eq!(values(&forwarded, "set-cookie"), ["a=1", "b=2, c"]);
+        assert_eq!(values(&forwarded, "x-a-bin"), ["AAEC, AwQ="]);
+    }
+
+    #[test]
+    fn m_12_a_connection_field_in_trailers_is_a_fault_and_all_else_passes() {
+        let trailers = map(&[
+            ("grpc-status", "0"),
+            ("grpc-status-details-bin", "AA"),
+            ("grpc-retry-pushback-ms", "5"),
+            ("x", "1"),
+            ("x", "2"),
+        ]);
+        assert_eq!(forward_trailers(trailers.clone()), Ok(trailers.clone()));
+        for name in ["connection", "transfer-encoding", "upgrade", "te"] {
+            let mut trailers = trailers.clone();
+            trailers.append(name, HeaderValue::from_static("x"));
+            assert_eq!(
+                forward_trailers(trailers),
+                Err(MetadataFault::ConnectionField),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn m_10_size_counts_every_value_with_its_name() {
+        assert_eq!(size(&HeaderMap::new()), 0);
+        assert_eq!(
+            size(&map(&[("a", "bc"), ("a", ""), ("xyz", "1")])),
+            35 + 33 + 36
+        );
+    }
+
+    #[test]
+    fn m_16_only_hops_of_our_own_are_counted() {
+        let mut fields = map(&[
+            ("via", "1.1 wharf, 2 WHARF,HTTP/1.1  wharf (a comment)"),
+            ("via", "1.1 other, wharf, 1.1 wharfs, 1.1, , 1.1 x wharf"),
+        ]);
+        assert_eq!(via_hops(&fields), 3);
+        append_via(&mut fields, Version::HTTP_11);
+        append_via(&mut fields, Version::HTTP_2);
+        append_via(&mut fields, Version::HTTP_10);
+        assert_eq!(via_hops(&fields), 6);
+        assert_eq!(via_hops(&HeaderMap::new()), 0);
+        let last: Vec<_> = values(&fields, "via").into_iter().skip(2).collect();
+        assert_eq!(last, ["1.1 wharf", "2 wharf", "1.0 wharf"]);
+    }
+}
