@@ -121,7 +121,7 @@ impl<S: Socket> Connection<S> {
         self.condition()
     }
 
-    fn greet(&mut self, reset_stream_duration: Duration) -> Option<Engine<S>> {
+    fn greet(&self, reset_stream_duration: Duration) -> Option<Engine<S>> {
         let gate = Gate::new();
         let notes = gate.notes();
         let bridge = Bridge::new(Rc::clone(&self.transport), gate, HIGH_WATER);
