@@ -61,6 +61,9 @@ export const expected = {
 /** Nothing listens where the backend should be. */
 export const backendDown = { code: 14, message: /./, ...none };
 
+/** The page may not call: the browser itself refuses, and tells the page nothing. */
+export const originNotAllowed = { anyError: true, ...none };
+
 /** kill -9 of the backend after message 37 of 100. */
 export const killedAt37 = { code: 14, message: /./, stream: Array.from({ length: 37 }, (_, i) => String(i + 1)) };
 
