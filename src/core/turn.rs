@@ -356,6 +356,7 @@ impl<D: Driver> Core<D> {
             return;
         };
         connection.alarm.fired();
+        let mut next = None;
         let stalled = self
             .reactor
             .transports
@@ -367,6 +368,8 @@ impl<D: Driver> Core<D> {
                 let stalled = at.is_some_and(|at| now.instant >= at);
                 if stalled {
                     transport.give_up();
+                } else {
+                    next = at;
                 }
                 stalled
             });
@@ -379,8 +382,14 @@ impl<D: Driver> Core<D> {
         {
             self.refuse(key, fault, now);
         }
+        // Only a stall's time is armed here, which is after now; all else is armed by whoever is advanced. A time that has
+        // passed would fire in this same pass, for ever.
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection
+                .alarm
+                .arm(&mut self.reactor.timers, next, Task::Downstream(key));
+        }
         self.wake(Task::Downstream(key));
-        self.arm_connection(key, now);
     }
 
     /// Sees to it that the connection is looked at when its time is over.
@@ -593,7 +602,7 @@ impl<D: Driver> Core<D> {
             };
             let relieved = transport.take_relieved(high_water);
             let failed = transport.failed().is_some();
-            let waiting = transport.unwritten() > 0;
+            let waiting = transport.unwritten() > 0 && !failed;
             drop(transport);
             if relieved || failed {
                 self.wake(owner);

@@ -6,13 +6,12 @@
 //! Sources: grpc/grpc `doc/PROTOCOL-WEB.md` (Content-Type, Text-encoded streams), `doc/PROTOCOL-HTTP2.md` (Path);
 //! connectrpc.com `docs/protocol.md`.
 
-use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
 
 use crate::rpc::dialect::{Dialect, Form};
 use crate::rpc::media_type::MediaType;
-use crate::wire::{RequestHead, ResponseHead};
+use crate::wire::RequestHead;
 
 /// The dialect of a request on an RPC route.
 pub fn classify(head: &RequestHead) -> Result<Dialect, Refusal> {
@@ -63,38 +62,6 @@ impl Refusal {
             word,
             message,
         }
-    }
-
-    /// The whole answer: plain text, or a small page for a browser's address bar.
-    pub fn answer(&self, request: &HeaderMap) -> (ResponseHead, Bytes) {
-        let (content_type, body) = if wants_page(request) {
-            ("text/html; charset=utf-8", self.page())
-        } else {
-            ("text/plain; charset=utf-8", format!("{}\n", self.message))
-        };
-        let mut head = ResponseHead::new(self.status);
-        let fields = &mut head.headers;
-        fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        fields.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            fields.insert(ALLOW, HeaderValue::from_static("POST"));
-        }
-        (head, Bytes::from(body))
-    }
-
-    fn page(&self) -> String {
-        let message = self
-            .message
-            .replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;");
-        format!(
-            "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
-             <meta name=\"viewport\" content=\"width=device-width\">\n\
-             <title>wharf: gRPC-Web</title>\n\
-             <h1>This port speaks gRPC-Web</h1>\n<p>{message}</p>\n\
-             <p>Call it from a page or a program with a gRPC-Web client.</p>\n</html>\n",
-        )
     }
 }
 
@@ -202,15 +169,6 @@ fn is_unwanted(member: &str) -> bool {
         })
 }
 
-fn wants_page(request: &HeaderMap) -> bool {
-    request
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|list| list.split([',', ';']))
-        .any(|member| member.trim().eq_ignore_ascii_case("text/html"))
-}
-
 /// Words from the network, made printable and short.
 fn quote(raw: &[u8]) -> String {
     const QUOTED_BYTES_MAX: usize = 80;
@@ -220,8 +178,8 @@ fn quote(raw: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
     use http::uri::PathAndQuery;
+    use http::{HeaderName, HeaderValue};
 
     use super::*;
 
@@ -269,7 +227,8 @@ mod tests {
 
     #[test]
     fn w_11_what_is_no_rpc_type_is_refused_and_the_word_says_why() {
-        let rows: &[(&[(&str, &str)], u16, &str)] = &[
+        type Fields<'a> = &'a [(&'static str, &'static str)];
+        let rows: &[(Fields<'_>, u16, &str)] = &[
             (&[], 415, "content_type"),
             (
                 &[("content-type", "application/grpc-webx")],
@@ -323,8 +282,7 @@ mod tests {
             ),
         ];
         for (fields, status, word) in rows {
-            let fields: Vec<_> = fields.to_vec();
-            assert_eq!(refused(&fields), (*status, *word), "{fields:?}");
+            assert_eq!(refused(fields), (*status, *word), "{fields:?}");
         }
         let identity = [
             ("content-type", "application/grpc-web"),
@@ -346,27 +304,8 @@ mod tests {
                 let head = request(method.clone(), &[("content-type", content_type)]);
                 let refusal = classify(&head).expect_err("a refusal");
                 assert_eq!((refusal.status.as_u16(), refusal.word), (405, "method"));
-                let (head, body) = refusal.answer(&head.headers);
-                assert_eq!(head.headers[ALLOW], "POST");
-                assert_eq!(head.headers[CONTENT_LENGTH], body.len().to_string());
-                assert_eq!(head.headers[CONTENT_TYPE], "text/plain; charset=utf-8");
             }
         }
-    }
-
-    #[test]
-    fn w_12_a_browsers_address_bar_gets_a_page_and_no_markup_of_its_own() {
-        let accept = "text/html,application/xhtml+xml,*/*;q=0.8";
-        let refusal = Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method",
-            "not <script>&".to_owned(),
-        );
-        let (head, body) = refusal.answer(&request(Method::GET, &[("accept", accept)]).headers);
-        assert_eq!(head.headers[CONTENT_TYPE], "text/html; charset=utf-8");
-        let body = String::from_utf8_lossy(&body);
-        assert!(body.contains("speaks gRPC-Web"));
-        assert!(body.contains("not &lt;script&gt;&amp;"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::rpc::grpc_web_text::{TextIn, TextOut};
 use crate::rpc::inflate::{Coding, Inflater};
 use crate::rpc::media_type::{self, MediaType};
 use crate::rpc::trailer_frame::TrailerFrame;
+use crate::wire::metadata::{forward_response, forward_trailers};
 use crate::wire::status::{
     GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, decode_message, encode_message, repair_message,
 };
@@ -98,7 +99,7 @@ impl GrpcWebRequest {
     }
 
     /// The request's own trailers, if any, go nowhere: gRPC has none.
-    pub(super) fn end(&mut self, out: &mut impl FnMut(Part)) -> Result<(), Reset> {
+    pub(super) fn end(&self, out: &mut impl FnMut(Part)) -> Result<(), Reset> {
         if let Some(text) = &self.text {
             text.finish()?;
         }
@@ -348,7 +349,7 @@ impl GrpcWebResponse {
             Part::End(_) if !self.flow.is_whole() => {
                 Err(broken("the answer ends inside a message"))
             }
-            Part::End(Some(trailers)) => self.finish(&trailers, out).map(Some),
+            Part::End(Some(trailers)) => self.finish(*trailers, out).map(Some),
             // A gRPC head and nothing behind it: the HTTP status, 200, says UNKNOWN.
             Part::End(None) if self.flow.messages() == 0 => {
                 self.phase = Phase::Ended;
@@ -363,23 +364,17 @@ impl GrpcWebResponse {
     }
 
     /// The ordinary end: trailers after messages.
-    fn finish(
-        &mut self,
-        trailers: &HeaderMap,
-        out: &mut impl FnMut(Part),
-    ) -> Result<Ending, Reset> {
-        if has_connection_fields(trailers) {
-            return Err(broken("the trailers hold fields of a connection"));
-        }
+    fn finish(&mut self, trailers: HeaderMap, out: &mut impl FnMut(Part)) -> Result<Ending, Reset> {
+        let trailers = forward_trailers(trailers).map_err(|fault| broken(fault.detail()))?;
         self.phase = Phase::Ended;
-        let told = Told::by(trailers).unwrap_or_else(|| {
+        let told = Told::by(&trailers).unwrap_or_else(|| {
             let mut told = Told::nothing(Reason::BackendProtocol("trailers without grpc-status"));
             if let Some(message) = trailers.get(GRPC_MESSAGE) {
                 told.message = Some(repair_message(message.as_bytes()));
             }
             told
         });
-        self.send_frame(told.frame(trailers), out);
+        self.send_frame(told.frame(&trailers), out);
         out(Part::End(None));
         Ok(told.ending())
     }
@@ -392,7 +387,8 @@ impl GrpcWebResponse {
         out: &mut impl FnMut(Part),
     ) -> Ending {
         let content_type = self.content_type(&head.headers);
-        let told = Told::by(&head.headers).unwrap_or(Told::nothing(Reason::BackendNoTrailers));
+        let told =
+            Told::by(&head.headers).unwrap_or_else(|| Told::nothing(Reason::BackendNoTrailers));
         self.finish_with(head.headers, trailers, content_type, &told, out)
     }
 
@@ -405,19 +401,20 @@ impl GrpcWebResponse {
     ) -> Ending {
         let trailers = trailers.map(|trailers| *trailers).unwrap_or_default();
         let content_type = self.own_content_type.clone();
-        let told = Told::by(&trailers).or_else(|| Told::by(&foreign.head.headers));
-        match told {
-            Some(told) => {
-                self.finish_with(foreign.head.headers, trailers, content_type, &told, out)
-            }
-            None => {
-                let told = foreign.told();
-                let (head_fields, _) = split_fields(foreign.head.headers);
-                let frame = told.frame(&HeaderMap::new());
-                self.send_whole(head_fields, content_type, frame, out);
-                told.ending()
-            }
+        if let Some(told) = Told::by(&trailers) {
+            let head_fields = initial_metadata(foreign.head.headers);
+            let frame = told.frame(&forward_response(trailers));
+            self.send_whole(head_fields, content_type, frame, out);
+            return told.ending();
         }
+        if let Some(told) = Told::by(&foreign.head.headers) {
+            return self.finish_with(foreign.head.headers, trailers, content_type, &told, out);
+        }
+        let told = foreign.told();
+        let (head_fields, _) = split_fields(foreign.head.headers);
+        let frame = told.frame(&HeaderMap::new());
+        self.send_whole(head_fields, content_type, frame, out);
+        told.ending()
     }
 
     fn finish_with(
@@ -429,8 +426,7 @@ impl GrpcWebResponse {
         out: &mut impl FnMut(Part),
     ) -> Ending {
         let (head_fields, mut frame_fields) = split_fields(fields);
-        let (_, more) = split_fields(trailers);
-        append_all(&mut frame_fields, more);
+        append_all(&mut frame_fields, forward_response(trailers));
         self.send_whole(head_fields, content_type, told.frame(&frame_fields), out);
         told.ending()
     }
@@ -440,10 +436,7 @@ impl GrpcWebResponse {
         let content_type = self.content_type(&head.headers);
         let mut fields = head.headers;
         self.choose_flow(&mut fields);
-        let mut fields = forward(fields);
-        for status_field in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
-            fields.remove(status_field);
-        }
+        let mut fields = initial_metadata(fields);
         fields.insert(CONTENT_TYPE, content_type);
         self.phase = Phase::Streaming;
         out(Part::Head(Box::new(ResponseHead {
@@ -663,11 +656,20 @@ fn names(accepted: &[HeaderValue], coding: &HeaderValue) -> bool {
         .any(|member| member.trim_ascii() == coding.as_bytes())
 }
 
+/// What a backend's head says where more follows. A status there is not the call's end, but clients would take it for one.
+fn initial_metadata(fields: HeaderMap) -> HeaderMap {
+    let mut fields = forward_response(fields);
+    for status_field in [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS] {
+        fields.remove(status_field);
+    }
+    fields
+}
+
 /// Of a section that is a head and trailers in one: what stays in the head, and what goes into the frame.
 fn split_fields(fields: HeaderMap) -> (HeaderMap, HeaderMap) {
     let mut head_fields = HeaderMap::new();
     let mut frame_fields = HeaderMap::new();
-    for (name, value) in &forward(fields) {
+    for (name, value) in &forward_response(fields) {
         if HEAD_FIELDS.contains(name) {
             head_fields.append(name, value.clone());
         } else if name != GRPC_ENCODING {
@@ -686,42 +688,6 @@ fn append_all(fields: &mut HeaderMap, more: HeaderMap) {
             fields.append(name, value);
         }
     }
-}
-
-/// Fields that mean one connection and must not stand in an HTTP/2 section (RFC 9113 §8.2.2).
-const CONNECTION_FIELDS: [HeaderName; 5] = [
-    http::header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    http::header::TRANSFER_ENCODING,
-    http::header::UPGRADE,
-];
-
-fn has_connection_fields(fields: &HeaderMap) -> bool {
-    CONNECTION_FIELDS
-        .iter()
-        .any(|name| fields.contains_key(name))
-}
-
-/// What crosses of a backend's head: everything but what belongs to one connection, to the framing of its content, and to the
-/// CORS policy, which is ours (RFC 9110 §7.6.1).
-fn forward(mut fields: HeaderMap) -> HeaderMap {
-    let crosses_not = |name: &HeaderName| {
-        CONNECTION_FIELDS.contains(name)
-            || [CONTENT_LENGTH, CONTENT_TYPE, http::header::TRAILER, TE].contains(name)
-            || name.as_str().starts_with("access-control-")
-    };
-    if fields.keys().any(crosses_not) {
-        fields = fields
-            .iter()
-            .filter(|(name, _)| !crosses_not(name))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .fold(HeaderMap::new(), |mut kept, (name, value)| {
-                kept.append(name, value);
-                kept
-            });
-    }
-    fields
 }
 
 const fn broken(detail: &'static str) -> Reset {

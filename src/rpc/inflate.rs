@@ -334,7 +334,7 @@ mod tests {
             let (out, passed, aligned) = pass(coding, 1000, &[&over]);
             assert_eq!(passed, Err(Reset::upstream(Reason::MessageTooLarge(1000))));
             assert!(out.is_empty() && aligned);
-            let bomb = message(1, &pack(coding, &vec![0; 10 << 20]));
+            let bomb = message(1, &pack(coding, &vec![0; 1 << 20]));
             let (out, passed, aligned) = pass(coding, 100_000, &[&bomb]);
             assert_eq!(
                 passed,

@@ -450,7 +450,8 @@ impl Fields {
                 return Ok(());
             }
             "content-length" => {
-                if self.length.replace(content_length(field.value)?).is_some() {
+                let length = content_length(field.value)?;
+                if self.length.replace(length).is_some() {
                     return Err(HeadFault::bad("two content-length fields"));
                 }
             }
@@ -570,9 +571,7 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn is_guarded(name: &[u8]) -> bool {
     let mut normal = [0u8; 32];
     let Some(normal) = normal.get_mut(..name.len()) else {
-        return name
-            .get(..12)
-            .is_some_and(|start| is_forwarded_prefix(start));
+        return name.get(..12).is_some_and(is_forwarded_prefix);
     };
     for (to, from) in normal.iter_mut().zip(name) {
         *to = match from {
