@@ -21,17 +21,17 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 
-pub const MAX_CONCURRENT_STREAMS: u16 = 3;
-pub const INITIAL_WINDOW_SIZE: u16 = 4;
+pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// A port that a scripted server listens on.
-pub struct Backend {
-    pub address: SocketAddr,
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
     listener: Option<TcpListener>,
 }
 
 impl Backend {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
         Self {
             address: listener.local_addr().expect("it is bound"),
@@ -40,7 +40,7 @@ impl Backend {
     }
 
     /// Somewhere else's address.
-    pub fn named(address: SocketAddr) -> Self {
+    pub(crate) fn named(address: SocketAddr) -> Self {
         Self {
             address,
             listener: None,
@@ -48,18 +48,21 @@ impl Backend {
     }
 
     /// An address where nobody listens.
-    pub fn nobody() -> Self {
+    pub(crate) fn nobody() -> Self {
         Self::named(Self::new().address)
     }
 
     /// The next connection, greeted with no limits worth the name.
-    pub fn accept(&self) -> Peer {
+    pub(crate) fn accept(&self) -> Peer {
         self.accept_with(&[(INITIAL_WINDOW_SIZE, (1 << 31) - 1)])
     }
 
     /// The next connection, greeted with those settings.
-    pub fn accept_with(&self, settings: &[(u16, u32)]) -> Peer {
-        let mut peer = self.accept_silently();
+    pub(crate) fn accept_with(&self, settings: &[(u16, u32)]) -> Peer {
+        Self::greet(self.accept_silently(), settings)
+    }
+
+    fn greet(mut peer: Peer, settings: &[(u16, u32)]) -> Peer {
         peer.settings(settings);
         // All there is, for the connection.
         let more = ((1u32 << 31) - 1 - 65_535).to_be_bytes();
@@ -68,26 +71,28 @@ impl Backend {
     }
 
     /// The next connection. Its preface has been read, nothing has been sent.
-    pub fn accept_silently(&self) -> Peer {
-        let socket = self.accept_within(PATIENCE).expect("a connection");
-        let mut peer = Peer {
-            socket,
-            decoder: Decoder::with_dynamic_size(4096),
-            head: Vec::new(),
-        };
-        let mut preface = [0; 24];
-        peer.socket.read_exact(&mut preface).expect("a preface");
-        assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        peer
+    pub(crate) fn accept_silently(&self) -> Peer {
+        Peer::new(self.accept_within(PATIENCE).expect("a connection"))
     }
 
-    /// The next connection and not a byte of it.
-    pub fn accept_raw(&self) -> TcpStream {
-        self.accept_within(PATIENCE).expect("a connection")
+    /// The next connection, and its preface, while `turn` makes a core go on.
+    pub(crate) fn accept_turning(&self, mut turn: impl FnMut()) -> Peer {
+        const STEP: Duration = Duration::from_millis(5);
+        let socket = loop {
+            turn();
+            if let Some(socket) = self.accept_within(STEP) {
+                break socket;
+            }
+        };
+        socket.set_read_timeout(Some(STEP)).expect("a timeout");
+        while socket.peek(&mut [0; 24]).ok() != Some(24) {
+            turn();
+        }
+        Self::greet(Peer::new(socket), &[])
     }
 
     /// Whether nobody connects for that long.
-    pub fn is_left_alone(&self, time: Duration) -> bool {
+    pub(crate) fn is_left_alone(&self, time: Duration) -> bool {
         self.accept_within(time).is_none()
     }
 
@@ -104,7 +109,7 @@ impl Backend {
 
 /// What has come from the proxy. SETTINGS, their acknowledgements and window updates are left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     Head {
         stream: u32,
         fields: Vec<(String, String)>,
@@ -126,25 +131,25 @@ pub enum Seen {
 
 /// A whole request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    pub stream: u32,
-    pub fields: Vec<(String, String)>,
-    pub body: Vec<u8>,
+pub(crate) struct Request {
+    pub(crate) stream: u32,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
-    pub fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
         field_of(&self.fields, name)
     }
 }
 
-pub fn field_of<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+pub(crate) fn field_of<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let found = fields.iter().find(|(own, _)| own == name);
     found.map(|(_, value)| value.as_str())
 }
 
 /// The server's end of a connection.
-pub struct Peer {
+pub(crate) struct Peer {
     socket: TcpStream,
     decoder: Decoder<'static>,
     /// What has come of the next frame.
@@ -152,13 +157,24 @@ pub struct Peer {
 }
 
 impl Peer {
+    fn new(mut socket: TcpStream) -> Self {
+        let mut preface = [0; 24];
+        socket.read_exact(&mut preface).expect("a preface");
+        assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        Self {
+            socket,
+            decoder: Decoder::with_dynamic_size(4096),
+            head: Vec::new(),
+        }
+    }
+
     /// What comes next; fails the test if nothing does.
-    pub fn next(&mut self) -> Seen {
+    pub(crate) fn next(&mut self) -> Seen {
         self.next_within(PATIENCE).expect("a frame")
     }
 
     /// What comes next, if it comes in time.
-    pub fn next_within(&mut self, time: Duration) -> Option<Seen> {
+    pub(crate) fn next_within(&mut self, time: Duration) -> Option<Seen> {
         let limit = self.socket.set_read_timeout(Some(time));
         limit.expect("a timeout");
         loop {
@@ -173,8 +189,25 @@ impl Peer {
         }
     }
 
+    /// What comes next for those who count their window: how much more may be sent on `own`, or something else.
+    pub(crate) fn next_or_window(&mut self, own: u32, time: Duration) -> Option<Result<u32, Seen>> {
+        let limit = self.socket.set_read_timeout(Some(time));
+        limit.expect("a timeout");
+        loop {
+            let Some(frame) = self.read_frame()? else {
+                return Some(Err(Seen::End));
+            };
+            if frame[3] == WINDOW_UPDATE && number(&frame[5..9]) == own {
+                return Some(Ok(number(&frame[9..])));
+            }
+            if let Some(seen) = self.understand(frame) {
+                return Some(Err(seen));
+            }
+        }
+    }
+
     /// The next request, which must come whole and alone.
-    pub fn request(&mut self) -> Request {
+    pub(crate) fn request(&mut self) -> Request {
         match self.next() {
             Seen::Head {
                 stream,
@@ -189,8 +222,35 @@ impl Peer {
         }
     }
 
+    /// So many whole requests, whose frames may be mixed, in the order of their heads.
+    pub(crate) fn requests(&mut self, count: usize) -> Vec<Request> {
+        let mut requests: Vec<Request> = Vec::new();
+        let mut open = count;
+        while open > 0 {
+            match self.next() {
+                Seen::Head {
+                    stream,
+                    fields,
+                    end: false,
+                } => requests.push(Request {
+                    stream,
+                    fields,
+                    body: Vec::new(),
+                }),
+                Seen::Data { stream, bytes, end } => {
+                    let own = requests.iter_mut().find(|own| own.stream == stream);
+                    own.expect("a head first").body.extend(bytes);
+                    open -= usize::from(end);
+                }
+                other => panic!("instead of a request: {other:?}"),
+            }
+        }
+        assert_eq!(requests.len(), count);
+        requests
+    }
+
     /// What is still to come of a request, to its end.
-    pub fn body(&mut self, own: u32) -> Vec<u8> {
+    pub(crate) fn body(&mut self, own: u32) -> Vec<u8> {
         let mut body = Vec::new();
         loop {
             match self.next() {
@@ -206,36 +266,36 @@ impl Peer {
     }
 
     /// Proves that nothing is on its way: what the proxy has sent before it answers a PING came before the answer.
-    pub fn assert_quiet(&mut self) {
+    pub(crate) fn assert_quiet(&mut self) {
         self.frame(PING, 0, 0, b"anything");
         assert_eq!(self.next(), Seen::Pong, "something came unasked");
     }
 
-    pub fn assert_reset(&mut self, stream: u32, code: u32) {
+    pub(crate) fn assert_reset(&mut self, stream: u32, code: u32) {
         assert_eq!(self.next(), Seen::Reset { stream, code });
     }
 
-    pub fn settings(&mut self, settings: &[(u16, u32)]) {
+    pub(crate) fn settings(&mut self, settings: &[(u16, u32)]) {
         self.frame(SETTINGS, 0, 0, &settings_payload(settings));
     }
 
     /// A head; the fields stand in it as they are.
-    pub fn head(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
+    pub(crate) fn head(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
         let flags = END_HEADERS | if end { END_STREAM } else { 0 };
         self.frame(HEADERS, flags, stream, &block(fields));
     }
 
     /// The head of an ordinary gRPC answer.
-    pub fn grpc_head(&mut self, stream: u32) {
+    pub(crate) fn grpc_head(&mut self, stream: u32) {
         let fields = [(":status", "200"), ("content-type", "application/grpc")];
         self.head(stream, &fields, false);
     }
 
-    pub fn trailers(&mut self, stream: u32, fields: &[(&str, &str)]) {
+    pub(crate) fn trailers(&mut self, stream: u32, fields: &[(&str, &str)]) {
         self.head(stream, fields, true);
     }
 
-    pub fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
+    pub(crate) fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
         let mut pieces = bytes.chunks(16 << 10).peekable();
         if pieces.peek().is_none() {
             let flags = if end { END_STREAM } else { 0 };
@@ -248,39 +308,39 @@ impl Peer {
         }
     }
 
-    pub fn reset(&mut self, stream: u32, code: u32) {
+    pub(crate) fn reset(&mut self, stream: u32, code: u32) {
         self.frame(RST_STREAM, 0, stream, &code.to_be_bytes());
     }
 
-    pub fn go_away(&mut self, last: u32, code: u32) {
+    pub(crate) fn go_away(&mut self, last: u32, code: u32) {
         let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
         self.frame(GOAWAY, 0, 0, &payload);
     }
 
     /// A whole good answer of one message.
-    pub fn answer(&mut self, stream: u32, body: &[u8]) {
+    pub(crate) fn answer(&mut self, stream: u32, body: &[u8]) {
         self.grpc_head(stream);
         self.data(stream, body, false);
         self.trailers(stream, &[("grpc-status", "0")]);
     }
 
     /// A frame as it stands.
-    pub fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    pub(crate) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         self.raw(&frame(kind, flags, stream, payload));
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the proxy reads");
     }
 
     /// Says that no more will come, and goes on listening.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let shut = self.socket.shutdown(Shutdown::Write);
         shut.expect("an open socket");
     }
 
     /// Resets the connection.
-    pub fn abort(self) {
+    pub(crate) fn abort(self) {
         let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         linger.expect("a socket option");
     }
@@ -351,7 +411,7 @@ impl Peer {
     }
 }
 
-pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -360,7 +420,7 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-pub fn settings_payload(settings: &[(u16, u32)]) -> Vec<u8> {
+pub(crate) fn settings_payload(settings: &[(u16, u32)]) -> Vec<u8> {
     let mut payload = Vec::new();
     for (name, value) in settings {
         payload.extend(name.to_be_bytes());
@@ -370,7 +430,7 @@ pub fn settings_payload(settings: &[(u16, u32)]) -> Vec<u8> {
 }
 
 /// A field block of literals that are never indexed (RFC 7541 §6.2.2).
-pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);

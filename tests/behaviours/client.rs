@@ -10,30 +10,30 @@ use socket2::SockRef;
 use crate::world::PATIENCE;
 
 /// What a call asks for where the test does not care.
-pub const PATH: &str = "/demo.Greeter/Greet";
+pub(crate) const PATH: &str = "/demo.Greeter/Greet";
 /// The head of an answer whose length is not known before its end.
-pub const STREAMED: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc-web\r\n\
+pub(crate) const STREAMED: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc-web\r\n\
                             transfer-encoding: chunked\r\n\r\n";
 
 /// An answer, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// From the status line to the empty line.
-    pub head: String,
+    pub(crate) head: String,
     /// Without chunks.
-    pub body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
     /// Its framing says that this was all. If not, the connection ended in the middle.
-    pub whole: bool,
+    pub(crate) whole: bool,
 }
 
 /// One connection of a client.
-pub struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     unread: Vec<u8>,
 }
 
 impl Client {
-    pub fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).expect("the proxy listens");
         socket.set_nodelay(true).expect("no delay");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -45,28 +45,28 @@ impl Client {
     }
 
     /// A new connection that has made a whole call.
-    pub fn calling(address: SocketAddr, body: &[u8]) -> Self {
+    pub(crate) fn calling(address: SocketAddr, body: &[u8]) -> Self {
         let mut client = Self::new(address);
         client.post("", body);
         client
     }
 
-    pub fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.socket.write_all(bytes).expect("the proxy reads");
     }
 
     /// Sends as much as is taken: a proxy may have closed.
-    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> bool {
         self.socket.write_all(bytes).is_ok()
     }
 
     /// A whole call. `fields`: lines that end with CRLF.
-    pub fn post(&mut self, fields: &str, body: &[u8]) {
+    pub(crate) fn post(&mut self, fields: &str, body: &[u8]) {
         self.send(&request(fields, body));
     }
 
     /// The next answer.
-    pub fn answer(&mut self) -> Answer {
+    pub(crate) fn answer(&mut self) -> Answer {
         let head = self.head().expect("an answer");
         let field = |name: &str| {
             head.lines()
@@ -92,12 +92,12 @@ impl Client {
     }
 
     /// An answer to HEAD: a head and nothing else.
-    pub fn bare_head(&mut self) -> String {
+    pub(crate) fn bare_head(&mut self) -> String {
         self.head().expect("an answer")
     }
 
     /// So many bytes of the answer's content, without waiting for more. Chunks are taken apart.
-    pub fn chunked_start(&mut self, bytes: usize) -> (String, Vec<u8>) {
+    pub(crate) fn chunked_start(&mut self, bytes: usize) -> (String, Vec<u8>) {
         let head = self.head().expect("an answer");
         let mut body = Vec::new();
         while body.len() < bytes {
@@ -110,14 +110,14 @@ impl Client {
     }
 
     /// The rest of an answer that [`Client::chunked_start`] has begun, and whether its end came.
-    pub fn chunked_rest(&mut self) -> (Vec<u8>, bool) {
+    pub(crate) fn chunked_rest(&mut self) -> (Vec<u8>, bool) {
         let mut body = Vec::new();
         let whole = self.chunks(&mut body);
         (body, whole)
     }
 
     /// Whether nothing comes for that long.
-    pub fn is_left_alone(&mut self, time: Duration) -> bool {
+    pub(crate) fn is_left_alone(&mut self, time: Duration) -> bool {
         let limit = self.socket.set_read_timeout(Some(time));
         limit.expect("a timeout");
         let mut byte = [0];
@@ -128,19 +128,19 @@ impl Client {
     }
 
     /// The proxy has closed the connection and said nothing more.
-    pub fn assert_closed(&mut self) {
+    pub(crate) fn assert_closed(&mut self) {
         let rest = self.take(usize::MAX);
         assert_eq!(rest.escape_ascii().to_string(), "");
     }
 
     /// Says that no more will come, and goes on listening.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         let shut = self.socket.shutdown(Shutdown::Write);
         shut.expect("an open socket");
     }
 
     /// Resets the connection.
-    pub fn abort(self) {
+    pub(crate) fn abort(self) {
         let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
         linger.expect("a socket option");
     }
@@ -211,7 +211,7 @@ impl Client {
 }
 
 /// A whole call on the wire. `fields`: lines that end with CRLF.
-pub fn request(fields: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn request(fields: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let head = format!(
         "POST {PATH} HTTP/1.1\r\nhost: wharf.test\r\ncontent-type: application/grpc-web\r\n\
@@ -221,22 +221,22 @@ pub fn request(fields: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// One message in its envelope.
-pub fn message(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn message(payload: &[u8]) -> Vec<u8> {
     envelope(0, payload)
 }
 
 /// The frame that ends an answer.
-pub fn trailer_frame(lines: &str) -> Vec<u8> {
+pub(crate) fn trailer_frame(lines: &str) -> Vec<u8> {
     envelope(0x80, lines.as_bytes())
 }
 
 /// The whole answer that is one trailer frame.
-pub fn alone(lines: &str) -> Answer {
+pub(crate) fn alone(lines: &str) -> Answer {
     alone_and(lines, "")
 }
 
 /// The same, after which the connection closes.
-pub fn last(lines: &str) -> Answer {
+pub(crate) fn last(lines: &str) -> Answer {
     alone_and(lines, "connection: close\r\n")
 }
 
@@ -254,7 +254,7 @@ fn alone_and(lines: &str, fields: &str) -> Answer {
 }
 
 /// An answer in chunks, with that content.
-pub fn streamed(pieces: &[&[u8]]) -> Answer {
+pub(crate) fn streamed(pieces: &[&[u8]]) -> Answer {
     Answer {
         head: STREAMED.to_owned(),
         body: pieces.concat(),
@@ -263,7 +263,7 @@ pub fn streamed(pieces: &[&[u8]]) -> Answer {
 }
 
 /// The same, cut.
-pub fn cut(pieces: &[&[u8]]) -> Answer {
+pub(crate) fn cut(pieces: &[&[u8]]) -> Answer {
     Answer {
         whole: false,
         ..streamed(pieces)

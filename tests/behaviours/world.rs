@@ -21,14 +21,14 @@ use wharf::upstream::pool::RESET_STREAM_DURATION;
 use crate::backend::Backend as Scripted;
 
 /// How long a test waits for what must come. Only a failing test waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What a test may want otherwise.
-pub struct Plan {
-    pub limits: Limits,
-    pub connect_timeout: Duration,
-    pub connections_max: usize,
-    pub pending_max: usize,
+pub(crate) struct Plan {
+    pub(crate) limits: Limits,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) connections_max: usize,
+    pub(crate) pending_max: usize,
 }
 
 impl Default for Plan {
@@ -78,16 +78,16 @@ impl Plan {
 }
 
 /// A core whose turns the test makes.
-pub struct Stepped {
-    pub core: Core<MioDriver>,
-    pub address: SocketAddr,
+pub(crate) struct Stepped {
+    pub(crate) core: Core<MioDriver>,
+    pub(crate) address: SocketAddr,
     waker: Arc<mio::Waker>,
     commands: Sender<Command>,
     reports: Receiver<Report>,
 }
 
 impl Stepped {
-    pub fn new(plan: Plan, backends: &[&Scripted]) -> Self {
+    pub(crate) fn new(plan: Plan, backends: &[&Scripted]) -> Self {
         let socket = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a loopback port");
         let address = socket.local_addr().expect("it is bound");
         let driver = MioDriver::new(vec![socket]).expect("an event loop");
@@ -107,31 +107,34 @@ impl Stepped {
     }
 
     /// One pass of the loop; it never waits.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         // A ring that nobody answers: the wait for events ends at once.
         self.waker.wake().expect("the core lives");
         assert_eq!(self.core.turn(), Flow::Running);
         self.core.check_invariants();
     }
 
-    /// Turns until that is so.
-    pub fn turn_until(&mut self, mut done: impl FnMut() -> bool) {
+    /// Turns until a call has finished.
+    pub(crate) fn turn_until_record(&mut self) -> Record {
         let until = Instant::now() + PATIENCE;
-        while !done() {
-            assert!(Instant::now() < until, "it did not come to that");
+        loop {
+            if let Some(record) = self.record() {
+                return record;
+            }
+            assert!(Instant::now() < until, "no call ended");
             self.turn();
         }
     }
 
     /// The next finished call, if there is one already.
-    pub fn record(&self) -> Option<Record> {
+    pub(crate) fn record(&self) -> Option<Record> {
         self.reports.try_iter().find_map(record_of)
     }
 }
 
 /// A core on its own thread.
-pub struct World {
-    pub address: SocketAddr,
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
     waker: Arc<mio::Waker>,
     commands: Sender<Command>,
     reports: Receiver<Report>,
@@ -139,11 +142,11 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(backends: &[&Scripted]) -> Self {
+    pub(crate) fn new(backends: &[&Scripted]) -> Self {
         Self::with(Plan::default(), backends)
     }
 
-    pub fn with(plan: Plan, backends: &[&Scripted]) -> Self {
+    pub(crate) fn with(plan: Plan, backends: &[&Scripted]) -> Self {
         let endpoints: Vec<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
         let (say, done) = channel();
         let (hand_over, handed_over) = channel();
@@ -177,7 +180,7 @@ impl World {
     }
 
     /// The next finished call.
-    pub fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record {
         let until = Instant::now() + PATIENCE;
         loop {
             let report = self.reports.recv_deadline(until).expect("a record");
@@ -187,7 +190,7 @@ impl World {
         }
     }
 
-    pub fn command(&self, command: Command) {
+    pub(crate) fn command(&self, command: Command) {
         self.commands.send(command).expect("the core lives");
         self.waker.wake().expect("the core lives");
     }
