@@ -582,3 +582,6 @@ impl<D, L: Dial> fmt::Debug for Exchange<D, L> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
