@@ -340,6 +340,10 @@ impl<D: Driver> Core<D> {
             self.reactor.driver.close_listener(index as u32);
             self.listeners[index] = Accepting::Closed;
         }
+        // Answers that have not begun say that they are the last on their connection.
+        for (_, call) in self.exchanges.iter_mut() {
+            call.exchange.condemn();
+        }
         // Each idle connection closes itself when it is advanced.
         for (_, connection) in self.connections.iter() {
             connection.wakeup.wake();
