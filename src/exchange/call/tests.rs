@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
@@ -230,7 +232,7 @@ impl Bench {
                 request: Form::Binary,
                 response: Form::Binary,
             },
-            snapshot: Rc::new(Arc::new(snapshot())),
+            snapshot: Rules::new(Arc::new(snapshot())),
             route: 0,
             deadline: time.map(|time| now + time),
             started: now,
