@@ -8,17 +8,15 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Version;
 use http::header::HeaderName;
+use http::{HeaderMap, Version};
 
 use crate::exchange::outcome::{Outcome, Retry, message_of, status_of};
-use crate::policy::{Route, Snapshot};
+use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
 use crate::wire::{
@@ -42,7 +40,7 @@ pub struct Terms {
     /// What the caller speaks.
     pub dialect: Dialect,
     /// The configuration that the call began under, and ends under (invariant 7).
-    pub snapshot: Rc<Arc<Snapshot>>,
+    pub snapshot: Rules,
     /// Which of its routes took the call.
     pub route: usize,
     /// When it must have ended.
@@ -349,13 +347,18 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             };
             let bytes = match &part {
                 Part::Data(bytes) => bytes.len(),
-                Part::Head(_) => {
+                Part::Head(head) => {
                     self.first_byte = Some(now.duration_since(self.terms.started));
                     // It was processed: nothing will be repeated.
                     self.request.commit();
+                    bound(&head.headers)?;
                     0
                 }
-                Part::End(_) => 0,
+                Part::End(Some(trailers)) => {
+                    bound(trailers)?;
+                    0
+                }
+                Part::End(None) => 0,
             };
             self.terms.judge(&part, now)?;
             let mut out = Outlet {
@@ -451,6 +454,14 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             retry,
             aborted,
         }
+    }
+}
+
+/// Metadata of an answer may be so large and no larger; a backend's is bounded like a client's.
+fn bound(fields: &HeaderMap) -> Result<(), Reset> {
+    match metadata::size(fields) > metadata::METADATA_BYTES_MAX {
+        true => Err(Reset::upstream(Reason::MetadataTooLarge)),
+        false => Ok(()),
     }
 }
 
