@@ -9,7 +9,7 @@ import { mkdir } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { startBackend } from "./backend.mjs";
-import { backendDown, expected, faults, forLibrary, killedAt37 } from "./expected.mjs";
+import { backendDown, expected, faults, forLibrary, killedAt37, originNotAllowed } from "./expected.mjs";
 import { freePort, servePage, start, startBrowser, startRelay, startWharf, stop } from "./parts.mjs";
 
 const { values: flags } = parseArgs({
@@ -57,13 +57,15 @@ async function matrix() {
   const backend = await startBackend();
   const wharf = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
   const down = await startWharf(["--backend", `127.0.0.1:${await freePort()}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
+  const closed = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", "https://other.example"]);
   const { page, errors } = await openPage(site.url);
   const libraries = await page.evaluate(() => wharfTest.libraries);
 
   const width = Math.max(...libraries.map((name) => name.length)) + 2;
   const row = (name, cells) => console.log(name.padEnd(34) + cells.map((cell) => cell.padEnd(width)).join(""));
   row("shape", libraries);
-  const rows = [...Object.entries(expected).map(([shape, want]) => [shape, want, wharf]), ["backend down", backendDown, down]];
+  const rows = Object.entries(expected).map(([shape, want]) => [shape, want, wharf]);
+  rows.push(["backend down", backendDown, down], ["origin not allowed", originNotAllowed, closed]);
   for (const [shape, want, target] of rows) {
     const cells = [];
     for (const library of libraries) {
@@ -78,7 +80,7 @@ async function matrix() {
   }
   check("no script error while the libraries ran", errors);
   await page.context().close();
-  await Promise.all([wharf.stop(), down.stop()]);
+  await Promise.all([wharf.stop(), down.stop(), closed.stop()]);
   backend.close();
 }
 
