@@ -8,12 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DEMO = "cargo run --release -- demo"
 PROXY = "cargo run --release -- --backend localhost:50051"
+FILE = "wharf run -c wharf.toml"
 TESTS = "./scripts/test"
 # The first start builds with every optimization.
 PATIENCE_S = 1800
@@ -24,6 +26,18 @@ def commands(text):
     for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
         for command in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE):
             yield re.sub(r"\\\n\s*", "", command)
+
+
+def run_from_file(text, backend_port):
+    """Starts wharf with the configuration that stands in the README, on its own port and with the real server behind."""
+    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    if len(blocks) != 1:
+        raise SystemExit(f"README.md has {len(blocks)} configurations, not one")
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as file:
+        file.write(blocks[0].replace("127.0.0.1:8080", "127.0.0.1:0").replace(":50051", f":{backend_port}"))
+        file.flush()
+        arguments = FILE.replace("wharf ", "cargo run --release -- ", 1).replace("wharf.toml", file.name).split()
+        return Program(arguments, r"http://127\.0\.0\.1:\d+")
 
 
 class Program:
@@ -66,8 +80,9 @@ def check(program, what):
 
 def main():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-        said = list(commands(file.read()))
-    for needed in (DEMO, PROXY, TESTS):
+        text = file.read()
+    said = list(commands(text))
+    for needed in (DEMO, PROXY, FILE, TESTS):
         if needed not in said:
             raise SystemExit(f"README.md does not say: {needed}")
     if not os.access(os.path.join(ROOT, TESTS), os.X_OK):
@@ -86,7 +101,7 @@ def main():
     proxy = start(PROXY.replace("50051", backend.found.group(1)))
     calls = 0
     for command in said:
-        if command in (DEMO, PROXY, TESTS):
+        if command in (DEMO, PROXY, FILE, TESTS):
             continue
         if "curl" not in command or "127.0.0.1:8080" not in command:
             raise SystemExit(f"nobody runs this command of README.md: {command}")
@@ -100,9 +115,11 @@ def main():
     if calls == 0:
         raise SystemExit("README.md calls nothing")
     check(proxy, "wharf")
+    print(f"+ {FILE}", flush=True)
+    check(run_from_file(text, backend.found.group(1)), "wharf with a file")
     backend.process.stdin.close()
     backend.process.wait(10)
-    print(f"the {calls + 3} commands of README.md do what they say")
+    print(f"the {calls + 4} commands of README.md do what they say")
 
 
 if __name__ == "__main__":
