@@ -426,13 +426,7 @@ fn links(file: &File, exists: impl Fn(&str) -> bool) -> Faults {
         .into_iter()
         .filter_map(|(_, rest)| rest.split([')', '#', ' ']).next())
         .filter(|target| !target.is_empty() && !target.contains("://"))
-        .filter(|target| {
-            !exists(
-                &format!("{folder}/{target}")
-                    .trim_start_matches('/')
-                    .to_owned(),
-            )
-        })
+        .filter(|target| !exists(format!("{folder}/{target}").trim_start_matches('/')))
         .map(|target| format!("{}: {target} is not there", file.path))
         .collect()
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -58,7 +59,7 @@ pub enum Notice {
     Stopped {
         /// Lines that were never written, because whoever reads them was too slow.
         dropped: u64,
-        /// A second signal cut what was still open.
+        /// Calls were cut: by a second signal, or with a worker that failed.
         forced: bool,
     },
 }
@@ -161,8 +162,15 @@ impl Control {
                         log::warn!("worker {id} cannot stay on CPU {cpu}: {error}");
                     }
                     // The slabs are not `Send`: the core is made where it lives.
-                    let span = RESET_STREAM_DURATION;
-                    Core::new(id, driver, count, snapshot, inbox, reports, span).run();
+                    let told = reports.clone();
+                    let live = AssertUnwindSafe(move || {
+                        let span = RESET_STREAM_DURATION;
+                        Core::new(id, driver, count, snapshot, inbox, reports, span).run();
+                    });
+                    if catch_unwind(live).is_err() {
+                        // Whoever waits for this core must not wait for ever.
+                        let _ = told.send(Report::Failed { core: id });
+                    }
                 })
                 .map_err(machine("start a worker"))?;
             watch.cores.push(Reins { commands, waker });
@@ -244,6 +252,11 @@ impl Watch {
                         self.dropped += records_dropped;
                         running -= 1;
                     }
+                    Ok(Report::Failed { core }) => {
+                        log::error!("worker {core} has failed; the others go on");
+                        self.forced = true;
+                        running -= 1;
+                    }
                     Ok(report) => self.note(report),
                     // Every core has gone without a word.
                     Err(_) => break,
@@ -307,7 +320,7 @@ impl Watch {
             Report::Adopted { core, generation } => {
                 log::debug!("worker {core} obeys generation {generation}");
             }
-            Report::Stopped { .. } => {}
+            Report::Stopped { .. } | Report::Failed { .. } => {}
         }
     }
 

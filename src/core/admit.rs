@@ -3,7 +3,6 @@
 //! [`decide`] is a pure function of the snapshot, the head and the time; the methods of `Core` carry it out. Nothing of a
 //! body is touched here.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,9 +23,6 @@ use crate::wire::http1::{HeadFault, Http1Request};
 use crate::wire::{
     Code, Part, Party, Reason, RequestHead, ResponseHead, Sink, Status, metadata, timeout,
 };
-
-/// How often one request may come through this proxy; the next time it is a loop.
-const HOPS_MAX: usize = 8;
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -112,7 +108,7 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         let message = "not a method: a path is /package.Service/Method";
         return end(Code::UNIMPLEMENTED, message, Reason::NoRoute, Party::Proxy);
     }
-    if metadata::via_hops(&head.headers) >= HOPS_MAX {
+    if metadata::via_hops(&head.headers) >= metadata::VIA_HOPS_MAX {
         let message = "the call has been through this proxy too often";
         return end(Code::INTERNAL, message, Reason::Loop, Party::Proxy);
     }
@@ -257,7 +253,7 @@ impl<D: Driver> Core<D> {
         if self.drain != Drain::No {
             engine.condemn();
         }
-        let snapshot = Rc::clone(&self.snapshot);
+        let snapshot = self.snapshot.clone();
         let decision = decide(&snapshot, &mut head, &peer);
         match decision {
             Decision::Answer {

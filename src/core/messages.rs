@@ -41,4 +41,9 @@ pub enum Report {
         /// How many records found the channel full and were dropped.
         records_dropped: u64,
     },
+    /// This core's thread has panicked; its connections are lost, its listeners are closed.
+    Failed {
+        /// Which core.
+        core: usize,
+    },
 }

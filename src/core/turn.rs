@@ -7,7 +7,6 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup};
-use crate::policy::Snapshot;
+use crate::policy::{Rules, Snapshot};
 use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::upstream::Pool;
@@ -29,6 +28,8 @@ use crate::wire::Reason;
 const ACCEPTS_MAX: usize = 256;
 /// The pause after an `accept` that failed for want of something (descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is said that clients are turned away.
+const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
 const ROUNDS_MAX: usize = 8;
 /// Progress that a slow reader must make within the stall limit, bytes.
@@ -50,13 +51,15 @@ pub struct Core<D: Driver> {
     pub(super) connections: Slots<Connection<D::Socket>>,
     pub(super) exchanges: Slots<Call<D::Socket>>,
     pub(super) pool: Pool<D::Socket>,
-    pub(super) snapshot: Rc<Arc<Snapshot>>,
+    pub(super) snapshot: Rules,
     pub(super) drain: Drain,
     inbox: Receiver<Command>,
     reports: Sender<Report>,
     records_dropped: u64,
     listeners: Vec<Accepting>,
     now: Option<Now>,
+    /// When a client was last said to be turned away.
+    turned_away: Option<Instant>,
     events: Vec<Event>,
     batch: Vec<Task>,
     keys: Vec<Key>,
@@ -133,7 +136,7 @@ impl<D: Driver> Core<D> {
             connections: Slots::default(),
             exchanges: Slots::default(),
             pool,
-            snapshot: Rc::new(snapshot),
+            snapshot: Rules::new(snapshot),
             drain: Drain::No,
             inbox,
             reports,
@@ -141,6 +144,7 @@ impl<D: Driver> Core<D> {
             // The queue may have filled before the first wait.
             listeners: vec![Accepting::More; listeners],
             now: None,
+            turned_away: None,
             events: Vec::new(),
             batch: Vec::new(),
             keys: Vec::new(),
@@ -241,7 +245,13 @@ impl<D: Driver> Core<D> {
 
     fn welcome(&mut self, socket: D::Socket, peer: SocketAddr, now: Now) {
         if self.connections.len() >= self.snapshot.limits.connections_max {
-            log::warn!("{peer} was turned away: limits.connections is reached");
+            if self
+                .turned_away
+                .is_none_or(|last| now.instant - last >= TURNED_AWAY_PAUSE)
+            {
+                self.turned_away = Some(now.instant);
+                log::warn!("{peer} was turned away: limits.connections is reached");
+            }
             return;
         }
         // The owner is known only when the connection has its place.
@@ -299,7 +309,7 @@ impl<D: Driver> Core<D> {
                 Command::Adopt(snapshot) => {
                     self.pool.adopt(&snapshot);
                     let generation = snapshot.generation;
-                    self.snapshot = Rc::new(snapshot);
+                    self.snapshot = Rules::new(snapshot);
                     self.report(Report::Adopted {
                         core: self.id,
                         generation,
@@ -330,6 +340,10 @@ impl<D: Driver> Core<D> {
             self.reactor.driver.close_listener(index as u32);
             self.listeners[index] = Accepting::Closed;
         }
+        // Answers that have not begun say that they are the last on their connection.
+        for (_, call) in self.exchanges.iter_mut() {
+            call.exchange.condemn();
+        }
         // Each idle connection closes itself when it is advanced.
         for (_, connection) in self.connections.iter() {
             connection.wakeup.wake();
@@ -356,6 +370,7 @@ impl<D: Driver> Core<D> {
             return;
         };
         connection.alarm.fired();
+        let mut next = None;
         let stalled = self
             .reactor
             .transports
@@ -367,6 +382,8 @@ impl<D: Driver> Core<D> {
                 let stalled = at.is_some_and(|at| now.instant >= at);
                 if stalled {
                     transport.give_up();
+                } else {
+                    next = at;
                 }
                 stalled
             });
@@ -379,8 +396,14 @@ impl<D: Driver> Core<D> {
         {
             self.refuse(key, fault, now);
         }
+        // Only a stall's time is armed here, which is after now; all else is armed by whoever is advanced. A time that has
+        // passed would fire in this same pass, for ever.
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection
+                .alarm
+                .arm(&mut self.reactor.timers, next, Task::Downstream(key));
+        }
         self.wake(Task::Downstream(key));
-        self.arm_connection(key, now);
     }
 
     /// Sees to it that the connection is looked at when its time is over.
@@ -593,7 +616,7 @@ impl<D: Driver> Core<D> {
             };
             let relieved = transport.take_relieved(high_water);
             let failed = transport.failed().is_some();
-            let waiting = transport.unwritten() > 0;
+            let waiting = transport.unwritten() > 0 && !failed;
             drop(transport);
             if relieved || failed {
                 self.wake(owner);

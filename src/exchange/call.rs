@@ -8,21 +8,19 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Version;
 use http::header::HeaderName;
+use http::{HeaderMap, Version};
 
 use crate::exchange::outcome::{Outcome, Retry, message_of, status_of};
-use crate::policy::{Route, Snapshot};
+use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
 use crate::wire::{
-    Dial, Part, Party, Reason, RequestHead, Reset, Sink, Source, Status, metadata, timeout,
+    Code, Dial, Part, Party, Reason, RequestHead, Reset, Sink, Source, Status, metadata, timeout,
 };
 
 /// What of a request is kept so that a refused call can be sent again, bytes.
@@ -42,7 +40,7 @@ pub struct Terms {
     /// What the caller speaks.
     pub dialect: Dialect,
     /// The configuration that the call began under, and ends under (invariant 7).
-    pub snapshot: Rc<Arc<Snapshot>>,
+    pub snapshot: Rules,
     /// Which of its routes took the call.
     pub route: usize,
     /// When it must have ended.
@@ -61,6 +59,30 @@ impl Terms {
             .route()
             .and_then(|route| self.snapshot.backend(route.backend));
         backend.map_or("", |backend| &backend.name)
+    }
+
+    /// What of an answer is not passed on, whatever the dialect: metadata over the limit, and a CANCELLED at the deadline, which
+    /// is the deadline, whoever's timer was first.
+    fn judge(&self, part: &Part, now: Instant) -> Result<(), Reset> {
+        let (fields, last) = match part {
+            Part::Head(head) => (&head.headers, head.end),
+            Part::End(Some(trailers)) => (&**trailers, true),
+            Part::Data(_) | Part::End(None) => return Ok(()),
+        };
+        if !self.dialect.is_rpc() {
+            return Ok(());
+        }
+        if metadata::size(fields) > self.snapshot.limits.head_bytes_max {
+            return Err(Reset::upstream(Reason::MetadataTooLarge));
+        }
+        if last && self.is_late(now) && Code::from_fields(fields) == Some(Code::CANCELLED) {
+            return Err(Reset::proxy(Reason::Deadline));
+        }
+        Ok(())
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|deadline| now >= deadline)
     }
 }
 
@@ -189,7 +211,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                 }
                 Err(reset) => break Some(self.end(reset, now)),
             }
-            if self.terms.deadline.is_some_and(|deadline| now >= deadline) {
+            if self.terms.is_late(now) {
                 break Some(self.end(Reset::proxy(Reason::Deadline), now));
             }
             if let Err(reset) = self.request(now, cx) {
@@ -220,6 +242,11 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         self.down.settle(cx);
         self.phase = Phase::Done;
         outcome
+    }
+
+    /// The caller's connection takes no further request after this one: the proxy is shutting down.
+    pub fn condemn(&mut self) {
+        self.down.condemn();
     }
 
     /// When it must be polled though nothing has happened.
@@ -320,14 +347,20 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             };
             let bytes = match &part {
                 Part::Data(bytes) => bytes.len(),
-                Part::Head(_) => {
+                Part::Head(head) => {
                     self.first_byte = Some(now.duration_since(self.terms.started));
                     // It was processed: nothing will be repeated.
                     self.request.commit();
+                    bound(&head.headers)?;
                     0
                 }
-                Part::End(_) => 0,
+                Part::End(Some(trailers)) => {
+                    bound(trailers)?;
+                    0
+                }
+                Part::End(None) => 0,
             };
+            self.terms.judge(&part, now)?;
             let mut out = Outlet {
                 down: &mut self.down,
                 terms: &self.terms,
@@ -335,33 +368,20 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             };
             let ending = self.response.translate(part, &mut |part| out.send(part));
             up.taken(bytes);
-            if let Some(ending) = ending? {
-                return Ok(Some(self.note(ending, now)));
+            if let Some(Ending { status, reason }) = ending? {
+                return Ok(Some(Outcome {
+                    status,
+                    reason,
+                    by: Party::Upstream,
+                    retry: Retry::Unsafe,
+                    aborted: false,
+                }));
             }
             moved += bytes;
             if moved >= STEP_BYTES_MAX {
                 cx.waker().wake_by_ref();
                 return Ok(None);
             }
-        }
-    }
-
-    /// The backend's own end, as it was passed on.
-    fn note(&self, ending: Ending, now: Instant) -> Outcome {
-        let Ending { status, reason } = ending;
-        let late = self.terms.deadline.is_some_and(|deadline| now >= deadline);
-        let cancelled = status.code == crate::wire::Code::CANCELLED;
-        Outcome {
-            // A CANCELLED at the deadline is the deadline, whoever's timer was first.
-            reason: if late && cancelled {
-                Reason::Deadline
-            } else {
-                reason
-            },
-            status,
-            by: Party::Upstream,
-            retry: Retry::Unsafe,
-            aborted: false,
         }
     }
 
@@ -400,9 +420,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
 
     /// Ends the answer, wherever it stands, with the status that this end has.
     fn end(&mut self, reset: Reset, now: Instant) -> Outcome {
-        let late = self.terms.deadline.is_some_and(|deadline| now >= deadline);
         // Whoever's timer fires first, at the deadline every loss is the deadline: a server may reset instead of answering.
-        let reset = if late && reset.by != Party::Downstream {
+        let reset = if self.terms.is_late(now) && reset.by != Party::Downstream {
             Reset::proxy(Reason::Deadline)
         } else {
             reset
@@ -435,6 +454,14 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             retry,
             aborted,
         }
+    }
+}
+
+/// Metadata of an answer may be so large and no larger; a backend's is bounded like a client's.
+fn bound(fields: &HeaderMap) -> Result<(), Reset> {
+    match metadata::size(fields) > metadata::METADATA_BYTES_MAX {
+        true => Err(Reset::upstream(Reason::MetadataTooLarge)),
+        false => Ok(()),
     }
 }
 
@@ -566,3 +593,6 @@ impl<D, L: Dial> fmt::Debug for Exchange<D, L> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

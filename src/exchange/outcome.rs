@@ -136,3 +136,234 @@ fn h2_name(code: u32) -> &'static str {
         _ => "an unknown code",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every reason, its code, whether the call may be made again, and what the caller is told.
+    const ROWS: [(Reset, u32, Retry, &str); 30] = {
+        use Reason as R;
+        use Retry::{Safe, Unsafe};
+        [
+            (Reset::upstream(R::Ok), 0, Unsafe, ""),
+            (Reset::upstream(R::BackendStatus), 0, Unsafe, ""),
+            (
+                Reset::proxy(R::NoRoute),
+                12,
+                Safe,
+                "no route takes this method",
+            ),
+            (
+                Reset::proxy(R::NoEndpoint),
+                14,
+                Safe,
+                "backend \"b\" has no endpoint",
+            ),
+            (
+                Reset::proxy(R::BackendConnectRefused),
+                14,
+                Safe,
+                "backend \"b\" is not reachable: nothing listens there",
+            ),
+            (
+                Reset::proxy(R::BackendConnectTimeout),
+                14,
+                Safe,
+                "backend \"b\" is not reachable: it does not answer",
+            ),
+            (
+                Reset::proxy(R::BackendDns),
+                14,
+                Safe,
+                "backend \"b\" is not reachable: its name has no address",
+            ),
+            (
+                Reset::proxy(R::BackendTls),
+                14,
+                Safe,
+                "backend \"b\" wants TLS",
+            ),
+            (
+                Reset::proxy(R::BackendNotGrpc(0)),
+                14,
+                Safe,
+                "backend \"b\" does not speak gRPC",
+            ),
+            (
+                Reset::upstream(R::BackendNotGrpc(403)),
+                7,
+                Unsafe,
+                "backend \"b\" answered HTTP 403 instead of gRPC",
+            ),
+            (
+                Reset::upstream(R::BackendNotGrpc(200)),
+                2,
+                Unsafe,
+                "backend \"b\" answered HTTP 200 instead of gRPC",
+            ),
+            (
+                Reset::upstream(R::BackendReset(8)),
+                1,
+                Unsafe,
+                "backend \"b\" reset the stream (CANCEL)",
+            ),
+            (
+                Reset::upstream(R::BackendReset(99)),
+                13,
+                Unsafe,
+                "backend \"b\" reset the stream (an unknown code)",
+            ),
+            (
+                Reset::upstream(R::BackendRefused),
+                14,
+                Safe,
+                "backend \"b\" refused the call",
+            ),
+            (
+                Reset::upstream(R::BackendClosed),
+                14,
+                Unsafe,
+                "backend \"b\" closed the connection",
+            ),
+            (
+                Reset::upstream(R::BackendNoTrailers),
+                13,
+                Unsafe,
+                "backend \"b\" ended its answer without a status",
+            ),
+            (
+                Reset::upstream(R::BackendProtocol("so")),
+                13,
+                Unsafe,
+                "backend \"b\" broke the protocol: so",
+            ),
+            (
+                Reset::proxy(R::PendingOverflow),
+                14,
+                Safe,
+                "too many calls wait for backend \"b\"",
+            ),
+            (
+                Reset::downstream(R::ClientLeft),
+                1,
+                Unsafe,
+                "the caller went away",
+            ),
+            (
+                Reset::downstream(R::ClientProtocol("so")),
+                13,
+                Unsafe,
+                "the request is broken: so",
+            ),
+            (
+                Reset::downstream(R::ClientTooSlow),
+                8,
+                Unsafe,
+                "the caller is too slow",
+            ),
+            (
+                Reset::downstream(R::MessageTooLarge(7)),
+                8,
+                Unsafe,
+                "a message of the request is larger than limits.message_bytes (7 bytes)",
+            ),
+            (
+                Reset::upstream(R::MessageTooLarge(7)),
+                8,
+                Unsafe,
+                "a message of the answer is larger than limits.message_bytes (7 bytes)",
+            ),
+            (
+                Reset::upstream(R::MetadataTooLarge),
+                8,
+                Unsafe,
+                "metadata is larger than limits.header_bytes",
+            ),
+            (
+                Reset::proxy(R::Deadline),
+                4,
+                Unsafe,
+                "the deadline of the call has passed",
+            ),
+            (
+                Reset::proxy(R::Draining),
+                14,
+                Unsafe,
+                "the proxy is shutting down",
+            ),
+            (
+                Reset::proxy(R::Overloaded),
+                14,
+                Safe,
+                "the proxy has too much to do",
+            ),
+            (
+                Reset::proxy(R::Loop),
+                13,
+                Unsafe,
+                "the call has been through this proxy too often",
+            ),
+            (
+                Reset::proxy(R::Panic),
+                13,
+                Unsafe,
+                "the proxy failed on this call",
+            ),
+            // The last of the 14 names.
+            (
+                Reset::upstream(R::BackendReset(13)),
+                13,
+                Unsafe,
+                "backend \"b\" reset the stream (HTTP_1_1_REQUIRED)",
+            ),
+        ]
+    };
+
+    #[test]
+    fn every_reason_has_its_row() {
+        for (reset, code, retry, message) in ROWS {
+            let row = (Code::new(code), retry);
+            assert_eq!(status_of(reset.reason), row, "{reset:?}");
+            assert_eq!(message_of(reset, "b"), message, "{reset:?}");
+        }
+        let words: std::collections::BTreeSet<&str> =
+            ROWS.iter().map(|(reset, ..)| reset.reason.word()).collect();
+        assert_eq!(words.len(), 25, "a reason without a row");
+    }
+
+    #[test]
+    fn a_proxy_originates_no_code_that_only_an_application_may() {
+        let applications = [
+            Code::INVALID_ARGUMENT,
+            Code::NOT_FOUND,
+            Code::ALREADY_EXISTS,
+            Code::FAILED_PRECONDITION,
+            Code::ABORTED,
+            Code::OUT_OF_RANGE,
+            Code::DATA_LOSS,
+        ];
+        let reasons = (0..=999)
+            .map(Reason::BackendNotGrpc)
+            .chain((0..=99).map(Reason::BackendReset))
+            .chain(ROWS.map(|(reset, ..)| reset.reason));
+        for reason in reasons {
+            let (code, _) = status_of(reason);
+            assert!(!applications.contains(&code), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_have_run_is_never_safe_to_repeat() {
+        for reset in ROWS.map(|(reset, ..)| reset) {
+            let (code, retry) = status_of(reset.reason);
+            if retry == Retry::Safe {
+                let told = code == Code::UNAVAILABLE || reset.reason == Reason::NoRoute;
+                assert!(told, "{reset:?}: a caller repeats only what is UNAVAILABLE");
+            }
+        }
+        for code in 0..20 {
+            assert_eq!(status_of(Reason::BackendReset(code)).1, Retry::Unsafe);
+        }
+    }
+}

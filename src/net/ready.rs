@@ -122,7 +122,7 @@ mod tests {
         list.take(&mut batch);
         assert_eq!(batch, [7]);
         wakeup.popped();
-        wakeup.waker().clone().wake();
+        wakeup.waker().wake_by_ref();
         list.take(&mut batch);
         assert_eq!(batch, [7, 7]);
     }

@@ -12,5 +12,5 @@ pub use filter::{Filter, LocalAnswer, Peer, Verdict};
 pub use limits::Limits;
 pub use local::{Answer, Callee};
 pub use snapshot::{
-    Backend, BackendId, Endpoint, Listener, PathMatch, Route, RouteKind, Snapshot, Target,
+    Backend, BackendId, Endpoint, Listener, PathMatch, Route, RouteKind, Rules, Snapshot, Target,
 };

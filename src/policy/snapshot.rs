@@ -2,6 +2,8 @@
 //! under the one that it began with (invariant 7).
 
 use std::net::SocketAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,6 +119,30 @@ pub struct Endpoint {
     pub name: Arc<str>,
     /// What the name means today, in the order in which to try. Empty: it could not be resolved.
     pub addresses: Vec<SocketAddr>,
+}
+
+/// A snapshot on the core that obeys it. It crosses threads once, as an `Arc`; a call clones the `Rc`, since counting one
+/// `Arc` from many cores would have them fight over a cache line.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::redundant_allocation,
+    reason = "the outer count is this core's, the inner one everybody's"
+)]
+pub struct Rules(Rc<Arc<Snapshot>>);
+
+impl Rules {
+    /// What was adopted.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self(Rc::new(snapshot))
+    }
+}
+
+impl Deref for Rules {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
 }
 
 impl Snapshot {

@@ -123,8 +123,8 @@ mod tests {
         let frame = TrailerFrame::new(Code::NOT_FOUND, Some(b"gone%21"), &trailers);
         assert_eq!(
             block(&frame),
-            "grpc-status: 5\r\ngrpc-message: gone%21\r\nx-many: one\r\nx-many: two\r\n\
-             x-bin: AAEC\r\nx-empty: \r\n"
+            "grpc-status:5\r\ngrpc-message:gone%21\r\nx-many:one\r\nx-many:two\r\n\
+             x-bin:AAEC\r\nx-empty:\r\n"
         );
         assert_eq!(frame.dropped_fields, 0);
     }
@@ -133,7 +133,7 @@ mod tests {
     fn a_value_that_is_not_printable_is_left_out_and_counted() {
         let trailers = fields(&[("x-a", b"gr\xfcn"), ("x-b", b"a\tb"), ("x-c", b"fine")]);
         let frame = TrailerFrame::new(Code::OK, None, &trailers);
-        assert_eq!(block(&frame), "grpc-status: 0\r\nx-c: fine\r\n");
+        assert_eq!(block(&frame), "grpc-status:0\r\nx-c:fine\r\n");
         assert_eq!(frame.dropped_fields, 2);
     }
 
@@ -148,7 +148,7 @@ mod tests {
     fn numbers_are_printed_without_leading_zeros() {
         for number in [0, 9, 10, 16, 99, 100, u32::MAX] {
             let frame = TrailerFrame::new(Code::new(number), None, &HeaderMap::new());
-            assert_eq!(block(&frame), format!("grpc-status: {number}\r\n"));
+            assert_eq!(block(&frame), format!("grpc-status:{number}\r\n"));
         }
     }
 }

@@ -116,12 +116,16 @@ impl<S: Socket> Connection<S> {
             },
             _ if over => Phase::Gone(Reset::upstream(Reason::BackendClosed)),
             Phase::Ready(engine) if turned_away => Phase::Draining(engine),
+            // `h2` would keep it open for as long as somebody could ask for a stream.
+            Phase::Draining(_) if self.open.get() == 0 => {
+                Phase::Gone(Reset::upstream(Reason::BackendClosed))
+            }
             phase => phase,
         };
         self.condition()
     }
 
-    fn greet(&mut self, reset_stream_duration: Duration) -> Option<Engine<S>> {
+    fn greet(&self, reset_stream_duration: Duration) -> Option<Engine<S>> {
         let gate = Gate::new();
         let notes = gate.notes();
         let bridge = Bridge::new(Rc::clone(&self.transport), gate, HIGH_WATER);

@@ -79,10 +79,7 @@ impl Sieve for Gate {
     fn pass(&mut self, unread: &mut BytesMut) -> usize {
         if !self.opened {
             match opening(unread) {
-                Some(Opening::Http2) => {
-                    self.opened = true;
-                    *self.notes.opening.borrow_mut() = Some(Opening::Http2);
-                }
+                Some(Opening::Http2) => self.opened = true,
                 Some(other) => {
                     *self.notes.opening.borrow_mut() = Some(other);
                     return 0;
@@ -115,6 +112,10 @@ impl Sieve for Gate {
 
     fn passed(&mut self, bytes: usize) {
         self.left -= bytes;
+        if self.opened && self.left == 0 && self.notes.opening.borrow().is_none() {
+            // Not before the whole of the first SETTINGS has gone by: they say how many calls the peer takes.
+            *self.notes.opening.borrow_mut() = Some(Opening::Http2);
+        }
     }
 }
 
@@ -222,6 +223,16 @@ mod tests {
         }
         let bytes: Vec<_> = input.chunks(1).collect();
         assert_eq!(through(&bytes).0, expected);
+    }
+
+    #[test]
+    fn http2_is_noted_when_the_whole_of_the_first_settings_has_gone_by() {
+        let settings = frame(FRAME_SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]);
+        for cut in 0..=settings.len() {
+            let (_, notes) = through(&[&settings[..cut]]);
+            let whole = cut == settings.len();
+            assert_eq!(notes.opening().is_some(), whole, "cut at {cut}");
+        }
     }
 
     #[test]

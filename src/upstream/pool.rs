@@ -516,6 +516,14 @@ impl<S: Socket> Pool<S> {
         self.backends.get(self.endpoints.get(endpoint)?.backend)
     }
 
+    /// Where this ticket's stream is to be opened, if it is its turn and there is room.
+    fn first_choice(&self, ticket: &Ticket, first: bool) -> Option<Key> {
+        let backend = self.backends.get(ticket.backend)?;
+        first
+            .then(|| self.pick(backend, ticket.refused_by))
+            .flatten()
+    }
+
     /// The connection with room that has the fewest streams; `avoid` only if there is no other.
     fn pick(&self, backend: &Backend, avoid: Option<Key>) -> Option<Key> {
         let count = backend.endpoints.len();
@@ -626,13 +634,8 @@ impl<S: Socket> Dial for Pool<S> {
             .queue
             .front()
             .is_none_or(|first| Some(first.place) == ticket.place);
-        while first {
-            let Some(backend) = self.backends.get(ticket.backend) else {
-                break;
-            };
-            let Some(key) = self.pick(backend, ticket.refused_by) else {
-                break;
-            };
+        // Whoever is not first in the queue waits behind those who are.
+        while let Some(key) = self.first_choice(ticket, first) {
             let Some(held) = self.connections.get_mut(key) else {
                 break;
             };

@@ -103,6 +103,8 @@ pub struct Http2 {
     /// How the answer ended; given out when what was gathered before it is.
     end: Option<Result<Option<Box<HeaderMap>>, Reset>>,
     unsent: Unsent,
+    /// The request waits for less to be unsent.
+    refused: bool,
     upload: Upload,
 }
 
@@ -157,6 +159,7 @@ impl Http2 {
             gathered: Gathered::default(),
             end: None,
             unsent: Unsent::default(),
+            refused: false,
             upload: Upload::Open,
         }
     }
@@ -250,8 +253,11 @@ impl Sink for Http2 {
                     H2Reason::NO_ERROR.into(),
                 ))))
             }
-            // `settle` has left its waker with `h2`.
-            _ if self.unsent.bytes >= UNSENT_BYTES_MAX => Poll::Pending,
+            // `settle` wakes whoever was refused here.
+            _ if self.unsent.bytes >= UNSENT_BYTES_MAX => {
+                self.refused = true;
+                Poll::Pending
+            }
             _ => Poll::Ready(Ok(UNSENT_BYTES_MAX - self.unsent.bytes)),
         }
     }
@@ -265,6 +271,21 @@ impl Sink for Http2 {
     }
 
     fn settle(&mut self, cx: &mut Context<'_>) {
+        self.send_unsent(cx);
+        if self.refused && self.unsent.bytes < UNSENT_BYTES_MAX {
+            self.refused = false;
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Reset> {
+        Poll::Pending
+    }
+}
+
+impl Http2 {
+    /// Hands to `h2` what it has window for.
+    fn send_unsent(&mut self, cx: &mut Context<'_>) {
         while matches!(self.upload, Upload::Open | Upload::Ending) {
             if self.unsent.bytes == 0 {
                 if self.upload == Upload::Ending {
@@ -300,10 +321,6 @@ impl Sink for Http2 {
                 Err(_) => self.upload = Upload::Refused,
             }
         }
-    }
-
-    fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Reset> {
-        Poll::Pending
     }
 }
 

@@ -15,6 +15,7 @@ use prost::Message;
 
 use crate::policy::{Answer, Callee};
 use crate::wire::proto::demo::{FailRequest, SayReply, SayRequest, StreamReply, StreamRequest};
+use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS, encode_message};
 use crate::wire::{Code, Part, RequestHead, Reset, ResponseHead, Status};
 
 /// The longest request message.
@@ -239,8 +240,6 @@ impl State {
 }
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc+proto");
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
-const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// So that a page can see metadata arrive with an error.
 const DEMO_TRAILER: HeaderName = HeaderName::from_static("demo-trailer");
 
@@ -258,30 +257,13 @@ fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
     trailers.insert(GRPC_STATUS, status.code.number().into());
     if status.code != Code::OK {
-        trailers.insert(GRPC_MESSAGE, escaped(&status.message));
+        trailers.insert(GRPC_MESSAGE, encode_message(&status.message));
         trailers.insert(
             DEMO_TRAILER,
             HeaderValue::from_static("sent with the error"),
         );
     }
     trailers
-}
-
-/// `grpc-message`'s escaping (PROTOCOL-HTTP2, "Status-Message").
-fn escaped(message: &str) -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let mut out = BytesMut::with_capacity(message.len());
-    for byte in message.bytes() {
-        match byte {
-            b'%' | 0..=0x1F | 0x7F.. => {
-                out.put_u8(b'%');
-                out.put_u8(HEX[usize::from(byte >> 4)]);
-                out.put_u8(HEX[usize::from(byte & 15)]);
-            }
-            plain => out.put_u8(plain),
-        }
-    }
-    HeaderValue::from_maybe_shared(out.freeze()).unwrap_or(HeaderValue::from_static(""))
 }
 
 fn envelope(message: &impl Message) -> Bytes {

@@ -84,8 +84,8 @@ const PAGE_FIELDS: [(HeaderName, &str); 5] = [
 
 /// Only what stands in the page may run, and it may call nobody but us. A test compares the hashes with the page.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-y1ZypfhmJwx0Ldasukc1t2Inb8tV9icW6VKFMRaEJ9s=' 'sha256-hM4wIkx0ZEv8lVZ1kgkOL1ReZ8li+YlJDVVxR5YC8Is='; \
-    style-src 'sha256-EizxuewoWwam3/FvbFN0nnEolBr3A01WqR9orafRgbc='; \
+    script-src 'sha256-y1ZypfhmJwx0Ldasukc1t2Inb8tV9icW6VKFMRaEJ9s=' 'sha256-8i6KBVJXrCxY/9tALyOCKI7DR7xgRBd+ltdy8AsDuuk='; \
+    style-src 'sha256-KgjwgN2XaBxeLmU05m73uVobGzzA7CT2CpzrJKUAMHg='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const TEMPLATE: &str = include_str!("page.html");

@@ -259,7 +259,7 @@ fn whole_body(seen: &Seen, form: Form) -> Body {
             .all(|byte| matches!(byte, b' '..=b'~' | b'\r' | b'\n'))
     );
     assert!(trailers.ends_with("\r\n") && !trailers.contains("\r\n\r\n"));
-    assert_eq!(trailers.matches("grpc-status: ").count(), 1);
+    assert_eq!(trailers.matches("grpc-status:").count(), 1);
     Body { messages, trailers }
 }
 
@@ -331,7 +331,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
     let two = || Said::Data([message(0, b"hello"), message(0, b"")].concat());
     let page = "<html>gone</html>";
     let no_status =
-        "grpc-status: 2\r\ngrpc-message: the backend ended its answer without grpc-status\r\n";
+        "grpc-status:2\r\ngrpc-message:the backend ended its answer without grpc-status\r\n";
     let shapes = [
         Shape {
             name: "messages, then trailers",
@@ -339,7 +339,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 0,
             reason: "ok",
             payloads: vec![b"hello", b""],
-            trailers: "grpc-status: 0\r\n",
+            trailers: "grpc-status:0\r\n",
         },
         Shape {
             name: "no message, then trailers with an error",
@@ -350,7 +350,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 5,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 5\r\ngrpc-message: no %E2%98%BA\r\n",
+            trailers: "grpc-status:5\r\ngrpc-message:no %E2%98%BA\r\n",
         },
         Shape {
             name: "w_30 trailers: duplicates, -bin, order",
@@ -368,8 +368,8 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 13,
             reason: "backend_status",
             payloads: vec![b"hello"],
-            trailers: "grpc-status: 13\r\ngrpc-message: 50%25 broken\r\nx-many: one\r\nx-many: two\r\n\
-                       grpc-status-details-bin: CAU=\r\n",
+            trailers: "grpc-status:13\r\ngrpc-message:50%25 broken\r\nx-many:one\r\nx-many:two\r\n\
+                       grpc-status-details-bin:CAU=\r\n",
         },
         Shape {
             name: "w_31 trailers-only",
@@ -383,7 +383,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 12,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 12\r\nx-a: 1\r\n",
+            trailers: "grpc-status:12\r\nx-a:1\r\n",
         },
         Shape {
             name: "trailers-only in a head and an empty end",
@@ -395,7 +395,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 7,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 7\r\n",
+            trailers: "grpc-status:7\r\n",
         },
         Shape {
             name: "status in the head, other fields in trailers",
@@ -406,7 +406,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 7,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 7\r\nx-a: 1\r\nx-a: 2\r\nx-a: 3\r\n",
+            trailers: "grpc-status:7\r\nx-a:1\r\nx-a:2\r\nx-a:3\r\n",
         },
         Shape {
             name: "u_13 trailers beat the head, without messages",
@@ -417,7 +417,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 0,
             reason: "ok",
             payloads: vec![],
-            trailers: "grpc-status: 0\r\n",
+            trailers: "grpc-status:0\r\n",
         },
         Shape {
             name: "u_13 trailers beat the head, with messages",
@@ -436,7 +436,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 9,
             reason: "backend_status",
             payloads: vec![b"hello"],
-            trailers: "grpc-status: 9\r\n",
+            trailers: "grpc-status:9\r\n",
         },
         Shape {
             name: "trailers without a status",
@@ -444,8 +444,8 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 2,
             reason: "backend_protocol",
             payloads: vec![b"hello"],
-            trailers: "grpc-status: 2\r\n\
-                       grpc-message: the backend ended its answer without grpc-status\r\nx-a: 1\r\n",
+            trailers: "grpc-status:2\r\n\
+                       grpc-message:the backend ended its answer without grpc-status\r\nx-a:1\r\n",
         },
         Shape {
             name: "trailers without a status, with a message",
@@ -457,7 +457,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 2,
             reason: "backend_protocol",
             payloads: vec![b"hello"],
-            trailers: "grpc-status: 2\r\ngrpc-message: oh\r\n",
+            trailers: "grpc-status:2\r\ngrpc-message:oh\r\n",
         },
         Shape {
             name: "u_10 a head and the end, no status",
@@ -485,7 +485,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 2,
             reason: "backend_status",
             payloads: vec![b"hello"],
-            trailers: "grpc-status: 2\r\n",
+            trailers: "grpc-status:2\r\n",
         },
         Shape {
             name: "w_35 two statuses",
@@ -493,7 +493,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 2,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 2\r\n",
+            trailers: "grpc-status:2\r\n",
         },
         Shape {
             name: "w_35 a status that is not one of the 17",
@@ -501,7 +501,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 99,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 99\r\n",
+            trailers: "grpc-status:99\r\n",
         },
         Shape {
             name: "a backend's page",
@@ -513,7 +513,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 12,
             reason: "backend_not_grpc",
             payloads: vec![],
-            trailers: "grpc-status: 12\r\ngrpc-message: <html>gone</html>\r\n",
+            trailers: "grpc-status:12\r\ngrpc-message:<html>gone</html>\r\n",
         },
         Shape {
             name: "u_12 200 and not gRPC",
@@ -521,7 +521,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 2,
             reason: "backend_not_grpc",
             payloads: vec![],
-            trailers: "grpc-status: 2\r\ngrpc-message: the backend did not answer with gRPC: HTTP status \
+            trailers: "grpc-status:2\r\ngrpc-message:the backend did not answer with gRPC: HTTP status \
                        200, content-type text/html\r\n",
         },
         Shape {
@@ -530,7 +530,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 14,
             reason: "backend_not_grpc",
             payloads: vec![],
-            trailers: "grpc-status: 14\r\ngrpc-message: the backend did not answer with gRPC: HTTP status \
+            trailers: "grpc-status:14\r\ngrpc-message:the backend did not answer with gRPC: HTTP status \
                        503, content-type none\r\n",
         },
         Shape {
@@ -539,7 +539,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 0,
             reason: "ok",
             payloads: vec![],
-            trailers: "grpc-status: 0\r\n",
+            trailers: "grpc-status:0\r\n",
         },
         Shape {
             name: "403 of another proxy, with a status and content",
@@ -558,7 +558,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 7,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 7\r\nx-a: 1\r\n",
+            trailers: "grpc-status:7\r\nx-a:1\r\n",
         },
         Shape {
             name: "502 with a status in the trailers",
@@ -570,7 +570,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 3,
             reason: "backend_status",
             payloads: vec![],
-            trailers: "grpc-status: 3\r\nx-b: 2\r\n",
+            trailers: "grpc-status:3\r\nx-b:2\r\n",
         },
         Shape {
             name: "1xx before the head",
@@ -578,7 +578,7 @@ fn every_shape_of_answer_ends_with_one_frame_at_every_split() {
             code: 0,
             reason: "ok",
             payloads: vec![b"hello"],
-            trailers: "grpc-status: 0\r\n",
+            trailers: "grpc-status:0\r\n",
         },
     ];
     for shape in &shapes {
@@ -764,7 +764,7 @@ fn broken_answers_end_at_a_boundary_and_are_cut_inside_a_message() {
                         "{name}"
                     );
                     assert_eq!(
-                        body.trailers, "grpc-status: 13\r\ngrpc-message: 100%25 broken\r\n",
+                        body.trailers, "grpc-status:13\r\ngrpc-message:100%25 broken\r\n",
                         "{name}"
                     );
                 } else {
@@ -806,7 +806,7 @@ fn an_answer_cut_anywhere_is_ended_exactly_where_no_message_is_open() {
                     let body = whole_body(&seen, form);
                     assert_eq!(
                         body.trailers,
-                        "grpc-status: 14\r\ngrpc-message: the backend is gone\r\n"
+                        "grpc-status:14\r\ngrpc-message:the backend is gone\r\n"
                     );
                 } else {
                     assert_eq!(closing, Closing::Cut, "at {at}");
@@ -882,7 +882,7 @@ fn w_31_a_trailers_only_answer_keeps_https_own_fields_in_the_head() {
     let body = whole_body(&seen, Form::Binary);
     assert_eq!(
         body.trailers,
-        "grpc-status: 16\r\ngrpc-message: who are you\r\nx-many: 1\r\nx-many: 2\r\n"
+        "grpc-status:16\r\ngrpc-message:who are you\r\nx-many:1\r\nx-many:2\r\n"
     );
     assert_eq!(seen.field("content-type"), ["application/grpc-web"]);
     assert_eq!(seen.field("content-length"), [seen.body.len().to_string()]);
@@ -911,7 +911,7 @@ fn an_answer_of_our_own_has_the_requests_suffix_and_a_length() {
             codec.end(&status, &mut |part| seen.take(part)),
             Closing::Ended
         );
-        assert_eq!(whole_body(&seen, form).trailers, "grpc-status: 12\r\n");
+        assert_eq!(whole_body(&seen, form).trailers, "grpc-status:12\r\n");
         assert!(seen.field("content-type")[0].ends_with("+json"));
         assert_eq!(seen.field("content-length"), [seen.body.len().to_string()]);
         assert!(codec.head_sent());
@@ -939,7 +939,7 @@ fn u_12_a_foreign_body_is_cut_for_the_message_and_dropped_at_64_kib() {
     assert_eq!((seen.code(), seen.word()), (14, "backend_not_grpc"));
     let message = body
         .trailers
-        .split("grpc-message: ")
+        .split("grpc-message:")
         .nth(1)
         .expect("a message");
     assert_eq!(message.trim_end(), "x".repeat(4096));
@@ -1183,7 +1183,7 @@ fn w_02_to_w_07_a_broken_request_never_ends_and_nothing_of_the_broken_message_le
         ("w_07", message(0x7f, b"x"), "client_protocol"),
         (
             "w_07",
-            message(0x80, b"grpc-status: 0\r\n"),
+            message(0x80, b"grpc-status:0\r\n"),
             "client_protocol",
         ),
         ("w_07", message(0x81, b""), "client_protocol"),

@@ -157,13 +157,18 @@ impl Service<http::Request<Body>> for Echo {
                 };
             }
             let path = request.uri().path().to_owned();
-            let response = match path.as_str() {
+            let mut response = match path.as_str() {
                 "/wharf.test.v1.Echo/Say" => grpc!().unary(Say, request).await,
                 "/wharf.test.v1.Echo/Stream" => grpc!().server_streaming(Numbers, request).await,
                 "/wharf.test.v1.Echo/Upload" => grpc!().client_streaming(Upload, request).await,
                 "/wharf.test.v1.Echo/Talk" => grpc!().streaming(Talk, request).await,
                 _ => return Ok(Status::unimplemented("no such method").into_http()),
             };
+            if response.headers().contains_key("grpc-status") {
+                // Trailers-only: the head is all there is.
+                response.headers_mut().extend(trailers);
+                return Ok(response);
+            }
             Ok(response.map(|body| messages::with_trailers(body, trailers)))
         })
     }

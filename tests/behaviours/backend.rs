@@ -1,0 +1,458 @@
+//! The server's side of HTTP/2 (RFC 9113), frame by frame: what it sends is what the test says and nothing else, what it
+//! receives is told in order. It keeps to no rule by itself, so that it can break each of them.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use httlib_hpack::Decoder;
+use socket2::SockRef;
+
+use crate::world::PATIENCE;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
+pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// A port that a scripted server listens on.
+pub(crate) struct Backend {
+    pub(crate) address: SocketAddr,
+    listener: Option<TcpListener>,
+}
+
+impl Backend {
+    pub(crate) fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port");
+        Self {
+            address: listener.local_addr().expect("it is bound"),
+            listener: Some(listener),
+        }
+    }
+
+    /// Somewhere else's address.
+    pub(crate) fn named(address: SocketAddr) -> Self {
+        Self {
+            address,
+            listener: None,
+        }
+    }
+
+    /// An address where nobody listens.
+    pub(crate) fn nobody() -> Self {
+        Self::named(Self::new().address)
+    }
+
+    /// The next connection, greeted with no limits worth the name.
+    pub(crate) fn accept(&self) -> Peer {
+        self.accept_with(&[(INITIAL_WINDOW_SIZE, (1 << 31) - 1)])
+    }
+
+    /// The next connection, greeted with those settings.
+    pub(crate) fn accept_with(&self, settings: &[(u16, u32)]) -> Peer {
+        Self::greet(self.accept_silently(), settings)
+    }
+
+    fn greet(mut peer: Peer, settings: &[(u16, u32)]) -> Peer {
+        peer.settings(settings);
+        // All there is, for the connection.
+        let more = ((1u32 << 31) - 1 - 65_535).to_be_bytes();
+        peer.frame(WINDOW_UPDATE, 0, 0, &more);
+        peer
+    }
+
+    /// The next connection. Its preface has been read, nothing has been sent.
+    pub(crate) fn accept_silently(&self) -> Peer {
+        Peer::new(self.accept_within(PATIENCE).expect("a connection"))
+    }
+
+    /// The next connection, and its preface, while `turn` makes a core go on.
+    pub(crate) fn accept_turning(&self, mut turn: impl FnMut()) -> Peer {
+        const STEP: Duration = Duration::from_millis(5);
+        let socket = loop {
+            turn();
+            if let Some(socket) = self.accept_within(STEP) {
+                break socket;
+            }
+        };
+        socket.set_read_timeout(Some(STEP)).expect("a timeout");
+        while socket.peek(&mut [0; 24]).ok() != Some(24) {
+            turn();
+        }
+        Self::greet(Peer::new(socket), &[])
+    }
+
+    /// Whether nobody connects for that long.
+    pub(crate) fn is_left_alone(&self, time: Duration) -> bool {
+        self.accept_within(time).is_none()
+    }
+
+    fn accept_within(&self, time: Duration) -> Option<TcpStream> {
+        let listener = self.listener.as_ref().expect("a listening one");
+        let limit = SockRef::from(listener).set_read_timeout(Some(time));
+        limit.expect("a timeout");
+        let (socket, _) = listener.accept().ok()?;
+        socket.set_nodelay(true).expect("no delay");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Some(socket)
+    }
+}
+
+/// What has come from the proxy. SETTINGS, their acknowledgements and window updates are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    Head {
+        stream: u32,
+        fields: Vec<(String, String)>,
+        end: bool,
+    },
+    Data {
+        stream: u32,
+        bytes: Vec<u8>,
+        end: bool,
+    },
+    Reset {
+        stream: u32,
+        code: u32,
+    },
+    Pong,
+    GoAway,
+    End,
+}
+
+/// A whole request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) stream: u32,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        field_of(&self.fields, name)
+    }
+}
+
+pub(crate) fn field_of<'a>(fields: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let found = fields.iter().find(|(own, _)| own == name);
+    found.map(|(_, value)| value.as_str())
+}
+
+/// The server's end of a connection.
+pub(crate) struct Peer {
+    socket: TcpStream,
+    decoder: Decoder<'static>,
+    /// What has come of the next frame.
+    head: Vec<u8>,
+}
+
+impl Peer {
+    fn new(mut socket: TcpStream) -> Self {
+        let mut preface = [0; 24];
+        socket.read_exact(&mut preface).expect("a preface");
+        assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        Self {
+            socket,
+            decoder: Decoder::with_dynamic_size(4096),
+            head: Vec::new(),
+        }
+    }
+
+    /// What comes next; fails the test if nothing does.
+    pub(crate) fn next(&mut self) -> Seen {
+        self.next_within(PATIENCE).expect("a frame")
+    }
+
+    /// What comes next, if it comes in time.
+    pub(crate) fn next_within(&mut self, time: Duration) -> Option<Seen> {
+        let limit = self.socket.set_read_timeout(Some(time));
+        limit.expect("a timeout");
+        loop {
+            match self.read_frame()? {
+                None => return Some(Seen::End),
+                Some(frame) => {
+                    if let Some(seen) = self.understand(frame) {
+                        return Some(seen);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What comes next for those who count their window: how much more may be sent on `own`, or something else.
+    pub(crate) fn next_or_window(&mut self, own: u32, time: Duration) -> Option<Result<u32, Seen>> {
+        let limit = self.socket.set_read_timeout(Some(time));
+        limit.expect("a timeout");
+        loop {
+            let Some(frame) = self.read_frame()? else {
+                return Some(Err(Seen::End));
+            };
+            if frame[3] == WINDOW_UPDATE && number(&frame[5..9]) == own {
+                return Some(Ok(number(&frame[9..])));
+            }
+            if let Some(seen) = self.understand(frame) {
+                return Some(Err(seen));
+            }
+        }
+    }
+
+    /// The next request, which must come whole and alone.
+    pub(crate) fn request(&mut self) -> Request {
+        match self.next() {
+            Seen::Head {
+                stream,
+                fields,
+                end: false,
+            } => Request {
+                stream,
+                fields,
+                body: self.body(stream),
+            },
+            other => panic!("instead of a head: {other:?}"),
+        }
+    }
+
+    /// So many whole requests, whose frames may be mixed, in the order of their heads.
+    pub(crate) fn requests(&mut self, count: usize) -> Vec<Request> {
+        let mut requests: Vec<Request> = Vec::new();
+        let mut open = count;
+        while open > 0 {
+            match self.next() {
+                Seen::Head {
+                    stream,
+                    fields,
+                    end: false,
+                } => requests.push(Request {
+                    stream,
+                    fields,
+                    body: Vec::new(),
+                }),
+                Seen::Data { stream, bytes, end } => {
+                    let own = requests.iter_mut().find(|own| own.stream == stream);
+                    own.expect("a head first").body.extend(bytes);
+                    open -= usize::from(end);
+                }
+                other => panic!("instead of a request: {other:?}"),
+            }
+        }
+        assert_eq!(requests.len(), count);
+        requests
+    }
+
+    /// What is still to come of a request, to its end.
+    pub(crate) fn body(&mut self, own: u32) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            match self.next() {
+                Seen::Data { stream, bytes, end } if stream == own => {
+                    body.extend(bytes);
+                    if end {
+                        return body;
+                    }
+                }
+                other => panic!("instead of data of {own}: {other:?}"),
+            }
+        }
+    }
+
+    /// Proves that nothing is on its way: what the proxy has sent before it answers a PING came before the answer.
+    pub(crate) fn assert_quiet(&mut self) {
+        self.frame(PING, 0, 0, b"anything");
+        assert_eq!(self.next(), Seen::Pong, "something came unasked");
+    }
+
+    pub(crate) fn assert_reset(&mut self, stream: u32, code: u32) {
+        assert_eq!(self.next(), Seen::Reset { stream, code });
+    }
+
+    pub(crate) fn settings(&mut self, settings: &[(u16, u32)]) {
+        self.frame(SETTINGS, 0, 0, &settings_payload(settings));
+    }
+
+    /// A head; the fields stand in it as they are.
+    pub(crate) fn head(&mut self, stream: u32, fields: &[(&str, &str)], end: bool) {
+        let flags = END_HEADERS | if end { END_STREAM } else { 0 };
+        self.frame(HEADERS, flags, stream, &block(fields));
+    }
+
+    /// The head of an ordinary gRPC answer.
+    pub(crate) fn grpc_head(&mut self, stream: u32) {
+        let fields = [(":status", "200"), ("content-type", "application/grpc")];
+        self.head(stream, &fields, false);
+    }
+
+    pub(crate) fn trailers(&mut self, stream: u32, fields: &[(&str, &str)]) {
+        self.head(stream, fields, true);
+    }
+
+    pub(crate) fn data(&mut self, stream: u32, bytes: &[u8], end: bool) {
+        let mut pieces = bytes.chunks(16 << 10).peekable();
+        if pieces.peek().is_none() {
+            let flags = if end { END_STREAM } else { 0 };
+            return self.frame(DATA, flags, stream, b"");
+        }
+        while let Some(piece) = pieces.next() {
+            let last = end && pieces.peek().is_none();
+            let flags = if last { END_STREAM } else { 0 };
+            self.frame(DATA, flags, stream, piece);
+        }
+    }
+
+    pub(crate) fn reset(&mut self, stream: u32, code: u32) {
+        self.frame(RST_STREAM, 0, stream, &code.to_be_bytes());
+    }
+
+    pub(crate) fn go_away(&mut self, last: u32, code: u32) {
+        let payload = [last.to_be_bytes(), code.to_be_bytes()].concat();
+        self.frame(GOAWAY, 0, 0, &payload);
+    }
+
+    /// A whole good answer of one message.
+    pub(crate) fn answer(&mut self, stream: u32, body: &[u8]) {
+        self.grpc_head(stream);
+        self.data(stream, body, false);
+        self.trailers(stream, &[("grpc-status", "0")]);
+    }
+
+    /// A frame as it stands.
+    pub(crate) fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.raw(&frame(kind, flags, stream, payload));
+    }
+
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the proxy reads");
+    }
+
+    /// Says that no more will come, and goes on listening.
+    pub(crate) fn finish(&mut self) {
+        let shut = self.socket.shutdown(Shutdown::Write);
+        shut.expect("an open socket");
+    }
+
+    /// Resets the connection.
+    pub(crate) fn abort(self) {
+        let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        linger.expect("a socket option");
+    }
+
+    /// `None`: nothing in time. `Some(None)`: the connection has ended.
+    #[expect(clippy::option_option, reason = "two different nothings")]
+    fn read_frame(&mut self) -> Option<Option<Vec<u8>>> {
+        let mut byte = [0; 4096];
+        loop {
+            if let Some(&[a, b, c]) = self.head.first_chunk::<3>() {
+                let length = u32::from_be_bytes([0, a, b, c]) as usize + 9;
+                if self.head.len() >= length {
+                    let rest = self.head.split_off(length);
+                    return Some(Some(std::mem::replace(&mut self.head, rest)));
+                }
+            }
+            match self.socket.read(&mut byte) {
+                Ok(0) => return Some(None),
+                Ok(n) => self.head.extend(&byte[..n]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Some(None),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+                Err(error) => panic!("cannot read from the proxy: {error}"),
+            }
+        }
+    }
+
+    fn understand(&mut self, frame: Vec<u8>) -> Option<Seen> {
+        let (kind, flags) = (frame[3], frame[4]);
+        let stream = number(&frame[5..9]);
+        let payload = &frame[9..];
+        let end = flags & END_STREAM != 0;
+        match kind {
+            HEADERS => {
+                assert_ne!(flags & END_HEADERS, 0, "a short head");
+                assert_eq!(flags & 0x28, 0, "no padding, no priority");
+                let mut fields = Vec::new();
+                let mut block = payload.to_vec();
+                let decoded = self.decoder.decode(&mut block, &mut fields);
+                decoded.expect("a field block");
+                let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("ASCII");
+                let fields = fields
+                    .into_iter()
+                    .map(|(name, value, _)| (text(name), text(value)))
+                    .collect();
+                Some(Seen::Head {
+                    stream,
+                    fields,
+                    end,
+                })
+            }
+            DATA => {
+                let bytes = payload.to_vec();
+                Some(Seen::Data { stream, bytes, end })
+            }
+            RST_STREAM => {
+                let code = number(payload);
+                Some(Seen::Reset { stream, code })
+            }
+            SETTINGS if flags & ACK == 0 => {
+                self.frame(SETTINGS, ACK, 0, b"");
+                None
+            }
+            PING if flags & ACK != 0 => Some(Seen::Pong),
+            GOAWAY => Some(Seen::GoAway),
+            SETTINGS | WINDOW_UPDATE => None,
+            other => panic!("a frame of type {other}"),
+        }
+    }
+}
+
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+pub(crate) fn settings_payload(settings: &[(u16, u32)]) -> Vec<u8> {
+    let mut payload = Vec::new();
+    for (name, value) in settings {
+        payload.extend(name.to_be_bytes());
+        payload.extend(value.to_be_bytes());
+    }
+    payload
+}
+
+/// A field block of literals that are never indexed (RFC 7541 §6.2.2).
+pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            let mut length = text.len();
+            if length < 127 {
+                block.push(length as u8);
+            } else {
+                block.push(127);
+                length -= 127;
+                while length >= 128 {
+                    block.push((length % 128) as u8 | 128);
+                    length /= 128;
+                }
+                block.push(length as u8);
+            }
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(*bytes.first_chunk().expect("four bytes"))
+}

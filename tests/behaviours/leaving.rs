@@ -1,0 +1,186 @@
+//! Callers who leave: the backend is told in the same turn of the loop.
+
+use std::time::Duration;
+
+use wharf::telemetry::Record;
+use wharf::wire::{Code, Party, Reason};
+
+use crate::backend::{Backend, Peer, Seen};
+use crate::client::{Client, message};
+use crate::world::{Plan, Stepped, World};
+
+const CANCEL: u32 = 8;
+/// Loopback delivers within the system call that sends; this only bounds the wait for what has not been sent.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
+/// A call that the backend has, in a core that stands still.
+fn called(backend: &Backend, world: &mut Stepped, client: &mut Client) -> (Peer, u32) {
+    client.post("", &message(b"hi"));
+    let mut peer = backend.accept_turning(|| world.turn());
+    let stream = loop {
+        world.turn();
+        match peer.next_within(AT_ONCE) {
+            None => {}
+            Some(Seen::Head { stream, .. }) => break stream,
+            Some(other) => panic!("instead of a head: {other:?}"),
+        }
+    };
+    assert_eq!(peer.body(stream), message(b"hi"));
+    (peer, stream)
+}
+
+fn assert_left(record: &Record) {
+    assert_eq!(record.code, Some(Code::CANCELLED));
+    assert_eq!(
+        (record.reason, record.by, record.aborted),
+        (Reason::ClientLeft, Party::Downstream, true)
+    );
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    Close,
+    Reset,
+    HalfClose,
+}
+
+#[test]
+fn h1_67_the_backend_is_told_in_the_turn_in_which_the_client_leaves() {
+    for way in [Way::Close, Way::Reset, Way::HalfClose] {
+        for streaming in [false, true] {
+            let backend = Backend::new();
+            let mut world = Stepped::new(Plan::default(), &[&backend]);
+            let mut client = Client::new(world.address);
+            let (mut peer, stream) = called(&backend, &mut world, &mut client);
+            if streaming {
+                peer.grpc_head(stream);
+                peer.data(stream, &message(b"one"), false);
+                while client.is_left_alone(Duration::from_millis(1)) {
+                    world.turn();
+                }
+            }
+            // Everything that was to be said has been said.
+            world.turn();
+            assert_eq!(peer.next_within(AT_ONCE), None, "{way:?}");
+
+            let mut kept = None;
+            match way {
+                Way::Close => drop(client),
+                Way::Reset => client.abort(),
+                Way::HalfClose => {
+                    client.finish();
+                    kept = Some(client);
+                }
+            }
+            world.turn();
+            let told = Seen::Reset {
+                stream,
+                code: CANCEL,
+            };
+            assert_eq!(peer.next_within(AT_ONCE), Some(told), "{way:?}");
+            assert_left(&world.record().expect("the call has ended"));
+            assert_eq!(world.core.census().1, 0, "its place is free");
+            drop(kept);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_leaves_before_there_is_a_connection_is_never_seen_by_the_backend() {
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let client = Client::calling(world.address, &message(b"hi"));
+    let mut peer = backend.accept_silently();
+    drop(client);
+    let record = world.record();
+    assert_left(&record);
+    assert_eq!(record.attempts, 0);
+    peer.settings(&[]);
+    peer.assert_quiet();
+}
+
+#[test]
+fn a_client_that_leaves_the_queue_is_never_seen_by_the_backend_and_the_next_one_is() {
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let mut first = Client::calling(world.address, &message(b"first"));
+    let mut peer = backend.accept_with(&[(crate::backend::MAX_CONCURRENT_STREAMS, 1)]);
+    let stream = peer.request().stream;
+    let second = Client::calling(world.address, &message(b"second"));
+    let mut third = Client::calling(world.address, &message(b"third"));
+    drop(second);
+    assert_left(&world.record());
+    peer.answer(stream, b"");
+    assert!(first.answer().whole);
+    let request = peer.request();
+    assert_eq!(request.body, message(b"third"));
+    peer.answer(request.stream, b"");
+    assert!(third.answer().whole);
+}
+
+#[test]
+fn a_client_that_leaves_in_the_middle_of_its_request_cancels_it() {
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let mut client = Client::new(world.address);
+    client.send(
+        b"POST /a.B/C HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
+          content-length: 10\r\n\r\n\0\0\0\0\x05he",
+    );
+    let mut peer = backend.accept();
+    let Seen::Head { stream, .. } = peer.next() else {
+        panic!("no head");
+    };
+    assert!(matches!(peer.next(), Seen::Data { end: false, .. }));
+    client.abort();
+    peer.assert_reset(stream, CANCEL);
+    assert_left(&world.record());
+}
+
+#[test]
+fn a_client_that_reads_nothing_stops_its_backend_and_is_given_up_in_the_end() {
+    let backend = Backend::new();
+    let mut plan = Plan::default();
+    plan.limits.stall_timeout = Duration::from_millis(500);
+    let world = World::with(plan, &[&backend]);
+    let client = Client::calling(world.address, &message(b"hi"));
+    let mut peer = backend.accept();
+    let stream = peer.request().stream;
+    peer.grpc_head(stream);
+    // More than every buffer on the way can hold, but no more than one window at a time.
+    let mut sent = 0u64;
+    let mut window = 128i64 << 10;
+    let piece = message(&[0; 16 << 10]);
+    let reset = loop {
+        if window >= piece.len() as i64 {
+            peer.data(stream, &piece, false);
+            window -= piece.len() as i64;
+            sent += piece.len() as u64;
+        }
+        let wait = if window >= piece.len() as i64 {
+            Duration::from_micros(1)
+        } else {
+            crate::world::PATIENCE
+        };
+        match peer.next_or_window(stream, wait) {
+            Some(Ok(more)) => window += i64::from(more),
+            Some(Err(seen)) => break seen,
+            None => {}
+        }
+    };
+    assert_eq!(
+        reset,
+        Seen::Reset {
+            stream,
+            code: CANCEL
+        }
+    );
+    let record = world.record();
+    assert_eq!(record.reason, Reason::ClientTooSlow);
+    // What the kernel's buffers hold on this machine, and not much more.
+    assert!(
+        sent < 64 << 20,
+        "{sent} bytes were taken for a client that reads nothing"
+    );
+    drop(client);
+}

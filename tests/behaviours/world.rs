@@ -1,0 +1,215 @@
+//! A real core on real loopback sockets, with one route to the backends of the test.
+//!
+//! [`World`] runs the core on a thread of its own; [`Stepped`] leaves each turn to the test, which proves what happens within
+//! one. Either way the numbered invariants are checked after every turn.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver as Done, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use wharf::core::{Command, Core, Flow, Report};
+use wharf::net::mio::{MioDriver, listen};
+use wharf::policy::{
+    Backend, BackendId, Endpoint, Limits, Listener, PathMatch, Route, RouteKind, Snapshot, Target,
+};
+use wharf::telemetry::Record;
+use wharf::upstream::pool::RESET_STREAM_DURATION;
+
+use crate::backend::Backend as Scripted;
+
+/// How long a test waits for what must come. Only a failing test waits so long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a test may want otherwise.
+pub(crate) struct Plan {
+    pub(crate) limits: Limits,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) connections_max: usize,
+    pub(crate) pending_max: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            connect_timeout: PATIENCE,
+            connections_max: 1,
+            pending_max: 1024,
+        }
+    }
+}
+
+impl Plan {
+    fn snapshot(self, backends: &[&Scripted]) -> Snapshot {
+        let endpoints = backends
+            .iter()
+            .map(|backend| Endpoint {
+                name: backend.address.to_string().into(),
+                addresses: vec![backend.address],
+            })
+            .collect();
+        Snapshot {
+            generation: 1,
+            listeners: vec![Listener {
+                name: "web".into(),
+                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            }],
+            routes: Arc::new([Route {
+                name: "all".into(),
+                path: PathMatch::Prefix("/".to_owned()),
+                kind: RouteKind::Rpc,
+                backend: BackendId(0),
+                filters: Box::new([]),
+            }]),
+            backends: vec![Backend {
+                name: "greeter".into(),
+                target: Target::Endpoints(endpoints),
+                connect_timeout: self.connect_timeout,
+                connections_max: self.connections_max,
+                pending_max: self.pending_max,
+            }],
+            limits: self.limits,
+            live_path: Some("/healthz".to_owned()),
+        }
+    }
+}
+
+/// A core whose turns the test makes.
+pub(crate) struct Stepped {
+    pub(crate) core: Core<MioDriver>,
+    pub(crate) address: SocketAddr,
+    waker: Arc<mio::Waker>,
+    commands: Sender<Command>,
+    reports: Receiver<Report>,
+}
+
+impl Stepped {
+    pub(crate) fn new(plan: Plan, backends: &[&Scripted]) -> Self {
+        let socket = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a loopback port");
+        let address = socket.local_addr().expect("it is bound");
+        let driver = MioDriver::new(vec![socket]).expect("an event loop");
+        let waker = driver.waker();
+        let (commands, inbox) = unbounded();
+        let (reporter, reports) = unbounded();
+        let snapshot = Arc::new(plan.snapshot(backends));
+        let span = RESET_STREAM_DURATION;
+        let core = Core::new(0, driver, 1, snapshot, inbox, reporter, span);
+        Self {
+            core,
+            address,
+            waker,
+            commands,
+            reports,
+        }
+    }
+
+    /// One pass of the loop; it never waits.
+    pub(crate) fn turn(&mut self) {
+        // A ring that nobody answers: the wait for events ends at once.
+        self.waker.wake().expect("the core lives");
+        assert_eq!(self.core.turn(), Flow::Running);
+        self.core.check_invariants();
+    }
+
+    /// Turns until a call has finished.
+    pub(crate) fn turn_until_record(&mut self) -> Record {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(record) = self.record() {
+                return record;
+            }
+            assert!(Instant::now() < until, "no call ended");
+            self.turn();
+        }
+    }
+
+    /// The next finished call, if there is one already.
+    pub(crate) fn record(&self) -> Option<Record> {
+        self.reports.try_iter().find_map(record_of)
+    }
+}
+
+/// A core on its own thread.
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    waker: Arc<mio::Waker>,
+    commands: Sender<Command>,
+    reports: Receiver<Report>,
+    done: Done<()>,
+}
+
+impl World {
+    pub(crate) fn new(backends: &[&Scripted]) -> Self {
+        Self::with(Plan::default(), backends)
+    }
+
+    pub(crate) fn with(plan: Plan, backends: &[&Scripted]) -> Self {
+        let endpoints: Vec<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
+        let (say, done) = channel();
+        let (hand_over, handed_over) = channel();
+        // The slabs are not `Send`: the core is made where it lives.
+        thread::spawn(move || {
+            let backends: Vec<Scripted> = endpoints.into_iter().map(Scripted::named).collect();
+            let backends: Vec<&Scripted> = backends.iter().collect();
+            let Stepped {
+                mut core,
+                address,
+                waker,
+                commands,
+                reports,
+            } = Stepped::new(plan, &backends);
+            let reins = (address, waker, commands, reports);
+            hand_over.send(reins).expect("the test waits");
+            while core.turn() == Flow::Running {
+                core.check_invariants();
+            }
+            core.check_invariants();
+            let _ = say.send(());
+        });
+        let (address, waker, commands, reports) = handed_over.recv().expect("a core");
+        Self {
+            address,
+            waker,
+            commands,
+            reports,
+            done,
+        }
+    }
+
+    /// The next finished call.
+    pub(crate) fn record(&self) -> Record {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let report = self.reports.recv_deadline(until).expect("a record");
+            if let Some(record) = record_of(report) {
+                return record;
+            }
+        }
+    }
+
+    pub(crate) fn command(&self, command: Command) {
+        self.commands.send(command).expect("the core lives");
+        self.waker.wake().expect("the core lives");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::Stop);
+        let _ = self.waker.wake();
+        let stopped = self.done.recv_timeout(PATIENCE);
+        if !thread::panicking() {
+            stopped.expect("the core stops, with every slab empty");
+        }
+    }
+}
+
+fn record_of(report: Report) -> Option<Record> {
+    match report {
+        Report::Record(record) => Some(*record),
+        _ => None,
+    }
+}

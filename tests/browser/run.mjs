@@ -1,0 +1,293 @@
+// Five gRPC-Web libraries in a real browser, wharf, and a backend that ends its calls in every possible way.
+//
+//   node run.mjs [--only matrix,kill,cancel,demo] [--screenshots DIR] [--verbose]
+//
+// Prints a table and ends with `N passed, N failed`; the exit code says the same. WHARF_BIN names the program under test.
+
+import { execFile } from "node:child_process";
+import { mkdir } from "node:fs/promises";
+import { fileURLToPath } from "node:url";
+import { parseArgs, promisify } from "node:util";
+import { startBackend } from "./backend.mjs";
+import { backendDown, expected, faults, forLibrary, killedAt37, originNotAllowed } from "./expected.mjs";
+import { freePort, servePage, start, startBrowser, startRelay, startWharf, stop } from "./parts.mjs";
+
+const { values: flags } = parseArgs({
+  options: { only: { type: "string" }, screenshots: { type: "string" }, verbose: { type: "boolean", default: false } },
+});
+const groups = { matrix, kill, cancel, demo };
+const chosen = flags.only?.split(",") ?? Object.keys(groups);
+
+/** What failed, in words; and how many checks passed. */
+const failures = [];
+let passed = 0;
+
+function check(name, wrong) {
+  if (wrong.length === 0) passed += 1;
+  else failures.push(`${name}\n      ${wrong.join("\n      ")}`);
+  if (flags.verbose) console.log(`${wrong.length ? "✖" : "✓"} ${name}`);
+  return wrong.length === 0;
+}
+
+for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"]) process.on(signal, () => process.exit(1));
+setTimeout(() => {
+  console.log("0 passed, 1 failed: no end within ten minutes");
+  process.exit(1);
+}, 600_000).unref();
+
+const browser = await startBrowser();
+const site = await servePage();
+try {
+  for (const name of chosen) {
+    const began = performance.now();
+    await groups[name]().catch((error) => check(`${name}: ran to its end`, [error.stack]));
+    console.log(`\n${name}: ${((performance.now() - began) / 1000).toFixed(1)} s\n`);
+  }
+} finally {
+  await browser.close();
+  site.close();
+}
+for (const failure of failures) console.log(`  ✖ ${failure}`);
+console.log(`${passed} passed, ${failures.length} failed`);
+process.exit(failures.length === 0 && passed > 0 ? 0 : 1);
+
+// ---- the matrix: every shape, every library, unary and streaming
+
+async function matrix() {
+  const backend = await startBackend();
+  const wharf = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
+  const down = await startWharf(["--backend", `127.0.0.1:${await freePort()}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
+  const closed = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", "https://other.example"]);
+  const { page, errors } = await openPage(site.url);
+  const libraries = await page.evaluate(() => wharfTest.libraries);
+
+  const width = Math.max(...libraries.map((name) => name.length)) + 2;
+  const row = (name, cells) => console.log(name.padEnd(34) + cells.map((cell) => cell.padEnd(width)).join(""));
+  row("shape", libraries);
+  const rows = Object.entries(expected).map(([shape, want]) => [shape, want, wharf]);
+  rows.push(["backend down", backendDown, down], ["origin not allowed", originNotAllowed, closed]);
+  for (const [shape, want, target] of rows) {
+    const cells = [];
+    for (const library of libraries) {
+      const marks = [];
+      for (const kind of ["unary", "stream"].filter((kind) => want[kind])) {
+        const seen = await callFrom(page, { library, kind, shape, baseUrl: target.url, metadata: { "x-ask": "from the page" } });
+        marks.push(check(`${shape}, ${library}, ${kind}`, faults(forLibrary(library, want), kind, seen)) ? "✓" : "✖");
+      }
+      cells.push(marks.join(" "));
+    }
+    row(shape, cells);
+  }
+  check("no script error while the libraries ran", errors);
+  await page.context().close();
+  await Promise.all([wharf.stop(), down.stop(), closed.stop()]);
+  backend.close();
+}
+
+// ---- kill -9 of the backend at message 37 of 100
+
+async function kill() {
+  const { page } = await openPage(site.url);
+  for (const library of await page.evaluate(() => wharfTest.libraries)) {
+    const { child, match, lines } = await start(process.execPath, [fileURLToPath(new URL("backend.mjs", import.meta.url))], /^port (\d+)$/);
+    const wharf = await startWharf(["--backend", `127.0.0.1:${match[1]}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
+    const running = callFrom(page, { library, kind: "stream", shape: "count to 100, stop at 37", baseUrl: wharf.url });
+    for (let n = 0; !lines.includes("sent 37") && n < 1_000; n++) await sleep(5);
+    await sleep(50);
+    child.kill("SIGKILL");
+    const seen = await running;
+    const ok = check(`kill -9 at message 37, ${library}`, faults(forLibrary(library, killedAt37), "stream", seen));
+    console.log(`kill -9 at 37 of 100   ${library.padEnd(18)} ${ok ? "✓" : "✖"} ${seen.texts.length} messages, code ${seen.code}: ${seen.message}`);
+    await stop(child, "SIGKILL");
+    await wharf.stop();
+  }
+  await page.context().close();
+}
+
+// ---- a closed tab is a cancelled call
+
+// How long a browser takes to close a tab is its own affair, so both are measured: from the click, and from the moment in
+// which the browser lets go of its connection (a relay between the two sees it).
+
+async function cancel() {
+  let arrived = () => {};
+  const backend = await startBackend({ onStream: (stream) => arrived(stream) });
+  const wharf = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
+  const relay = await startRelay(wharf.url);
+  const { page: first } = await openPage(site.url);
+  const libraries = await first.evaluate(() => wharfTest.libraries);
+  const context = first.context();
+  // Binary mode of grpc-web shows nothing before the end; its messages cannot say that the stream is under way.
+  const streaming = libraries.filter((name) => name !== "grpc-web");
+  for (const [what, leave] of Object.entries({
+    "tab closed": (page) => page.close(),
+    "call aborted": (page) => page.evaluate(() => running.abort()),
+  })) {
+    const times = { "after the click": [], "after the browser let go": [] };
+    for (let n = 0; n < 20; n++) {
+      const page = await context.newPage();
+      await page.goto(site.url);
+      const stream = new Promise((resolve) => (arrived = resolve));
+      await page.evaluate(
+        ([library, baseUrl]) =>
+          new Promise((resolve) => {
+            globalThis.running = new AbortController();
+            wharfTest.call({ library, kind: "stream", shape: "endless", baseUrl, progress: resolve, signal: running.signal }).catch(() => {});
+          }),
+        [streaming[n % streaming.length], relay.url],
+      );
+      const upstream = await stream;
+      const ended = new Promise((resolve) => upstream.once("close", () => resolve([performance.now(), upstream.rstCode])));
+      const letGo = relay.nextLeft();
+      const began = performance.now();
+      const leaving = leave(page);
+      const [at, code] = await Promise.race([ended, sleep(5_000).then(() => [Infinity, null])]);
+      times["after the click"].push(at - began);
+      times["after the browser let go"].push(at - (await Promise.race([letGo, sleep(5_000).then(() => began)])));
+      check(`${what}, ${streaming[n % streaming.length]}: the backend's stream is reset with CANCEL`, code === 8 ? [] : [`it ended with ${code}`]);
+      await leaving;
+      if (!page.isClosed()) await page.close();
+    }
+    for (const [since, taken] of Object.entries(times)) {
+      taken.sort((a, b) => a - b);
+      const median = (taken[9] + taken[10]) / 2;
+      console.log(`${what}: backend cancelled ${median.toFixed(1)} ms ${since} (median of 20; ${taken[0].toFixed(1)} to ${taken[19].toFixed(1)} ms)`);
+      if (since === "after the browser let go") check(`${what}: the backend hears of it within 50 ms (median of 20)`, median <= 50 ? [] : [`${median.toFixed(1)} ms`]);
+    }
+  }
+  await context.close();
+  relay.close();
+  await wharf.stop();
+  backend.close();
+}
+
+// ---- the page of `wharf demo`
+
+async function demo() {
+  const wharf = await startWharf(["demo", "--listen", "127.0.0.1:0"]);
+  if (flags.screenshots) await mkdir(flags.screenshots, { recursive: true });
+  for (const colorScheme of ["light", "dark"]) {
+    for (const width of [1280, 390]) {
+      const { page, errors } = await openPage(wharf.url, { viewport: { width, height: width === 390 ? 844 : 900 }, colorScheme });
+      await demoPage(page, `demo ${width} px ${colorScheme}`, errors, (name) =>
+        flags.screenshots && page.screenshot({ path: `${flags.screenshots}/demo-${width}-${colorScheme}-${name}.png`, fullPage: true }),
+      );
+      await page.context().close();
+    }
+  }
+  await demoWithoutScript(wharf);
+  await demoCurl(wharf);
+  await wharf.stop();
+}
+
+async function demoPage(page, where, errors, shoot) {
+  const status = page.locator("#status");
+  const ends = (words) => status.filter({ hasText: words }).waitFor({ timeout: 5_000 });
+  const step = async (name, act) => check(`${where}: ${name}`, await act().then((wrong) => wrong ?? [], (error) => [error.message]));
+
+  await step("it has said something by itself when it is open", () => ends("0 OK"));
+  await shoot("open");
+  await step("text mode works", async () => {
+    await page.getByLabel("text (base64)").check();
+    await page.getByLabel("text", { exact: true }).first().fill("Grüße, Ærø");
+    await page.getByRole("button", { name: "Say it" }).click();
+    await ends("0 OK");
+    const log = await page.locator("#log").innerText();
+    const type = await page.locator("#call-type").innerText();
+    return [...(log.includes("Grüße, Ærø") ? [] : [log]), ...(type.includes("grpc-web-text") ? [] : [type])];
+  });
+  await step("messages of a stream show as they arrive, and the status at its end", async () => {
+    await page.getByLabel("count").fill("6");
+    await page.getByLabel("every").fill("120");
+    await page.getByRole("button", { name: "Start" }).click();
+    await page.locator("#log .said", { hasText: "#2" }).waitFor({ timeout: 5_000 });
+    const early = await status.innerText();
+    if (early.includes("OK")) return [`the status stood before the end: ${early}`];
+    await ends("6 messages");
+    await ends("0 OK");
+  });
+  await shoot("stream");
+  await page.getByLabel("binary").check();
+  await step("a stream can be cancelled from the keyboard", async () => {
+    await page.getByLabel("count").fill("1000");
+    await page.getByRole("button", { name: "Start" }).focus();
+    await page.keyboard.press("Enter");
+    await page.locator("#log .said", { hasText: "#3" }).waitFor({ timeout: 5_000 });
+    await page.getByRole("button", { name: "Cancel" }).focus();
+    await page.keyboard.press("Enter");
+    await ends("1 CANCELLED");
+  });
+  await step("an error is readable: number, name, message, trailers", async () => {
+    await page.getByRole("button", { name: "Fail" }).click();
+    await ends("8 RESOURCE_EXHAUSTED");
+    await ends("100 % of the berths are taken, try pier “Ø”");
+    await page.locator("#trailers", { hasText: "demo-trailer" }).waitFor({ timeout: 1_000 });
+  });
+  await shoot("error");
+  await step("it says what to do next", async () => {
+    const words = await page.locator("main").innerText();
+    return ["wharf --backend localhost:50051", "createGrpcWebTransport", "curl"].filter((word) => !words.includes(word));
+  });
+  await step("nothing scrolls sideways", async () => {
+    await page.locator("details summary").click();
+    const [inner, outer] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    return inner <= outer ? [] : [`${inner} px in ${outer} px`];
+  });
+  await step("every control has a name and a size that a finger can hit", () =>
+    page.evaluate(() => {
+      const wrong = [];
+      for (const control of document.querySelectorAll("button, input, select")) {
+        const name = control.labels?.[0]?.innerText || control.innerText || control.getAttribute("aria-label");
+        const { height } = (control.labels?.[0]?.contains(control) ? control.labels[0] : control).getBoundingClientRect();
+        if (!name) wrong.push(`no name: ${control.outerHTML}`);
+        if (height < 24) wrong.push(`${height} px: ${control.outerHTML}`);
+      }
+      return wrong;
+    }),
+  );
+  check(`${where}: no script error, nothing in the console`, errors);
+}
+
+async function demoWithoutScript(wharf) {
+  const { page } = await openPage(wharf.url, { javaScriptEnabled: false, viewport: { width: 390, height: 844 } });
+  const words = await page.locator("body").innerText();
+  const missing = ["JavaScript is off", "curl", "wharf --backend localhost:50051", "trailers"].filter((word) => !words.includes(word));
+  check("demo without JavaScript: it explains itself", missing);
+  check("demo without JavaScript: no dead buttons", (await page.locator("button:visible").count()) === 0 ? [] : ["there are buttons"]);
+  if (flags.screenshots) await page.screenshot({ path: `${flags.screenshots}/demo-390-noscript.png`, fullPage: true });
+  await page.context().close();
+}
+
+async function demoCurl(wharf) {
+  const { page } = await openPage(wharf.url);
+  const line = await page.locator("pre code", { hasText: "curl" }).textContent();
+  await page.context().close();
+  const { stdout } = await promisify(execFile)("sh", ["-c", line], { timeout: 10_000 });
+  const text = stdout.replaceAll(/^\s+/gm, "").replaceAll(/\s+/g, " ");
+  const missing = [/002 h i 200 /, /g r p c - s t a t u s : 0/].filter((part) => !part.test(text));
+  check("demo: the curl line of the page works", missing.length === 0 ? [] : [line, stdout]);
+}
+
+// ---- small things
+
+/** A page in a context of its own, and what went wrong in it. */
+async function openPage(url, options = {}) {
+  const context = await browser.newContext(options);
+  const page = await context.newPage();
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(error.stack ?? String(error)));
+  // The matrix cuts connections on purpose, which Chromium writes into the console; the demo page has no such excuse.
+  if (url !== site.url) page.on("console", (message) => ["error", "warning"].includes(message.type()) && errors.push(message.text()));
+  await page.goto(url);
+  return { page, errors };
+}
+
+function callFrom(page, ask) {
+  const late = sleep(10_000).then(() => ({ ends: 0, texts: [], headers: {}, trailers: {}, code: null, message: "no end within 10 s" }));
+  const call = page.evaluate((ask) => wharfTest.call(ask), ask);
+  return Promise.race([call.catch((error) => ({ ends: 1, texts: [], headers: {}, trailers: {}, code: -1, message: `thrown: ${error.message}` })), late]);
+}
+
+function sleep(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
