@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use wharf::net::sim::{Arrival, End, Machine};
 
 use crate::answer::Reader;
-use crate::plan::{Broken, Plan, frame, message};
+use crate::plan::{Broken, Plan};
 
 /// How long a browser waits for `100 Continue` before it sends its body all the same.
 const CONTINUE_WAIT: Duration = Duration::from_secs(1);
@@ -24,6 +24,7 @@ pub(crate) struct Browser {
     pub(crate) garbage: bool,
     /// How the connection ended, where it was not the browser that ended it.
     pub(crate) ended: Option<Arrival>,
+    pub(crate) ended_at: Duration,
     pub(crate) sent: usize,
     pub(crate) done: bool,
     out: Vec<u8>,
@@ -97,6 +98,11 @@ impl Browser {
                 end: out.len(),
             });
         }
+        let replies = plans
+            .iter()
+            .flat_map(Plan::replies)
+            .map(|reply| reply.len())
+            .sum();
         let garbage = rng.u8(..12) == 0;
         if garbage {
             match rng.u8(..5) {
@@ -119,12 +125,13 @@ impl Browser {
             let time = if rng.bool() { 2_000 } else { 120_000 };
             (point(rng), Duration::from_millis(rng.u64(1..time)))
         });
-        let mut pace = || match rng.u8(..6) {
-            0 => rng.usize(1..8),
-            1 | 2 => rng.usize(1..700),
+        let mut pace = |bytes: usize| match rng.u8(..6) {
+            // So slow, but not so slow that it takes a thousand turns.
+            0 => rng.usize(1..8) + bytes / 300,
+            1 | 2 => rng.usize(1..700) + bytes / 300,
             _ => 1 << 16,
         };
-        let (write_max, read_max) = (pace(), pace());
+        let (write_max, read_max) = (pace(out.len()), pace(replies));
         Some(Self {
             link: end.id(),
             end: Some(end),
@@ -134,6 +141,7 @@ impl Browser {
             stalled: false,
             garbage,
             ended: None,
+            ended_at: Duration::ZERO,
             sent: 0,
             done: false,
             out,
@@ -191,7 +199,7 @@ impl Browser {
             return Ok(Step::Progress);
         }
         let wrote = self.write(now, rng);
-        let read = self.read(rng)?;
+        let read = self.read(now, rng)?;
         if self.done || read {
             return Ok(Step::Progress);
         }
@@ -259,7 +267,7 @@ impl Browser {
         }
     }
 
-    fn read(&mut self, rng: &mut fastrand::Rng) -> Result<bool, String> {
+    fn read(&mut self, now: Duration, rng: &mut fastrand::Rng) -> Result<bool, String> {
         let Some(end) = &self.end else {
             return Ok(false);
         };
@@ -272,6 +280,7 @@ impl Browser {
             }
             ended @ (Arrival::End | Arrival::Reset) => {
                 self.ended = Some(ended);
+                self.ended_at = now;
                 self.finish();
                 Ok(true)
             }
@@ -287,7 +296,7 @@ fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut V
             body.extend([0x80, 0, 0, 0, 2, b'h', b'i']);
         }
         Some(Broken::Short) => {
-            let whole = frame(&message(plan.id, 'q', 99, 40));
+            let whole = plan.unended();
             body.extend(&whole[..rng.usize(1..whole.len())]);
         }
         Some(Broken::Base64 | Broken::Chunk) | None => {}

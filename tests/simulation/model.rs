@@ -182,7 +182,12 @@ impl Judge<'_> {
 
     /// Whether the browser cannot know what was sent to it.
     fn lost(&self) -> bool {
-        self.browser.left || self.browser.ended == Some(Arrival::Reset) || self.faults.drained_hard
+        let until = self.faults.drained_until;
+        self.browser.left
+            || self.browser.ended == Some(Arrival::Reset)
+            || self.browser.stalled
+            || self.faults.drained_hard
+            || until.is_some_and(|until| self.browser.ended_at >= until)
     }
 
     fn unanswered(&self, index: usize, whole: bool) {

@@ -178,11 +178,14 @@ impl Peer {
     }
 
     fn close(&mut self, reset: bool) {
+        // Its memory is left: `h2` asserts in debug builds that no stream was ever left half-done.
+        if let Phase::Open(connection) = std::mem::replace(&mut self.phase, Phase::Gone) {
+            std::mem::forget(connection);
+        }
         for call in self.calls.drain(..) {
             call.close(&self.ledger);
         }
         self.ignored.clear();
-        self.phase = Phase::Gone;
         if let Some(end) = self.wire.borrow_mut().end.take()
             && reset
         {
@@ -380,7 +383,7 @@ impl Call {
         rng: &mut fastrand::Rng,
     ) -> Self {
         Self {
-            expected: plan.request_bytes(),
+            expected: plan.offered_bytes(),
             plan,
             request: Some(request),
             respond,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use wharf::core::{Command, Core, Flow, Report};
+use wharf::net::Driver;
 use wharf::net::sim::{Dialled, Machine, SimDriver, Weather};
 use wharf::policy::snapshot::{Backend, Listener, PathMatch, Route, RouteKind, Target};
 use wharf::policy::{BackendId, Endpoint, Limits, Snapshot};
@@ -132,12 +133,14 @@ impl World {
             1000
         };
         ledger.weather.pending_max_small = pending_max < 1000;
+        // Where bytes move in crumbs, many of them take too many turns.
+        let big = !weather.crumbs && weather.buffer_bytes_max >= 1 << 11;
         let mut coming = Vec::new();
         let many = rng.usize(1..=12);
         for _ in 0..many {
             let plans: Vec<Plan> = (0..rng.usize(0..=4))
                 .map(|_| {
-                    let plan = Plan::draw(ledger.calls.len(), &mut rng);
+                    let plan = Plan::draw(ledger.calls.len(), big, &mut rng);
                     ledger.calls.push(Facts {
                         plan: plan.clone(),
                         processed: 0,
@@ -284,6 +287,8 @@ impl World {
         let (busy, wake) = self.act();
         self.machine.expect(busy, wake);
         if self.stopped {
+            // Time goes on without the core.
+            self.machine.driver().wait(None, &mut Vec::new());
             return;
         }
         if self.core.turn() == Flow::Stopped {
@@ -324,6 +329,7 @@ impl World {
             Report::Stopped {
                 records_dropped, ..
             } => assert_eq!(records_dropped, 0),
+            Report::Failed { .. } => panic!("the core says that it failed"),
             Report::Attempt(_) | Report::Adopted { .. } => {}
         }
     }
@@ -347,6 +353,7 @@ impl World {
                 self.drain_at = None;
                 let mut ledger = self.ledger.borrow_mut();
                 ledger.weather.draining = true;
+                ledger.weather.drained_until = Some(now + limit);
                 let stop = self.rng.u8(..4) == 0;
                 ledger.weather.drained_hard = stop;
                 self.machine
