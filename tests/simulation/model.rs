@@ -115,6 +115,10 @@ impl Judge<'_> {
 
     /// An answer that HTTP says is whole.
     fn whole(&self, answer: &Answer) {
+        if answer.status == 408 && self.browser.stalled && self.facts.records.is_empty() {
+            // Its head did not come whole in time, so it never was a call.
+            return self.hold(answer.closes(), "a refused head ends the connection");
+        }
         self.head(answer);
         let content = self.content(answer);
         self.hold(content.rest.is_empty(), "what is whole holds no half frame");

@@ -177,7 +177,7 @@ impl Peer {
         self.close(rng.bool());
     }
 
-    fn close(&mut self, reset: bool) {
+    pub(crate) fn close(&mut self, reset: bool) {
         // Its memory is left: `h2` asserts in debug builds that no stream was ever left half-done.
         if let Phase::Open(connection) = std::mem::replace(&mut self.phase, Phase::Gone) {
             std::mem::forget(connection);

@@ -227,6 +227,9 @@ impl World {
             assert!(self.turns < turns + 10_000, "the drain has no end");
         }
         assert!(self.core.is_empty(), "after the end every slab is empty");
+        for peer in &mut self.peers {
+            peer.close(false);
+        }
         model::judge(self);
     }
 
