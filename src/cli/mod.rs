@@ -1,6 +1,6 @@
 //! What a person types and reads: flags, banner, one line per finished call, messages that end with what to type.
 //!
-//! Everything that came from the network and is shown passes [`escape`] first, so that no stranger writes to a terminal.
+//! Everything that came from the network and is shown passes [`escape()`] first, so that no stranger writes to a terminal.
 
 pub mod access;
 pub mod args;

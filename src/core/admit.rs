@@ -1,6 +1,6 @@
 //! What becomes of a request: an answer at once, a status at once, or an exchange.
 //!
-//! [`decide`] is a pure function of the snapshot, the head and the time; the methods of `Core` carry it out. Nothing of a
+//! `decide` is a pure function of the snapshot, the head and the time; the methods of `Core` carry it out. Nothing of a
 //! body is touched here.
 
 use std::sync::Arc;

@@ -431,7 +431,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let mut aborted = false;
         match reset.reason {
             // Nobody is there to be told.
-            Reason::ClientLeft | Reason::ClientTooSlow => aborted = true,
+            Reason::ClientLeft | Reason::ClientTooSlow => {}
             reason => {
                 if matches!(reason, Reason::ClientProtocol(_)) || reset.by == Party::Downstream {
                     self.down.condemn();

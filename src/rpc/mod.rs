@@ -1,6 +1,6 @@
 //! Dialects: what a caller speaks, and how it is turned into plain gRPC and back, part by part.
 //!
-//! [`classify`] names the dialect of a request or refuses it; [`RequestCodec`] and [`ResponseCodec`] translate, one call and
+//! [`classify()`] names the dialect of a request or refuses it; [`RequestCodec`] and [`ResponseCodec`] translate, one call and
 //! one direction each. This room has no clock and no socket. A codec holds a few bytes and never waits for a whole message,
 //! but where it must unpack one that the caller could not read.
 

@@ -334,7 +334,7 @@ impl Peer {
     }
 
     /// Says that no more will come, and goes on listening.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish(&self) {
         let shut = self.socket.shutdown(Shutdown::Write);
         shut.expect("an open socket");
     }

@@ -117,7 +117,7 @@ impl Client {
     }
 
     /// Whether nothing comes for that long.
-    pub(crate) fn is_left_alone(&mut self, time: Duration) -> bool {
+    pub(crate) fn is_left_alone(&self, time: Duration) -> bool {
         let limit = self.socket.set_read_timeout(Some(time));
         limit.expect("a timeout");
         let mut byte = [0];
@@ -134,7 +134,7 @@ impl Client {
     }
 
     /// Says that no more will come, and goes on listening.
-    pub(crate) fn finish(&mut self) {
+    pub(crate) fn finish(&self) {
         let shut = self.socket.shutdown(Shutdown::Write);
         shut.expect("an open socket");
     }

@@ -33,7 +33,7 @@ fn assert_left(record: &Record) {
     assert_eq!(record.code, Some(Code::CANCELLED));
     assert_eq!(
         (record.reason, record.by, record.aborted),
-        (Reason::ClientLeft, Party::Downstream, true)
+        (Reason::ClientLeft, Party::Downstream, false)
     );
 }
 
