@@ -175,22 +175,28 @@ impl<S: Socket> Http1<S> {
                     let mut transport = self.transport.borrow_mut();
                     let unread = transport.unread().len();
                     transport.consume(unread);
-                    if !transport.is_flushed() {
-                        if transport.is_broken() {
+                    if transport.is_flushed() {
+                        let until = until.unwrap_or(now + LINGER_TIME);
+                        self.state = State::Lingering { until: Some(until) };
+                        if now >= until {
                             return Poll::Ready(Incoming::Closed);
                         }
-                        transport.note_refused();
-                        return Poll::Pending;
-                    }
-                    let until = until.unwrap_or(now + LINGER_TIME);
-                    self.state = State::Lingering { until: Some(until) };
-                    if now >= until {
+                    } else if transport.is_broken() {
                         return Poll::Ready(Incoming::Closed);
                     }
+                    // Read on also while the answer waits to be written: a client that writes before it reads would wait
+                    // for us as we for it.
                     match transport.fill(READ_AHEAD) {
                         Filled::Bytes(_) => {}
-                        Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
-                        Filled::Ended => return Poll::Ready(Incoming::Closed),
+                        Filled::Ended if transport.is_flushed() => {
+                            return Poll::Ready(Incoming::Closed);
+                        }
+                        Filled::Dry | Filled::Starved | Filled::Full | Filled::Ended => {
+                            if !transport.is_flushed() {
+                                transport.note_refused();
+                            }
+                            return Poll::Pending;
+                        }
                     }
                 }
             }

@@ -1,0 +1,277 @@
+//! What each call is to be: drawn from the seed, known to the browser that makes it, the server that plays it, and the model
+//! that judges it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use wharf::telemetry::Record;
+
+/// One call.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) id: usize,
+    pub(crate) backend: char,
+    /// Sizes of the request's messages.
+    pub(crate) requests: Vec<usize>,
+    pub(crate) play: Play,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) text: bool,
+    pub(crate) broken: Option<Broken>,
+}
+
+/// What the server does with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Play {
+    /// Each message comes back as it was, then a status.
+    Echo {
+        code: u8,
+    },
+    /// Messages of those sizes, then a status. `early`: without waiting for the request.
+    Stream {
+        sizes: Vec<usize>,
+        code: u8,
+        early: bool,
+    },
+    TrailersOnly {
+        code: u8,
+    },
+    /// Messages of those sizes (`None`: not even a head), then RST_STREAM with this code.
+    Reset {
+        sizes: Option<Vec<usize>>,
+        h2: u32,
+    },
+    /// END_STREAM on DATA.
+    NoTrailers {
+        sizes: Vec<usize>,
+    },
+    /// The last message is not whole.
+    Cut {
+        sizes: Vec<usize>,
+        by: CutBy,
+    },
+    /// REFUSED_STREAM, so many times.
+    Refuse {
+        times: u32,
+    },
+    /// Messages of those sizes, then nothing any more. Such a call has a timeout.
+    Silent {
+        sizes: Vec<usize>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CutBy {
+    End,
+    Trailers,
+    Reset(u32),
+}
+
+/// How the browser breaks its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Broken {
+    /// A message with a flag that a request must not have.
+    Flag,
+    /// The content ends inside a message.
+    Short,
+    /// A character that base64 does not have.
+    Base64,
+    /// A chunk without a length.
+    Chunk,
+}
+
+impl Plan {
+    pub(crate) fn draw(id: usize, big: bool, rng: &mut fastrand::Rng) -> Self {
+        let mut sizes = |most: usize| -> Vec<usize> {
+            let count = rng.usize(0..=most);
+            (0..count)
+                .map(|_| match rng.u8(..8) {
+                    0 => 0,
+                    1 if big => rng.usize(..40_000),
+                    2 | 3 => rng.usize(..if big { 2_000 } else { 300 }),
+                    _ => rng.usize(..60),
+                })
+                .collect()
+        };
+        let (requests, mut replies) = (sizes(4), sizes(6));
+        let bulk = big && rng.u8(..12) == 0;
+        if bulk {
+            replies.extend([70_000, 90_000, 120_000]);
+        }
+        let code = if rng.bool() { 0 } else { rng.u8(..=16) };
+        // Not 7: who says "refused" must not have begun.
+        let h2 = [0, 1, 2, 3, 5, 9, 8, 11, 12, 13][rng.usize(..10)];
+        let play = match rng.u8(..24) {
+            0..=6 => Play::Echo { code },
+            7..=11 => Play::Stream {
+                sizes: replies,
+                code,
+                early: rng.bool(),
+            },
+            12..=13 => Play::TrailersOnly { code },
+            14..=16 => Play::Reset {
+                sizes: rng.bool().then_some(replies),
+                h2,
+            },
+            17 => Play::NoTrailers { sizes: replies },
+            18..=19 => {
+                replies.push(rng.usize(1..if big { 3_000 } else { 200 }));
+                let by = match rng.u8(..3) {
+                    0 => CutBy::End,
+                    1 => CutBy::Trailers,
+                    _ => CutBy::Reset(h2),
+                };
+                Play::Cut { sizes: replies, by }
+            }
+            20..=21 => Play::Refuse {
+                times: rng.u32(1..=3),
+            },
+            _ => Play::Silent { sizes: replies },
+        };
+        let silent = matches!(play, Play::Silent { .. });
+        let timeout = (silent || rng.u8(..6) == 0).then(|| {
+            let most = if rng.bool() { 50 } else { 20_000 };
+            Duration::from_millis(rng.u64(1..most))
+        });
+        let text = rng.u8(..3) == 0;
+        let broken = (rng.u8(..14) == 0).then(|| match rng.u8(..4) {
+            0 => Broken::Flag,
+            1 => Broken::Short,
+            2 if text => Broken::Base64,
+            _ => Broken::Chunk,
+        });
+        Self {
+            id,
+            backend: if rng.u8(..3) == 0 { 'B' } else { 'A' },
+            requests,
+            play,
+            timeout,
+            text,
+            broken,
+        }
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("/sim.{}/c{}", self.backend, self.id)
+    }
+
+    /// The messages that the request holds, as gRPC frames them.
+    pub(crate) fn request_bytes(&self) -> Vec<u8> {
+        let messages = self.requests.iter().enumerate();
+        messages
+            .flat_map(|(index, &size)| frame(&message(self.id, 'q', index, size)))
+            .collect()
+    }
+
+    /// What a server may see of them: what a message has that is never ended is passed on as it comes.
+    pub(crate) fn offered_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.request_bytes();
+        if self.broken == Some(Broken::Short) {
+            bytes.extend(self.unended());
+        }
+        bytes
+    }
+
+    /// The message that a short request begins.
+    pub(crate) fn unended(&self) -> Vec<u8> {
+        frame(&message(self.id, 'q', 99, 40))
+    }
+
+    /// The messages of the answer, if it comes to its end.
+    pub(crate) fn replies(&self) -> Vec<Vec<u8>> {
+        let sizes = match &self.play {
+            Play::Echo { .. } => {
+                let messages = self.requests.iter().enumerate();
+                return messages
+                    .map(|(index, &size)| message(self.id, 'q', index, size))
+                    .collect();
+            }
+            Play::Stream { sizes, .. }
+            | Play::NoTrailers { sizes }
+            | Play::Cut { sizes, .. }
+            | Play::Silent { sizes }
+            | Play::Reset {
+                sizes: Some(sizes), ..
+            } => sizes,
+            Play::TrailersOnly { .. } | Play::Refuse { .. } | Play::Reset { sizes: None, .. } => {
+                return Vec::new();
+            }
+        };
+        let messages = sizes.iter().enumerate();
+        messages
+            .map(|(index, &size)| message(self.id, 'r', index, size))
+            .collect()
+    }
+
+    /// The status that the server gives, if it gives one. A refused call that is not refused any more is answered OK.
+    pub(crate) fn code(&self) -> Option<u8> {
+        match self.play {
+            Play::Echo { code } | Play::Stream { code, .. } | Play::TrailersOnly { code } => {
+                Some(code)
+            }
+            Play::Refuse { times } => (times <= 1).then_some(0),
+            _ => None,
+        }
+    }
+}
+
+/// A message that shows whose it is, and in each part which: no two are alike where they are long enough to tell.
+pub(crate) fn message(id: usize, direction: char, index: usize, size: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(size + 256);
+    while bytes.len() < size {
+        let stamp = format!("{id}{direction}{index}:{size}@{}|", bytes.len());
+        bytes.extend_from_slice(stamp.as_bytes());
+        bytes.extend_from_slice(&[b'.'; 200]);
+    }
+    bytes.truncate(size);
+    bytes
+}
+
+pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0];
+    frame.extend((message.len() as u32).to_be_bytes());
+    frame.extend(message);
+    frame
+}
+
+/// What has happened so far, as each side saw it.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    pub(crate) calls: Vec<Facts>,
+    pub(crate) weather: Faults,
+}
+
+/// What is known of one call.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) plan: Plan,
+    /// How often a server took it up.
+    pub(crate) processed: u32,
+    pub(crate) refused: u32,
+    /// The server has said its last word.
+    pub(crate) finished: bool,
+    /// The server has read the request to a clean end.
+    pub(crate) request_ended: bool,
+    /// Where a server's end of it still stands open.
+    pub(crate) open: u32,
+    pub(crate) records: Vec<Record>,
+}
+
+/// Which faults the world has committed, so that calls may have failed for them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) connect_refused: bool,
+    pub(crate) connect_silent: bool,
+    pub(crate) connect_lost: bool,
+    pub not_http2: bool,
+    pub(crate) tls: bool,
+    pub(crate) killed: bool,
+    pub(crate) goaway: bool,
+    pub(crate) draining: bool,
+    /// When the drain's patience ends.
+    pub(crate) drained_until: Option<Duration>,
+    pub(crate) drained_hard: bool,
+    pub(crate) pending_max_small: bool,
+}
+
+pub(crate) type SharedLedger = Rc<RefCell<Ledger>>;

@@ -1,0 +1,439 @@
+//! One seed's world, turned until everything has ended.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use wharf::core::{Command, Core, Flow, Report};
+use wharf::net::Driver;
+use wharf::net::sim::{Dialled, Machine, SimDriver, Weather};
+use wharf::policy::snapshot::{Backend, Listener, PathMatch, Route, RouteKind, Target};
+use wharf::policy::{BackendId, Endpoint, Limits, Snapshot};
+
+use crate::browser::{Browser, Step};
+use crate::model;
+use crate::plan::{Facts, Ledger, Plan, SharedLedger};
+use crate::server::{Peer, Temper, welcome};
+
+/// After so many turns a seed is taken to spin.
+const TURNS_MAX: u64 = 300_000;
+
+pub(crate) struct World {
+    pub(crate) machine: Machine,
+    pub(crate) turns: u64,
+    pub(crate) tally: Tally,
+    pub(crate) ledger: SharedLedger,
+    pub(crate) browsers: Vec<Browser>,
+    core: Core<SimDriver>,
+    rng: fastrand::Rng,
+    commands: Sender<Command>,
+    reports: Receiver<Report>,
+    /// Browsers that are yet to come, with the time.
+    coming: Vec<(Duration, Vec<Plan>)>,
+    tempers: BTreeMap<SocketAddr, Temper>,
+    peers: Vec<Peer>,
+    unfinished: Vec<Dialled>,
+    generation: u64,
+    pending_max: usize,
+    drain_at: Option<(Duration, Duration)>,
+    adopts: u8,
+    kills: u8,
+    clears_up_at: Duration,
+    stopped: bool,
+}
+
+/// What the seeds have come to, so that one sees whether they come to anything.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) seeds: u64,
+    pub(crate) turns: u64,
+    pub(crate) calls: u64,
+    pub(crate) whole: u64,
+    pub(crate) cut: u64,
+    pub(crate) unanswered: u64,
+    pub(crate) reasons: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.turns += other.turns;
+        self.calls += other.calls;
+        self.whole += other.whole;
+        self.cut += other.cut;
+        self.unanswered += other.unanswered;
+        for (reason, count) in &other.reasons {
+            *self.reasons.entry(reason).or_default() += count;
+        }
+    }
+}
+
+fn address(n: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n as u8], 50_051))
+}
+
+fn snapshot(generation: u64, pending_max: usize, b_moves: bool) -> Arc<Snapshot> {
+    let backend = |name: &str, endpoints: &[u16]| Backend {
+        name: name.into(),
+        target: Target::Endpoints(
+            endpoints
+                .iter()
+                .map(|&n| Endpoint {
+                    name: format!("server{n}:50051").as_str().into(),
+                    addresses: vec![address(n)],
+                })
+                .collect(),
+        ),
+        connect_timeout: Duration::from_secs(5),
+        connections_max: 1,
+        pending_max,
+    };
+    let route = |name: char, backend| Route {
+        name: name.to_string().as_str().into(),
+        path: PathMatch::Prefix(format!("/sim.{name}")),
+        kind: RouteKind::Rpc,
+        backend: BackendId(backend),
+        filters: Box::new([]),
+    };
+    Arc::new(Snapshot {
+        generation,
+        listeners: vec![Listener {
+            name: "main".into(),
+            address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+        }],
+        routes: Arc::new([route('A', 0), route('B', 1)]),
+        backends: vec![
+            backend("a", &[1, 2]),
+            backend("b", if b_moves { &[4] } else { &[3] }),
+        ],
+        limits: Limits::default(),
+        live_path: None,
+    })
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, base: Instant, lines: usize) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let weather = if rng.u8(..4) == 0 {
+            Weather::fair()
+        } else {
+            Weather::of(&mut rng)
+        };
+        let machine = Machine::new(rng.u64(..), weather, 1, base);
+        machine.keep_lines(lines);
+        let mut ledger = Ledger::default();
+        ledger.weather.connect_refused = weather.connect > 0;
+        let pending_max = if rng.u8(..5) == 0 {
+            rng.usize(1..4)
+        } else {
+            1000
+        };
+        ledger.weather.pending_max_small = pending_max < 1000;
+        // Where bytes move in crumbs, many of them take too many turns.
+        let big = !weather.crumbs && weather.buffer_bytes_max >= 1 << 11;
+        let mut coming = Vec::new();
+        let many = rng.usize(1..=12);
+        for _ in 0..many {
+            let plans: Vec<Plan> = (0..rng.usize(0..=4))
+                .map(|_| {
+                    let plan = Plan::draw(ledger.calls.len(), big, &mut rng);
+                    ledger.calls.push(Facts {
+                        plan: plan.clone(),
+                        processed: 0,
+                        refused: 0,
+                        finished: false,
+                        request_ended: false,
+                        open: 0,
+                        records: Vec::new(),
+                    });
+                    plan
+                })
+                .collect();
+            let at = if rng.bool() { 0 } else { rng.u64(..4_000_000) };
+            coming.push((Duration::from_micros(at), plans));
+        }
+        let good = rng.u8(..4) == 0;
+        let tempers = (1..=4).map(|n| {
+            let mut temper = Temper::draw(&mut rng);
+            if good {
+                temper.clear_up();
+            }
+            (address(n), temper)
+        });
+        let tempers = tempers.collect();
+        let (commands, inbox) = unbounded();
+        let (sender, reports) = unbounded();
+        let core = Core::new(
+            0,
+            machine.driver(),
+            1,
+            snapshot(1, pending_max, false),
+            inbox,
+            sender,
+            Duration::MAX,
+        );
+        let drain_at = (rng.u8(..4) == 0).then(|| {
+            let at = Duration::from_micros(rng.u64(..3_000_000));
+            (at, Duration::from_millis(rng.u64(..20_000)))
+        });
+        Self {
+            turns: 0,
+            tally: Tally::default(),
+            ledger: Rc::new(RefCell::new(ledger)),
+            browsers: Vec::new(),
+            core,
+            commands,
+            reports,
+            coming,
+            tempers,
+            peers: Vec::new(),
+            unfinished: Vec::new(),
+            generation: 1,
+            pending_max,
+            drain_at,
+            adopts: if rng.u8(..4) == 0 { rng.u8(1..4) } else { 0 },
+            kills: if rng.u8(..4) == 0 { rng.u8(1..4) } else { 0 },
+            clears_up_at: Duration::from_secs(rng.u64(1..10)),
+            stopped: false,
+            machine,
+            rng,
+        }
+    }
+
+    /// Turns it to its end, and judges it.
+    pub(crate) fn run(&mut self) {
+        while !(self.coming.is_empty() && self.browsers.iter().all(|browser| browser.done)) {
+            self.turn();
+            let stuck = self.machine.stuck();
+            assert!(stuck < 3, "it hangs: {}", self.unfinished());
+            assert!(self.turns < TURNS_MAX, "it spins: {}", self.unfinished());
+        }
+        self.machine.note(format_args!("all browsers are done"));
+        if !self.stopped {
+            self.settle();
+        }
+        if !self.stopped {
+            let _ = self.commands.send(Command::Drain(Duration::from_secs(5)));
+            self.ledger.borrow_mut().weather.draining = true;
+            self.machine.ring();
+        }
+        let turns = self.turns;
+        while !self.stopped {
+            self.turn();
+            assert!(self.turns < turns + 10_000, "the drain has no end");
+        }
+        assert!(self.core.is_empty(), "after the end every slab is empty");
+        for peer in &mut self.peers {
+            peer.close(false);
+        }
+        model::judge(self);
+    }
+
+    /// Calls that ended for their callers end for the servers too.
+    fn settle(&mut self) {
+        self.machine.clear_up();
+        let until = self.machine.now() + Duration::from_secs(40);
+        let mut turns = 0;
+        while self.machine.now() < until
+            && self.machine.stuck() == 0
+            && turns < 2_000
+            && !self.stopped
+        {
+            self.turn();
+            turns += 1;
+        }
+        if self.stopped {
+            return;
+        }
+        let (clients, calls, _) = self.core.census();
+        assert_eq!(
+            (clients, calls),
+            (0, 0),
+            "clients and calls that nobody is at"
+        );
+        for facts in &self.ledger.borrow().calls {
+            assert_eq!(
+                facts.open, 0,
+                "call {}: its server was not told",
+                facts.plan.id
+            );
+        }
+    }
+
+    fn unfinished(&self) -> String {
+        let mut text = String::new();
+        for browser in self.browsers.iter().filter(|browser| !browser.done) {
+            let ids: Vec<usize> = browser.calls.iter().map(|sent| sent.id).collect();
+            text += &format!(
+                "browser #{} calls {ids:?} answers {} sent {} of all: {}; ",
+                browser.link,
+                browser.reader.answers.len(),
+                browser.sent,
+                browser.all_sent(),
+            );
+        }
+        text += &format!("{:?}", self.core);
+        for facts in &self.ledger.borrow().calls {
+            if facts.records.is_empty() {
+                text += &format!("\n  {:?} processed {}", facts.plan, facts.processed);
+            }
+        }
+        text
+    }
+
+    fn turn(&mut self) {
+        self.turns += 1;
+        let (busy, wake) = self.act();
+        self.machine.expect(busy, wake);
+        if self.stopped {
+            // Time goes on without the core.
+            self.machine.driver().wait(None, &mut Vec::new());
+            return;
+        }
+        if self.core.turn() == Flow::Stopped {
+            self.stopped = true;
+        }
+        self.core.check_invariants();
+        while let Ok(report) = self.reports.try_recv() {
+            self.note(report);
+        }
+    }
+
+    fn note(&mut self, report: Report) {
+        match report {
+            Report::Record(record) => {
+                let reason = record.refusal.unwrap_or(record.reason.word());
+                self.machine.note(format_args!(
+                    "record {} {reason} {:?} code {:?}{} {}",
+                    record.path,
+                    record.by,
+                    record.code.map(|code| code.number()),
+                    if record.aborted { " aborted" } else { "" },
+                    record.message,
+                ));
+                *self.tally.reasons.entry(reason).or_default() += 1;
+                let id = record
+                    .path
+                    .rsplit('c')
+                    .next()
+                    .and_then(|id| id.parse::<usize>().ok());
+                let mut ledger = self.ledger.borrow_mut();
+                // One that a garbage browser named is not its call.
+                if let Some(facts) = id.and_then(|id| ledger.calls.get_mut(id))
+                    && record.refusal.is_none()
+                {
+                    facts.records.push(*record);
+                }
+            }
+            Report::Stopped {
+                records_dropped, ..
+            } => assert_eq!(records_dropped, 0),
+            Report::Failed { .. } => panic!("the core says that it failed"),
+            Report::Attempt(_) | Report::Adopted { .. } => {}
+        }
+    }
+
+    /// Everybody in the world does something, or some do. Whether anything happened, and when it will at the latest.
+    fn act(&mut self) -> (bool, Option<Duration>) {
+        let now = self.machine.now();
+        let everybody = self.rng.bool();
+        let mut busy = !everybody;
+        let mut wake: Option<Duration> = None;
+        let mut sleep = |until: Duration| wake = Some(wake.map_or(until, |wake| wake.min(until)));
+        if now >= self.clears_up_at {
+            for temper in self.tempers.values_mut() {
+                temper.clear_up();
+            }
+            self.machine.clear_up();
+            self.clears_up_at = Duration::MAX;
+        }
+        if let Some((at, limit)) = self.drain_at {
+            if now >= at {
+                self.drain_at = None;
+                let mut ledger = self.ledger.borrow_mut();
+                ledger.weather.draining = true;
+                ledger.weather.drained_until = Some(now + limit);
+                let stop = self.rng.u8(..4) == 0;
+                ledger.weather.drained_hard = stop;
+                self.machine
+                    .note(format_args!("drain {limit:?}, stop: {stop}"));
+                let command = if stop {
+                    Command::Stop
+                } else {
+                    Command::Drain(limit)
+                };
+                let _ = self.commands.send(command);
+                self.machine.ring();
+                busy = true;
+            } else {
+                sleep(at);
+            }
+        }
+        if self.adopts > 0 && self.rng.u8(..64) == 0 {
+            self.adopts -= 1;
+            self.generation += 1;
+            let moved = self.rng.bool();
+            self.machine.note(format_args!("adopt, b moves: {moved}"));
+            let snapshot = snapshot(self.generation, self.pending_max, moved);
+            let _ = self.commands.send(Command::Adopt(snapshot));
+            self.machine.ring();
+            busy = true;
+        }
+        let mut index = 0;
+        while index < self.coming.len() {
+            if self.coming[index].0 > now {
+                sleep(self.coming[index].0);
+                index += 1;
+                continue;
+            }
+            let (_, plans) = self.coming.remove(index);
+            if let Some(browser) = Browser::new(&self.machine, &mut self.rng, &plans) {
+                self.browsers.push(browser);
+            }
+            busy = true;
+        }
+        for browser in &mut self.browsers {
+            if !everybody && self.rng.bool() {
+                continue;
+            }
+            match browser.step(now, &mut self.rng) {
+                Ok(Step::Progress) => busy = true,
+                Ok(Step::Idle) => {}
+                Ok(Step::Sleeps(until)) => sleep(until),
+                Err(why) => panic!("browser #{} reads no HTTP: {why}", browser.link),
+            }
+        }
+        while let Some((address, dialled)) = self.machine.dialled() {
+            busy = true;
+            let temper = &self.tempers[&address];
+            let peer = welcome(
+                dialled,
+                temper,
+                &mut self.rng,
+                &self.ledger,
+                &mut self.unfinished,
+            );
+            self.peers.extend(peer);
+        }
+        for peer in &mut self.peers {
+            if !everybody && self.rng.bool() {
+                continue;
+            }
+            busy |= peer.step(self.rng.u8(..16) == 0, &mut self.rng);
+        }
+        if self.kills > 0
+            && self.rng.u8(..) == 0
+            && let Some(peer) = self.peers.iter_mut().find(|peer| !peer.is_gone())
+        {
+            self.kills -= 1;
+            peer.kill(&mut self.rng);
+            busy = true;
+        }
+        self.peers.retain(|peer| !peer.is_gone());
+        (busy, wake)
+    }
+}
