@@ -322,8 +322,9 @@ impl<D: Driver> Core<D> {
                 }
                 Command::Drain(limit) => self.begin_drain(now.instant + limit, now),
                 Command::Stop => {
+                    // A drain without patience: open calls are told, and each has its record.
                     self.begin_drain(now.instant, now);
-                    self.drain = Drain::Done;
+                    self.drain = Drain::Until(now.instant);
                 }
             }
         }

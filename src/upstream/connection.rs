@@ -235,6 +235,8 @@ impl<S: Socket> Engine<S> {
 fn connect_reason(kind: io::ErrorKind) -> Reason {
     match kind {
         io::ErrorKind::TimedOut => Reason::BackendConnectTimeout,
+        // Somebody took the connection and gave it up before we had looked.
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Reason::BackendClosed,
         _ => Reason::BackendConnectRefused,
     }
 }
