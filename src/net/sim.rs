@@ -65,7 +65,7 @@ impl Weather {
             accept: 0,
             connect: 0,
             oversleep: 0,
-            buffer_bytes_max: 64 << 10,
+            buffer_bytes_max: 1 << 20,
         }
     }
 
@@ -85,7 +85,7 @@ impl Weather {
             accept,
             connect,
             oversleep,
-            buffer_bytes_max: 1 << rng.u8(6..=17),
+            buffer_bytes_max: 1 << rng.u8(6..=20),
         }
     }
 }

@@ -153,6 +153,13 @@ fn opening(bytes: &[u8]) -> Option<Opening> {
 pub fn opening_at_end(bytes: &[u8]) -> Option<Opening> {
     match bytes {
         [] => None,
+        // What may be the beginning of a SETTINGS frame says nothing but that the connection was lost.
+        [0, rest @ ..]
+            if rest.len() < FRAME_HEAD_BYTES - 1
+                && rest.get(2).is_none_or(|&kind| kind == FRAME_SETTINGS) =>
+        {
+            None
+        }
         _ if bytes.starts_with(b"HTTP/") => {
             Some(Opening::Http1(String::from_utf8_lossy(bytes).into_owned()))
         }
@@ -255,5 +262,16 @@ mod tests {
         let (out, notes) = through(&[b"HTTP/1.1 400 Bad Request\r\n\r\n"]);
         assert!(out.is_empty(), "h2 never sees what is not HTTP/2");
         assert!(matches!(notes.opening(), Some(Opening::Http1(_))));
+    }
+
+    #[test]
+    fn a_peer_that_ends_inside_its_settings_is_lost_and_not_foreign() {
+        let settings = frame(FRAME_SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
+        for cut in 0..FRAME_HEAD_BYTES {
+            assert_eq!(opening_at_end(&settings[..cut]), None, "cut at {cut}");
+        }
+        for noise in [&b"SSH"[..], b"\x00\x00\x06\x01", b"\x15", b"HT"] {
+            assert_eq!(opening_at_end(noise), Some(Opening::Noise), "{noise:?}");
+        }
     }
 }

@@ -113,11 +113,20 @@ impl Judge<'_> {
         );
     }
 
+    /// The head did not come whole in time, so it never was a call.
+    fn came_too_late(&self, answer: &Answer) -> bool {
+        let late = answer.status == 408 && self.browser.stalled && self.facts.records.is_empty();
+        self.hold(
+            !late || answer.closes(),
+            "a refused head ends the connection",
+        );
+        late
+    }
+
     /// An answer that HTTP says is whole.
     fn whole(&self, answer: &Answer) {
-        if answer.status == 408 && self.browser.stalled && self.facts.records.is_empty() {
-            // Its head did not come whole in time, so it never was a call.
-            return self.hold(answer.closes(), "a refused head ends the connection");
+        if self.came_too_late(answer) {
+            return;
         }
         self.head(answer);
         let content = self.content(answer);
@@ -160,6 +169,9 @@ impl Judge<'_> {
 
     /// An answer that was begun and not ended.
     fn cut(&self, answer: &Answer) {
+        if self.came_too_late(answer) {
+            return;
+        }
         self.head(answer);
         let content = self.content(answer);
         let replies = self.facts.plan.replies();
@@ -257,12 +269,9 @@ impl Judge<'_> {
                     || matches!(plan.play, Play::Reset { sizes: None, h2: 7 }),
                 Some(14),
             ),
-            Reason::BackendClosed => (
-                faults.killed || faults.goaway || faults.connect_lost,
-                Some(14),
-            ),
+            Reason::BackendClosed => (faults.killed || faults.goaway, Some(14)),
             Reason::BackendConnectRefused => (faults.connect_refused, Some(14)),
-            Reason::BackendConnectTimeout => (faults.connect_silent || faults.not_http2, Some(14)),
+            Reason::BackendConnectTimeout => (faults.connect_silent, Some(14)),
             Reason::BackendNotGrpc(0) => (faults.not_http2, Some(14)),
             Reason::BackendTls => (faults.tls, Some(14)),
             Reason::BackendNoTrailers => (

@@ -20,6 +20,15 @@ pub(crate) struct Plan {
     pub(crate) broken: Option<Broken>,
 }
 
+/// How large messages may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Size {
+    Small,
+    Mixed,
+    /// Every call has large ones.
+    Flood,
+}
+
 /// What the server does with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Play {
@@ -81,7 +90,8 @@ pub(crate) enum Broken {
 }
 
 impl Plan {
-    pub(crate) fn draw(id: usize, big: bool, rng: &mut fastrand::Rng) -> Self {
+    pub(crate) fn draw(id: usize, size: Size, rng: &mut fastrand::Rng) -> Self {
+        let big = size != Size::Small;
         let mut sizes = |most: usize| -> Vec<usize> {
             let count = rng.usize(0..=most);
             (0..count)
@@ -94,7 +104,7 @@ impl Plan {
                 .collect()
         };
         let (requests, mut replies) = (sizes(4), sizes(6));
-        let bulk = big && rng.u8(..12) == 0;
+        let bulk = size == Size::Flood || (big && rng.u8(..12) == 0);
         if bulk {
             replies.extend([70_000, 90_000, 120_000]);
         }
@@ -262,7 +272,6 @@ pub(crate) struct Facts {
 pub(crate) struct Faults {
     pub(crate) connect_refused: bool,
     pub(crate) connect_silent: bool,
-    pub(crate) connect_lost: bool,
     pub not_http2: bool,
     pub(crate) tls: bool,
     pub(crate) killed: bool,

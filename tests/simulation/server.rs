@@ -133,9 +133,10 @@ pub(crate) fn welcome(
         }
         let wire = wire.borrow();
         if let Some(end) = &wire.end {
-            let _ = end.write(text);
-            // What does not fit is never sent: then the reason may be "closed" as well.
-            faults.connect_lost = true;
+            let whole = end.write(text).is_ok_and(|n| n == text.len());
+            // What does not fit is never sent: then nobody can tell what it was to be.
+            faults.not_http2 |= !whole;
+            faults.connect_silent |= !whole;
             if rng.bool() {
                 end.shutdown();
             }
@@ -143,7 +144,12 @@ pub(crate) fn welcome(
         Phase::Mute
     } else {
         let mut builder = h2::server::Builder::new();
-        builder.reset_stream_duration(std::time::Duration::MAX);
+        builder
+            .reset_stream_duration(std::time::Duration::MAX)
+            .max_concurrent_reset_streams(1 << 16)
+            .max_pending_accept_reset_streams(1 << 16)
+            // Small windows make small frames; that is no attack here.
+            .data_frame_budget(usize::MAX);
         if let Some(window) = temper.window {
             builder.initial_window_size(window);
         }
@@ -200,7 +206,7 @@ impl Peer {
             let mut most = || match rng.u8(..6) {
                 0 if crumbs => 1,
                 0 | 1 => rng.usize(1..200),
-                _ => 1 << 17,
+                _ => 1 << 20,
             };
             (wire.read_left, wire.write_left) = (most(), most());
             (wire.read_left, wire.write_left)
@@ -261,7 +267,12 @@ impl Peer {
                     match connection.poll_accept(cx) {
                         Poll::Pending => break false,
                         Poll::Ready(Some(Ok(pair))) => accepted.push(pair),
-                        Poll::Ready(Some(Err(_)) | None) => break true,
+                        Poll::Ready(Some(Err(error))) => {
+                            let ours = error.is_io() || error.is_remote();
+                            assert!(ours, "the core broke HTTP/2: {error}");
+                            break true;
+                        }
+                        Poll::Ready(None) => break true,
                     }
                 };
                 for (request, respond) in accepted {

@@ -16,7 +16,7 @@ use wharf::policy::{BackendId, Endpoint, Limits, Snapshot};
 
 use crate::browser::{Browser, Step};
 use crate::model;
-use crate::plan::{Facts, Ledger, Plan, SharedLedger};
+use crate::plan::{Facts, Ledger, Plan, SharedLedger, Size};
 use crate::server::{Peer, Temper, welcome};
 
 /// After so many turns a seed is taken to spin.
@@ -134,13 +134,17 @@ impl World {
         };
         ledger.weather.pending_max_small = pending_max < 1000;
         // Where bytes move in crumbs, many of them take too many turns.
-        let big = !weather.crumbs && weather.buffer_bytes_max >= 1 << 11;
+        let size = match weather {
+            _ if weather.crumbs || weather.buffer_bytes_max < 1 << 11 => Size::Small,
+            _ if weather.buffer_bytes_max >= 1 << 19 && rng.u8(..6) == 0 => Size::Flood,
+            _ => Size::Mixed,
+        };
         let mut coming = Vec::new();
         let many = rng.usize(1..=12);
         for _ in 0..many {
             let plans: Vec<Plan> = (0..rng.usize(0..=4))
                 .map(|_| {
-                    let plan = Plan::draw(ledger.calls.len(), big, &mut rng);
+                    let plan = Plan::draw(ledger.calls.len(), size, &mut rng);
                     ledger.calls.push(Facts {
                         plan: plan.clone(),
                         processed: 0,
@@ -240,7 +244,7 @@ impl World {
         let mut turns = 0;
         while self.machine.now() < until
             && self.machine.stuck() == 0
-            && turns < 2_000
+            && turns < 20_000
             && !self.stopped
         {
             self.turn();
