@@ -129,7 +129,7 @@ impl Browser {
             // So slow, but not so slow that it takes a thousand turns.
             0 => rng.usize(1..8) + bytes / 300,
             1 | 2 => rng.usize(1..700) + bytes / 300,
-            _ => 1 << 16,
+            _ => 1 << 20,
         };
         let (write_max, read_max) = (pace(out.len()), pace(replies));
         Some(Self {

@@ -103,10 +103,13 @@ impl Plan {
                 })
                 .collect()
         };
-        let (requests, mut replies) = (sizes(4), sizes(6));
+        let (mut requests, mut replies) = (sizes(4), sizes(6));
         let bulk = size == Size::Flood || (big && rng.u8(..12) == 0);
         if bulk {
             replies.extend([70_000, 90_000, 120_000]);
+        }
+        if size == Size::Flood && rng.bool() {
+            requests.extend([150_000, 200_000, 150_000]);
         }
         let code = if rng.bool() { 0 } else { rng.u8(..=16) };
         // Not 7: who says "refused" must not have begun.
