@@ -284,6 +284,8 @@ pub(crate) struct Faults {
     pub(crate) drained_until: Option<Duration>,
     pub(crate) drained_hard: bool,
     pub(crate) pending_max_small: bool,
+    /// The machine sleeps longer than it was asked to, so that what is patient seems impatient.
+    pub(crate) oversleeps: bool,
 }
 
 pub(crate) type SharedLedger = Rc<RefCell<Ledger>>;
