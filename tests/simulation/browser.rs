@@ -35,6 +35,8 @@ pub(crate) struct Browser {
     write_max: usize,
     read_max: usize,
     patience: Duration,
+    /// It does not read while it has something to write.
+    writes_first: bool,
     scratch: Vec<u8>,
 }
 
@@ -71,6 +73,8 @@ enum Way {
 pub(crate) enum Step {
     Progress,
     Idle,
+    /// Its bytes have no room.
+    Waits,
     Sleeps(Duration),
 }
 
@@ -129,7 +133,7 @@ impl Browser {
             // So slow, but not so slow that it takes a thousand turns.
             0 => rng.usize(1..8) + bytes / 300,
             1 | 2 => rng.usize(1..700) + bytes / 300,
-            _ => 1 << 16,
+            _ => 1 << 20,
         };
         let (write_max, read_max) = (pace(out.len()), pace(replies));
         Some(Self {
@@ -156,6 +160,7 @@ impl Browser {
                 1 => Duration::from_secs(3),
                 _ => Duration::ZERO,
             },
+            writes_first: rng.u8(..5) == 0,
             scratch: Vec::new(),
         })
     }
@@ -199,7 +204,8 @@ impl Browser {
             return Ok(Step::Progress);
         }
         let wrote = self.write(now, rng);
-        let read = self.read(now, rng)?;
+        let writing = self.writes_first && matches!(wrote, Step::Progress | Step::Waits);
+        let read = !writing && self.read(now, rng)?;
         if self.done || read {
             return Ok(Step::Progress);
         }
@@ -255,9 +261,7 @@ impl Browser {
             // An error shows itself to the reading side.
             if let Ok(n) = end.write(&self.out[self.sent..self.sent + most]) {
                 self.sent += n;
-                if n > 0 {
-                    return Step::Progress;
-                }
+                return if n > 0 { Step::Progress } else { Step::Waits };
             }
             return Step::Idle;
         }

@@ -200,10 +200,17 @@ impl Judge<'_> {
     fn lost(&self) -> bool {
         let until = self.faults.drained_until;
         self.browser.left
-            || self.browser.ended == Some(Arrival::Reset)
+            || self.reset_early()
             || self.browser.stalled
             || self.faults.drained_hard
             || until.is_some_and(|until| self.browser.ended_at >= until)
+    }
+
+    /// Whether the connection was reset before its answers were safe: a browser that has sent everything is lingered for.
+    fn reset_early(&self) -> bool {
+        let began = !self.facts.records.is_empty();
+        self.browser.ended == Some(Arrival::Reset)
+            && (!began || !self.browser.all_sent() || self.faults.oversleeps)
     }
 
     fn unanswered(&self, index: usize, whole: bool) {

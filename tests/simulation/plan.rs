@@ -103,10 +103,13 @@ impl Plan {
                 })
                 .collect()
         };
-        let (requests, mut replies) = (sizes(4), sizes(6));
+        let (mut requests, mut replies) = (sizes(4), sizes(6));
         let bulk = size == Size::Flood || (big && rng.u8(..12) == 0);
         if bulk {
             replies.extend([70_000, 90_000, 120_000]);
+        }
+        if size == Size::Flood && rng.bool() {
+            requests.extend([150_000, 200_000, 150_000]);
         }
         let code = if rng.bool() { 0 } else { rng.u8(..=16) };
         // Not 7: who says "refused" must not have begun.
@@ -281,6 +284,8 @@ pub(crate) struct Faults {
     pub(crate) drained_until: Option<Duration>,
     pub(crate) drained_hard: bool,
     pub(crate) pending_max_small: bool,
+    /// The machine sleeps longer than it was asked to, so that what is patient seems impatient.
+    pub(crate) oversleeps: bool,
 }
 
 pub(crate) type SharedLedger = Rc<RefCell<Ledger>>;

@@ -40,7 +40,10 @@ impl Temper {
             dies: chance(150),
             goes_away: chance(150),
             streams_max: (rng.u8(..4) == 0).then(|| rng.u32(1..3)),
-            window: (rng.u8(..4) == 0).then(|| rng.u32(1..300)),
+            window: (rng.u8(..2) == 0).then(|| match rng.bool() {
+                true => rng.u32(1..300),
+                false => 1 << 22,
+            }),
         }
     }
 
@@ -152,6 +155,7 @@ pub(crate) fn welcome(
             .data_frame_budget(usize::MAX);
         if let Some(window) = temper.window {
             builder.initial_window_size(window);
+            builder.initial_connection_window_size(window.max(1 << 16));
         }
         if let Some(streams) = temper.streams_max {
             builder.max_concurrent_streams(streams);

@@ -126,6 +126,7 @@ impl World {
         let machine = Machine::new(rng.u64(..), weather, 1, base);
         machine.keep_lines(lines);
         let mut ledger = Ledger::default();
+        ledger.weather.oversleeps = weather.oversleep > 0;
         ledger.weather.connect_refused = weather.connect > 0;
         let pending_max = if rng.u8(..5) == 0 {
             rng.usize(1..4)
@@ -406,7 +407,7 @@ impl World {
             }
             match browser.step(now, &mut self.rng) {
                 Ok(Step::Progress) => busy = true,
-                Ok(Step::Idle) => {}
+                Ok(Step::Idle | Step::Waits) => {}
                 Ok(Step::Sleeps(until)) => sleep(until),
                 Err(why) => panic!("browser #{} reads no HTTP: {why}", browser.link),
             }
