@@ -109,7 +109,10 @@ fn serve(prepared: Prepared) -> Exit {
     printer.banner(&listeners, &endpoints, &cors, demo);
     let mut exit = Exit::Fine;
     for notice in early.into_iter().chain(control.notices.iter()) {
-        if let Notice::Stopped { dropped, forced } = notice {
+        if let Notice::Stopped {
+            dropped, forced, ..
+        } = notice
+        {
             if dropped > 0 {
                 log::warn!("{dropped} lines were dropped: whoever reads them is too slow");
             }

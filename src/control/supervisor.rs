@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select, tick, unbounded};
+use crossbeam_channel::{
+    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select, tick, unbounded,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -61,6 +63,8 @@ pub enum Notice {
         dropped: u64,
         /// Calls were cut: by a second signal, or with a worker that failed.
         forced: bool,
+        /// Dropped by whoever has heard it.
+        heard: Sender<()>,
     },
 }
 
@@ -283,9 +287,22 @@ impl Watch {
             notices,
             ..
         } = self;
-        let last = Notice::Stopped { dropped, forced };
-        if notices.send_timeout(last, LAST_WORD_TIMEOUT).is_err() {
-            // Whoever prints is stuck in a pipe that nobody reads; the calls have ended, and so does the process.
+        let (heard, hearing) = bounded(0);
+        let last = Notice::Stopped {
+            dropped,
+            forced,
+            heard,
+        };
+        let mut stuck = notices.send_timeout(last, LAST_WORD_TIMEOUT).is_err();
+        let mut waiting = notices.len();
+        // The last word is heard when its `heard` is dropped. As long as the queue in front of it gets shorter, it will be.
+        while !stuck && let Err(RecvTimeoutError::Timeout) = hearing.recv_timeout(LAST_WORD_TIMEOUT)
+        {
+            stuck = forced || notices.len() == waiting;
+            waiting = notices.len();
+        }
+        if stuck {
+            // Whoever prints waits for a pipe that nobody reads; the calls have ended, and so does the process.
             std::process::exit(i32::from(forced));
         }
     }

@@ -416,7 +416,7 @@ impl<S: Socket> Http1<S> {
         }
         if self.ending && self.answer != Answer::Ended {
             match self.answer {
-                Answer::Chunked => self.transport.borrow_mut().write(LAST_CHUNK),
+                Answer::Chunked if !self.bodiless => self.transport.borrow_mut().write(LAST_CHUNK),
                 // Fewer bytes than were promised: only the end of the connection can say so.
                 Answer::Length(1..) => self.persistent = false,
                 _ => {}
@@ -538,8 +538,9 @@ impl<S: Socket> Sink for Http1<S> {
         if let Some(kind) = transport.failed() {
             return Poll::Ready(gone(kind));
         }
-        // A half-closed browser is a gone browser. But a FIN that comes with a body must not count before the body is read.
-        if transport.is_broken() || (transport.read_closed() && self.body.is_done()) {
+        // A half-closed browser is a gone browser, also while its request waits for room. A body that was cut is not mistaken
+        // for it: the request lane runs first and meets the cut.
+        if transport.is_broken() || transport.read_closed() {
             return Poll::Ready(Reset::downstream(Reason::ClientLeft));
         }
         Poll::Pending

@@ -6,12 +6,10 @@
 //!
 //! It never retries what a backend may have seen.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::Version;
 use http::header::HeaderName;
 
@@ -20,7 +18,8 @@ use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
 use crate::wire::{
-    Code, Dial, Part, Party, Reason, RequestHead, Reset, Sink, Source, Status, metadata, timeout,
+    Code, Dial, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source, Status, metadata,
+    timeout,
 };
 
 /// What of a request is kept so that a refused call can be sent again, bytes.
@@ -95,6 +94,8 @@ pub struct Exchange<D, L: Dial> {
     request: RequestLane,
     response: ResponseCodec,
     repeats: u32,
+    /// The response lane waits for its sink, so the backend is not asked, however late it is.
+    blocked: bool,
     first_byte: Option<Duration>,
     http_status: Option<u16>,
 }
@@ -112,12 +113,10 @@ enum Phase<U> {
 struct RequestLane {
     codec: RequestCodec,
     state: Lane,
-    /// Translated content; those before `sent` are kept for a repetition.
-    parts: VecDeque<Bytes>,
-    sent: usize,
-    bytes: usize,
-    /// Sent parts are kept: the call may still have to be repeated.
-    keep: bool,
+    /// Translated content that waits for room.
+    waiting: Pieces,
+    /// What has been sent, for as long as the call may have to be repeated.
+    kept: Option<Pieces>,
     ended: Ended,
 }
 
@@ -165,10 +164,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let lane = RequestLane {
             codec: request,
             state: Lane::Open,
-            parts: VecDeque::new(),
-            sent: 0,
-            bytes: 0,
-            keep: true,
+            waiting: Pieces::default(),
+            kept: Some(Pieces::default()),
             ended: Ended::No,
         };
         Self {
@@ -180,6 +177,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             request: lane,
             response,
             repeats: 0,
+            blocked: false,
             first_byte: None,
             http_status: None,
         }
@@ -250,8 +248,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     /// When it must be polled though nothing has happened.
     pub fn wake_at(&self) -> Option<Instant> {
         let up = match &self.phase {
-            Phase::Relaying(up) => up.wake_at(),
-            Phase::Connecting | Phase::Done => None,
+            Phase::Relaying(up) if !self.blocked => up.wake_at(),
+            Phase::Relaying(_) | Phase::Connecting | Phase::Done => None,
         };
         [self.terms.deadline, up].into_iter().flatten().min()
     }
@@ -332,10 +330,14 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             return Ok(None);
         };
         up.sense(cx);
+        self.blocked = false;
         let mut moved = 0;
         loop {
             match self.down.poll_room(cx) {
-                Poll::Pending => return Ok(None),
+                Poll::Pending => {
+                    self.blocked = true;
+                    return Ok(None);
+                }
                 Poll::Ready(Err(reset)) => return Err(reset),
                 Poll::Ready(Ok(_)) => {}
             }
@@ -393,10 +395,13 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(part) => part?,
             };
-            if let Part::Data(bytes) = &part {
-                moved += bytes.len();
-            }
+            let bytes = match &part {
+                Part::Data(bytes) => bytes.len(),
+                Part::Head(_) | Part::End(_) => 0,
+            };
             self.request.take(part)?;
+            self.down.taken(bytes);
+            moved += bytes;
             if moved >= STEP_BYTES_MAX {
                 cx.waker().wake_by_ref();
                 return Ok(());
@@ -407,7 +412,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     fn may_repeat(&self, reset: Reset) -> bool {
         reset.reason == Reason::BackendRefused
             && self.repeats < REPEATS_MAX
-            && self.request.keep
+            && self.request.kept.is_some()
             && !self.response.head_sent()
     }
 
@@ -478,7 +483,7 @@ impl RequestLane {
     fn take(&mut self, part: Part) -> Result<(), Reset> {
         if self.state == Lane::Discard {
             // What is thrown away cannot be sent again.
-            self.keep = false;
+            self.kept = None;
             if matches!(part, Part::End(_)) {
                 self.state = Lane::Done;
             }
@@ -486,16 +491,12 @@ impl RequestLane {
         }
         let Self {
             codec,
-            parts,
-            bytes,
+            waiting,
             ended,
             ..
         } = self;
         codec.translate(part, &mut |part| match part {
-            Part::Data(data) => {
-                *bytes += data.len();
-                parts.push_back(data);
-            }
+            Part::Data(data) => waiting.push(data),
             Part::End(_) => *ended = Ended::Seen,
             Part::Head(_) => {}
         })
@@ -506,25 +507,26 @@ impl RequestLane {
         if self.state != Lane::Open {
             return;
         }
-        while let Some(data) = self.parts.get(self.sent) {
+        while !self.waiting.is_empty() {
             match up.poll_room(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Err(_)) => {
-                    self.state = if self.ended == Ended::No {
-                        Lane::Discard
-                    } else {
-                        Lane::Done
+                    self.state = match self.ended {
+                        Ended::No => Lane::Discard,
+                        Ended::Seen | Ended::Sent => Lane::Done,
                     };
                     return;
                 }
-                Poll::Ready(Ok(_)) => up.send(Part::Data(data.clone())),
+                Poll::Ready(Ok(_)) => {}
             }
-            self.sent += 1;
-            if self.bytes > REPLAY_BYTES_MAX {
-                self.commit();
-            } else if !self.keep {
-                self.forget_sent();
+            let data = self.waiting.pop().unwrap_or_default();
+            if let Some(kept) = &mut self.kept {
+                kept.push(data.clone());
+                if kept.bytes() > REPLAY_BYTES_MAX {
+                    self.kept = None;
+                }
             }
+            up.send(Part::Data(data));
         }
         if self.ended == Ended::Seen {
             up.send(Part::End(None));
@@ -539,27 +541,21 @@ impl RequestLane {
             Lane::Done => false,
             Lane::Discard => true,
             Lane::Open if self.ended != Ended::No => false,
-            Lane::Open if connected => self.sent == self.parts.len(),
-            Lane::Open => self.bytes < REPLAY_BYTES_MAX,
+            Lane::Open if connected => self.waiting.is_empty(),
+            Lane::Open => self.waiting.bytes() < REPLAY_BYTES_MAX,
         }
     }
 
     /// The call will not be repeated: what was sent can go.
     fn commit(&mut self) {
-        self.keep = false;
-        self.forget_sent();
-    }
-
-    fn forget_sent(&mut self) {
-        for data in self.parts.drain(..self.sent) {
-            self.bytes -= data.len();
-        }
-        self.sent = 0;
+        self.kept = None;
     }
 
     /// The call is sent anew, from its first byte.
     fn rewind(&mut self) {
-        self.sent = 0;
+        if let Some(kept) = self.kept.replace(Pieces::default()) {
+            self.waiting.prepend(kept);
+        }
         if self.ended == Ended::Sent {
             self.ended = Ended::Seen;
         }

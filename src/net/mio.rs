@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
-use socket2::{Domain, Protocol, Type};
+use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
 use crate::net::driver::{Driver, Event, Now, Socket, Token};
 use crate::net::slots::Key;
@@ -19,6 +19,10 @@ const BACKLOG: i32 = 4096;
 /// Generation that no [`Key`] has: its tokens are listeners and the inbox.
 const RESERVED: u32 = u32::MAX;
 const INBOX: u32 = u32::MAX;
+/// After so much silence a client is asked whether it is still there, then in these intervals, so many times.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_RETRIES: u32 = 4;
 /// A backend that acknowledges nothing for so long is gone. It finds dead peers without PINGs.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -71,6 +75,12 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
+    // Inherited by every client's socket: one that has vanished from a silent stream is found in two minutes.
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    socket.set_tcp_keepalive(&keepalive)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -166,7 +166,9 @@ impl<S: Socket> Connection<S> {
         };
         let request = request_of(head, authority).ok_or(Reset::proxy(Reason::NoEndpoint))?;
         let slot = Slot::new(&self.open, connection.clone());
-        match engine.requests.send_request(request, false) {
+        // A clone, because the original would remember a stream that fills the last slot, refuse the next call for its sake,
+        // and put its own waker in the place of that stream's.
+        match engine.requests.clone().send_request(request, false) {
             Ok((answer, body)) => Ok(Http2::new(answer, body, slot)),
             // It never left: as safe to repeat as a refusal.
             Err(_) => Err(Reset::upstream(Reason::BackendRefused)),

@@ -19,6 +19,7 @@ const FRAME_DATA: u8 = 0;
 const FRAME_SETTINGS: u8 = 4;
 const FLAG_END_STREAM: u8 = 1;
 const FLAG_PADDED: u8 = 8;
+const FLAG_ACK: u8 = 1;
 /// How much of a first line is kept for people, bytes.
 const LINE_BYTES_MAX: usize = 60;
 
@@ -136,9 +137,10 @@ fn opening(bytes: &[u8]) -> Option<Opening> {
             Some(Opening::Http1(String::from_utf8_lossy(line).into_owned()))
         }
         _ if b"HTTP/".starts_with(bytes) => None,
-        [_, _, _, kind, _, rest @ ..] if *kind != FRAME_SETTINGS || rest.len() >= 4 => {
+        [_, _, _, kind, flags, rest @ ..] if *kind != FRAME_SETTINGS || rest.len() >= 4 => {
             let on_connection = rest.get(..4).is_some_and(|stream| stream == [0; 4]);
-            let settings = *kind == FRAME_SETTINGS && on_connection;
+            // An acknowledgement says nothing of the peer's own settings.
+            let settings = *kind == FRAME_SETTINGS && flags & FLAG_ACK == 0 && on_connection;
             Some(if settings {
                 Opening::Http2
             } else {

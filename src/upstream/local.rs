@@ -1,6 +1,5 @@
 //! A backend inside the process, as a stream like any other.
 
-use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -13,7 +12,6 @@ const ROOM_BYTES: usize = 64 << 10;
 /// One call of a [`crate::policy::Callee`].
 pub struct Local {
     answer: Box<dyn Answer>,
-    arrived: VecDeque<Part>,
     waker: Option<Waker>,
     last: Option<Last>,
     wake_at: Option<Instant>,
@@ -30,7 +28,6 @@ impl Local {
     pub fn new(answer: Box<dyn Answer>) -> Self {
         Self {
             answer,
-            arrived: VecDeque::new(),
             waker: None,
             last: None,
             wake_at: None,
@@ -44,9 +41,6 @@ impl Source for Local {
             Some(Last::End) => return Poll::Ready(Ok(Part::End(None))),
             Some(Last::Reset(reset)) => return Poll::Ready(Err(reset)),
             None => {}
-        }
-        while let Some(part) = self.arrived.pop_front() {
-            self.answer.handle_part(part);
         }
         let part = self.answer.poll_part(now);
         self.wake_at = self.answer.wake_at();
@@ -76,7 +70,8 @@ impl Sink for Local {
     }
 
     fn send(&mut self, part: Part) {
-        self.arrived.push_back(part);
+        // It takes what comes, and says itself how much is too much: nothing piles up in between.
+        self.answer.handle_part(part);
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }

@@ -233,6 +233,10 @@ impl<S: Socket> Pool<S> {
         if let Some(endpoint) = self.endpoints.remove(key) {
             for connection in endpoint.connections {
                 if let Some(held) = self.connections.get_mut(connection) {
+                    if held.connection.condition() == Condition::Opening {
+                        // Nobody waits for it any more.
+                        held.connection.abandon(Reset::proxy(Reason::NoEndpoint));
+                    }
                     held.connection.drain();
                     // Idle ones end at once, the others after their last stream.
                     held.wakeup.wake();
@@ -333,7 +337,10 @@ impl<S: Socket> Pool<S> {
             let Some(endpoint) = self.endpoints.get_mut(key) else {
                 continue;
             };
-            if endpoint.attempt.is_none() {
+            let rested = endpoint
+                .failure
+                .is_none_or(|failure| now >= failure.retry_at);
+            if endpoint.attempt.is_none() && rested {
                 endpoint.attempt = Some(Trial {
                     started: now,
                     next_address: 0,

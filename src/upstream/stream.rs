@@ -6,24 +6,20 @@
 //! that goes sends RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
 
 use std::cell::Cell;
-use std::collections::VecDeque;
-use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason as H2Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
 use crate::upstream::local::Local;
-use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
+use crate::wire::{Part, Pieces, Reason, Reset, ResponseHead, Sink, Source};
 
 /// What is held of a request for want of window, bytes. Beyond it the request waits in its client.
 const UNSENT_BYTES_MAX: usize = 64 << 10;
-/// Pieces below this size are copied together, so that none of them pins a whole read of `h2`'s, bytes.
-const COPY_BYTES_MAX: usize = 1 << 10;
 
 /// The upstream end of a call.
 pub enum Stream {
@@ -99,10 +95,12 @@ pub struct Http2 {
     body: SendStream<Bytes>,
     slot: Slot,
     head_seen: bool,
-    gathered: Gathered,
+    /// DATA that has arrived and waits for its sink.
+    gathered: Pieces,
     /// How the answer ended; given out when what was gathered before it is.
     end: Option<Result<Option<Box<HeaderMap>>, Reset>>,
-    unsent: Unsent,
+    /// What is held of the request until there is window for it.
+    unsent: Pieces,
     /// The request waits for less to be unsent.
     refused: bool,
     upload: Upload,
@@ -156,9 +154,9 @@ impl Http2 {
             body,
             slot,
             head_seen: false,
-            gathered: Gathered::default(),
+            gathered: Pieces::default(),
             end: None,
-            unsent: Unsent::default(),
+            unsent: Pieces::default(),
             refused: false,
             upload: Upload::Open,
         }
@@ -254,11 +252,11 @@ impl Sink for Http2 {
                 ))))
             }
             // `settle` wakes whoever was refused here.
-            _ if self.unsent.bytes >= UNSENT_BYTES_MAX => {
+            _ if self.unsent.bytes() >= UNSENT_BYTES_MAX => {
                 self.refused = true;
                 Poll::Pending
             }
-            _ => Poll::Ready(Ok(UNSENT_BYTES_MAX - self.unsent.bytes)),
+            _ => Poll::Ready(Ok(UNSENT_BYTES_MAX - self.unsent.bytes())),
         }
     }
 
@@ -272,7 +270,7 @@ impl Sink for Http2 {
 
     fn settle(&mut self, cx: &mut Context<'_>) {
         self.send_unsent(cx);
-        if self.refused && self.unsent.bytes < UNSENT_BYTES_MAX {
+        if self.refused && self.unsent.bytes() < UNSENT_BYTES_MAX {
             self.refused = false;
             cx.waker().wake_by_ref();
         }
@@ -287,7 +285,7 @@ impl Http2 {
     /// Hands to `h2` what it has window for.
     fn send_unsent(&mut self, cx: &mut Context<'_>) {
         while matches!(self.upload, Upload::Open | Upload::Ending) {
-            if self.unsent.bytes == 0 {
+            if self.unsent.bytes() == 0 {
                 if self.upload == Upload::Ending {
                     // The last DATA had gone before the end was known (wire rule: never END_STREAM on HEADERS).
                     self.upload = match self.body.send_data(Bytes::new(), true) {
@@ -297,7 +295,7 @@ impl Http2 {
                 }
                 return;
             }
-            self.body.reserve_capacity(self.unsent.bytes);
+            self.body.reserve_capacity(self.unsent.bytes());
             let mut capacity = self.body.capacity();
             if capacity == 0 {
                 capacity = match self.body.poll_capacity(cx) {
@@ -305,7 +303,7 @@ impl Http2 {
                     Poll::Ready(Some(Ok(capacity))) => capacity,
                     Poll::Ready(None | Some(Err(_))) => {
                         self.upload = Upload::Refused;
-                        self.unsent = Unsent::default();
+                        self.unsent = Pieces::default();
                         return;
                     }
                 };
@@ -314,7 +312,7 @@ impl Http2 {
                 }
             }
             let bytes = self.unsent.take(capacity);
-            let last = self.unsent.bytes == 0 && self.upload == Upload::Ending;
+            let last = self.unsent.bytes() == 0 && self.upload == Upload::Ending;
             match self.body.send_data(bytes, last) {
                 Ok(()) if last => self.upload = Upload::Ended,
                 Ok(()) => {}
@@ -358,125 +356,4 @@ fn reset_of(error: &h2::Error, head_seen: bool) -> Reset {
 fn not_processed(error: &h2::Error, head_seen: bool) -> bool {
     let refused = error.is_reset() && error.reason() == Some(H2Reason::REFUSED_STREAM);
     !head_seen && error.is_remote() && (error.is_go_away() || refused)
-}
-
-/// DATA that has arrived and waits for its sink.
-#[derive(Default)]
-struct Gathered {
-    pieces: VecDeque<Bytes>,
-    tail: BytesMut,
-}
-
-impl Gathered {
-    fn push(&mut self, bytes: Bytes) {
-        if bytes.len() < COPY_BYTES_MAX {
-            self.tail.extend_from_slice(&bytes);
-        } else {
-            self.close_tail();
-            self.pieces.push_back(bytes);
-        }
-    }
-
-    fn pop(&mut self) -> Option<Bytes> {
-        if self.pieces.is_empty() {
-            self.close_tail();
-        }
-        self.pieces.pop_front()
-    }
-
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.pieces.push_back(mem::take(&mut self.tail).freeze());
-        }
-    }
-}
-
-/// What is held of a request until there is window for it.
-#[derive(Default)]
-struct Unsent {
-    pieces: VecDeque<Bytes>,
-    bytes: usize,
-}
-
-impl Unsent {
-    fn push(&mut self, bytes: Bytes) {
-        if !bytes.is_empty() {
-            self.bytes += bytes.len();
-            self.pieces.push_back(bytes);
-        }
-    }
-
-    /// At most `max` bytes, small pieces put together, so that they travel in one frame.
-    fn take(&mut self, max: usize) -> Bytes {
-        let alone = self.pieces.len() == 1;
-        let Some(first) = self.pieces.front_mut() else {
-            return Bytes::new();
-        };
-        if first.len() >= max {
-            self.bytes -= max;
-            let taken = first.split_to(max);
-            if first.is_empty() {
-                self.pieces.pop_front();
-            }
-            return taken;
-        }
-        if alone || first.len() >= COPY_BYTES_MAX {
-            let taken = self.pieces.pop_front().unwrap_or_default();
-            self.bytes -= taken.len();
-            return taken;
-        }
-        let mut joined = BytesMut::with_capacity(max.min(self.bytes));
-        while let Some(piece) = self.pieces.front_mut() {
-            let step = piece.len().min(max - joined.len());
-            joined.extend_from_slice(&piece.split_to(step));
-            if piece.is_empty() {
-                self.pieces.pop_front();
-            }
-            if joined.len() == max {
-                break;
-            }
-        }
-        self.bytes -= joined.len();
-        joined.freeze()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unsent_bytes_leave_in_order_whatever_is_asked_for() {
-        let mut rng = fastrand::Rng::with_seed(3);
-        for _ in 0..500 {
-            let mut unsent = Unsent::default();
-            let mut sent = Vec::new();
-            for _ in 0..rng.usize(1..8) {
-                let piece: Vec<u8> = (0..rng.usize(0..3000)).map(|_| rng.u8(..)).collect();
-                sent.extend_from_slice(&piece);
-                unsent.push(piece.into());
-            }
-            let mut taken = Vec::new();
-            while unsent.bytes > 0 {
-                let max = rng.usize(1..4000);
-                let bytes = unsent.take(max);
-                assert!(!bytes.is_empty() && bytes.len() <= max);
-                taken.extend_from_slice(&bytes);
-            }
-            assert_eq!(taken, sent);
-            assert!(unsent.pieces.is_empty());
-        }
-    }
-
-    #[test]
-    fn gathered_bytes_leave_in_order() {
-        let mut gathered = Gathered::default();
-        for size in [3, 2000, 5, 6, 1500, 1] {
-            gathered.push(vec![size as u8; size].into());
-        }
-        let pieces: Vec<usize> = std::iter::from_fn(|| gathered.pop())
-            .map(|b| b.len())
-            .collect();
-        assert_eq!(pieces, [3, 2000, 11, 1500, 1]);
-    }
 }

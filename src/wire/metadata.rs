@@ -14,6 +14,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 /// What metadata may weigh, one way, by [`size`]. Over it: 431 for a request, RESOURCE_EXHAUSTED for an answer.
 pub const METADATA_BYTES_MAX: usize = 16 << 10;
 
+/// How many fields more than came a request may have after `-bin` values were split.
+pub const SPLITS_MAX: usize = 100;
+
 /// So many times a call may come through a wharf. With one more it runs in a circle.
 pub const VIA_HOPS_MAX: usize = 8;
 
@@ -43,6 +46,8 @@ pub fn forward_request(fields: &HeaderMap) -> HeaderMap {
     // Room for what dialect and exchange add, so that the map does not grow again.
     let mut forwarded = HeaderMap::with_capacity(fields.len() + 6);
     let mut cookie: Option<Crumbs<'_>> = None;
+    // Beyond that a value passes as it came: commas cost a client nothing, and fields cost the backend.
+    let mut splits_left = SPLITS_MAX;
     for (name, value) in fields {
         if !crosses_to_backend(name) {
             continue;
@@ -52,12 +57,13 @@ pub fn forward_request(fields: &HeaderMap) -> HeaderMap {
                 Some(crumbs) => crumbs.push(value),
                 None => cookie = Some(Crumbs::Whole(value)),
             }
-        } else if name.as_str().ends_with("-bin") && value.as_bytes().contains(&b',') {
+        } else if name.as_str().ends_with("-bin") && joined(value) <= splits_left {
             for part in value.as_bytes().split(|&byte| byte == b',') {
                 if let Ok(part) = HeaderValue::from_bytes(part.trim_ascii()) {
                     append(&mut forwarded, name, part);
                 }
             }
+            splits_left -= joined(value);
         } else {
             append(&mut forwarded, name, value.clone());
         }
@@ -67,6 +73,15 @@ pub fn forward_request(fields: &HeaderMap) -> HeaderMap {
     }
     drop_nominated(fields, &mut forwarded);
     forwarded
+}
+
+/// How many commas join the values of a `-bin` field.
+fn joined(value: &HeaderValue) -> usize {
+    value
+        .as_bytes()
+        .iter()
+        .filter(|&&byte| byte == b',')
+        .count()
 }
 
 /// The initial metadata of an answer that goes on to the client: everything but connection fields, `content-length` and
@@ -165,6 +180,8 @@ fn crosses_to_client(name: &HeaderName) -> bool {
     !is_hop_by_hop(name)
         && *name != CONTENT_LENGTH
         && *name != http::header::CONTENT_TYPE
+        // What was compressed whole would be of no use behind a frame of ours.
+        && *name != http::header::CONTENT_ENCODING
         && !name.as_str().starts_with("access-control-")
 }
 

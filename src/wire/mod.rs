@@ -9,11 +9,13 @@ pub mod envelope;
 pub mod http1;
 pub mod metadata;
 pub mod part;
+pub mod pieces;
 pub mod proto;
 pub mod reset;
 pub mod status;
 pub mod timeout;
 
 pub use part::{Dial, Part, RequestHead, ResponseHead, Sink, Source};
+pub use pieces::Pieces;
 pub use reset::{Party, Reason, Reset};
 pub use status::{Code, Status};

@@ -1,11 +1,16 @@
 //! Calls that end otherwise than the backend wanted.
 
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::client::{Call, Mode, Next};
 use crate::peers::Wharf;
 use crate::peers::echo::{self, Echo, SAY, STREAM, Say, Stack, Stream};
-use crate::peers::wharf::nowhere;
+use crate::peers::wharf::{binary, nowhere};
 
 const STACKS: [Stack; 2] = [Stack::Grpcio, Stack::Tonic];
 
@@ -202,4 +207,66 @@ fn a_second_sigterm_does_not_wait_for_open_calls() {
     std::thread::sleep(Duration::from_millis(300));
     wharf.program.terminate();
     wharf.program.wait(Duration::from_secs(3));
+}
+
+/// Its lines fill a pipe that nobody reads: calls go on, and it ends when it is told to.
+#[test]
+fn a_full_pipe_costs_lines_and_neither_calls_nor_the_end() {
+    let mut wharf = Command::new(binary())
+        .args(["demo", "--listen", "127.0.0.1:0", "--workers", "1"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("wharf starts");
+    // The banner is read byte by byte, and nothing after it.
+    let mut said = Vec::new();
+    let output = wharf.stdout.as_mut().expect("it is piped");
+    while !said.ends_with(b"stops at once.\n") {
+        let mut byte = [0];
+        output.read_exact(&mut byte).expect("the banner");
+        said.push(byte[0]);
+    }
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let (_, rest) = said
+        .split_once("http://")
+        .expect("it says where it listens");
+    let address = rest.split_whitespace().next().expect("an address");
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a timeout");
+    // Far more lines than a pipe holds (64 KiB), each answered.
+    let request = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "x".repeat(100));
+    for _ in 0..100 {
+        socket
+            .write_all(request.repeat(50).as_bytes())
+            .expect("it reads");
+        let mut answers = Vec::new();
+        while answers
+            .windows(12)
+            .filter(|window| window == b"HTTP/1.1 404")
+            .count()
+            < 50
+        {
+            let mut some = [0; 65_536];
+            let n = socket.read(&mut some).expect("an answer to each request");
+            assert_ne!(n, 0, "it hung up");
+            answers.extend_from_slice(&some[..n]);
+        }
+    }
+    drop(socket);
+    kill_process(Pid::from_child(&wharf), Signal::TERM).expect("it is our child");
+    let end = Instant::now() + Duration::from_secs(10);
+    let status = loop {
+        if let Some(status) = wharf.try_wait().expect("it is our child") {
+            break status;
+        }
+        if Instant::now() > end {
+            let _ = wharf.kill();
+            panic!("it does not end");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(0));
 }

@@ -50,7 +50,8 @@ impl Wharf {
     }
 }
 
-fn binary() -> PathBuf {
+/// The program.
+pub fn binary() -> PathBuf {
     std::env::var_os("WHARF_BIN").map_or_else(|| env!("CARGO_BIN_EXE_wharf").into(), PathBuf::from)
 }
 

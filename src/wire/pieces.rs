@@ -1,0 +1,164 @@
+//! Content on its way, in pieces: small ones copied together, large ones kept where they lie.
+//!
+//! A peer may cut its content into single bytes. Kept one by one they would cost many times what they hold, and each could
+//! pin a whole read's memory; so pieces below [`COPY_BYTES_MAX`] share one buffer.
+
+use std::collections::VecDeque;
+use std::mem;
+
+use bytes::{Bytes, BytesMut};
+
+/// Below this size pieces are copied together, bytes.
+pub const COPY_BYTES_MAX: usize = 1 << 10;
+
+/// A queue of content.
+#[derive(Debug, Default)]
+pub struct Pieces {
+    queue: VecDeque<Bytes>,
+    tail: BytesMut,
+    bytes: usize,
+}
+
+impl Pieces {
+    /// Adds content at the end.
+    pub fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
+        if piece.len() < COPY_BYTES_MAX && (!self.tail.is_empty() || !self.queue.is_empty()) {
+            self.tail.extend_from_slice(&piece);
+        } else if piece.len() < COPY_BYTES_MAX && !piece.is_empty() {
+            // Alone it needs no copy, unless more follows before it is taken.
+            self.queue.push_back(piece);
+        } else if !piece.is_empty() {
+            self.close_tail();
+            self.queue.push_back(piece);
+        }
+    }
+
+    /// Takes the first piece, with the small ones behind it if it is small.
+    pub fn pop(&mut self) -> Option<Bytes> {
+        if self.queue.is_empty() {
+            self.close_tail();
+        }
+        let first = self.queue.pop_front()?;
+        self.bytes -= first.len();
+        Some(first)
+    }
+
+    /// Takes at most `max` bytes from the front, small pieces put together.
+    pub fn take(&mut self, max: usize) -> Bytes {
+        if self.queue.is_empty() {
+            self.close_tail();
+        }
+        let only = self.queue.len() == 1 && self.tail.is_empty();
+        let Some(first) = self.queue.front_mut() else {
+            return Bytes::new();
+        };
+        if first.len() >= max {
+            let taken = first.split_to(max);
+            if first.is_empty() {
+                self.queue.pop_front();
+            }
+            self.bytes -= taken.len();
+            return taken;
+        }
+        if only || first.len() >= COPY_BYTES_MAX {
+            return self.pop().unwrap_or_default();
+        }
+        self.close_tail();
+        let mut joined = BytesMut::with_capacity(max.min(self.bytes));
+        while joined.len() < max
+            && let Some(first) = self.queue.front_mut()
+        {
+            let step = first.len().min(max - joined.len());
+            joined.extend_from_slice(&first.split_to(step));
+            if first.is_empty() {
+                self.queue.pop_front();
+            }
+        }
+        self.bytes -= joined.len();
+        joined.freeze()
+    }
+
+    /// Puts `earlier` in front of everything.
+    pub fn prepend(&mut self, mut earlier: Self) {
+        earlier.close_tail();
+        self.close_tail();
+        self.bytes += earlier.bytes;
+        for piece in earlier.queue.into_iter().rev() {
+            self.queue.push_front(piece);
+        }
+    }
+
+    /// How many bytes there are.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.queue.push_back(mem::take(&mut self.tail).freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn content(rng: &mut fastrand::Rng, bytes: usize) -> Bytes {
+        (0..bytes).map(|_| rng.u8(..)).collect::<Vec<_>>().into()
+    }
+
+    #[test]
+    fn what_goes_in_comes_out_in_order_however_it_is_taken() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for round in 0..500 {
+            let mut pieces = Pieces::default();
+            let (mut pushed, mut taken) = (Vec::new(), Vec::new());
+            for _ in 0..rng.usize(1..30) {
+                let bytes = [0, 1, 5, 1_023, 1_024, 3_000][rng.usize(..6)];
+                let piece = content(&mut rng, bytes);
+                pushed.extend_from_slice(&piece);
+                pieces.push(piece);
+                if rng.u8(..4) == 0 {
+                    let max = rng.usize(1..4_000);
+                    let some = pieces.take(max);
+                    assert!(some.len() <= max);
+                    taken.extend_from_slice(&some);
+                } else if rng.u8(..4) == 0 {
+                    taken.extend_from_slice(&pieces.pop().unwrap_or_default());
+                }
+                assert_eq!(pieces.bytes(), pushed.len() - taken.len(), "round {round}");
+            }
+            if rng.bool() {
+                // As a call that is sent anew.
+                let mut whole = Pieces::default();
+                whole.push(Bytes::copy_from_slice(&taken));
+                pieces.prepend(whole);
+                taken.clear();
+            }
+            while let Some(piece) = pieces.pop() {
+                assert!(!piece.is_empty());
+                taken.extend_from_slice(&piece);
+            }
+            assert_eq!(taken, pushed, "round {round}");
+            assert!(pieces.is_empty());
+        }
+    }
+
+    #[test]
+    fn ten_thousand_single_bytes_are_two_pieces() {
+        let mut pieces = Pieces::default();
+        for byte in 0..10_000 {
+            pieces.push(Bytes::copy_from_slice(&[byte as u8]));
+        }
+        assert_eq!(pieces.pop().map(|piece| piece.len()), Some(1));
+        assert_eq!(pieces.pop().map(|piece| piece.len()), Some(9_999));
+        assert_eq!(pieces.pop(), None);
+    }
+}
