@@ -616,7 +616,7 @@ impl<D: Driver> Core<D> {
                 Task::Downstream(_) | Task::Exchange(_) => HIGH_WATER,
             };
             let relieved = transport.take_relieved(high_water);
-            let failed = transport.failed().is_some();
+            let failed = transport.is_broken();
             let waiting = transport.unwritten() > 0 && !failed;
             drop(transport);
             if relieved || failed {

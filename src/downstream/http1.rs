@@ -137,7 +137,13 @@ impl<S: Socket> Http1<S> {
             match self.state {
                 State::Head { scanned, .. } => {
                     if self.transport.borrow().unwritten() >= HIGH_WATER {
-                        // Answers that nobody reads pile up: the next request waits.
+                        // Answers that nobody reads pile up: the next request waits, and its time with it.
+                        if let State::Head {
+                            begun: Some(begun), ..
+                        } = &mut self.state
+                        {
+                            *begun = now;
+                        }
                         self.transport.borrow_mut().note_refused();
                         return Poll::Pending;
                     }
@@ -270,6 +276,8 @@ impl<S: Socket> Http1<S> {
     /// When to be asked again though nothing has happened.
     pub fn deadline(&self) -> Option<Instant> {
         match self.state {
+            // It is we who do not read on, because the client does not; the stall limit is what counts then.
+            State::Head { .. } if self.transport.borrow().unwritten() >= HIGH_WATER => None,
             State::Head {
                 begun: Some(begun), ..
             } => Some(begun + self.head_timeout),
@@ -493,6 +501,9 @@ impl<S: Socket> Sink for Http1<S> {
         let mut transport = self.transport.borrow_mut();
         if let Some(kind) = transport.failed() {
             return Poll::Ready(Err(gone(kind)));
+        }
+        if transport.is_broken() {
+            return Poll::Ready(Err(Reset::downstream(Reason::ClientLeft)));
         }
         let held = transport.unwritten() + self.pending_bytes;
         if held >= HIGH_WATER {

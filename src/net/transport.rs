@@ -128,11 +128,12 @@ pub struct Transport<S> {
     shutdown: Shutdown,
 
     failed: Option<io::ErrorKind>,
+    /// A write has failed: nothing that is staged will arrive, but what the peer sent before may still be read.
+    deaf: bool,
     /// The kernel has reported an error on the socket; what came before it may still be read.
     broken: bool,
     /// Since when, and how many bytes ago, the peer has been keeping bytes waiting.
     stall: Option<Stall>,
-    read_total: u64,
     written_total: u64,
 }
 
@@ -181,9 +182,9 @@ impl<S: Socket> Transport<S> {
             refused: false,
             shutdown: Shutdown::No,
             failed: None,
+            deaf: false,
             broken: false,
             stall: None,
-            read_total: 0,
             written_total: 0,
         }
     }
@@ -253,7 +254,6 @@ impl<S: Socket> Transport<S> {
             Ok(n) => {
                 self.unread.extend_from_slice(&scratch[..n]);
                 self.budget -= n;
-                self.read_total += n as u64;
                 if n < asked && !self.read_closed {
                     self.readable = false;
                 }
@@ -304,20 +304,32 @@ impl<S: Socket> Transport<S> {
 
     /// Stages a copy of `bytes`.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.unwritten.copy(bytes);
-        self.mark_dirty();
+        if self.may_stage() {
+            self.unwritten.copy(bytes);
+        }
     }
 
     /// Stages `bytes`, from where they lie if they are many.
     pub fn write_bytes(&mut self, bytes: Bytes) {
-        self.unwritten.push(bytes);
-        self.mark_dirty();
+        if self.may_stage() {
+            self.unwritten.push(bytes);
+        }
     }
 
     /// Stages what `print` prints.
     pub fn write_with(&mut self, print: impl FnOnce(&mut BytesMut)) {
-        self.unwritten.print(print);
-        self.mark_dirty();
+        if self.may_stage() {
+            self.unwritten.print(print);
+        }
+    }
+
+    /// Whether staging makes sense: to a peer that hears nothing any more, everything may be said.
+    fn may_stage(&mut self) -> bool {
+        let heard = !self.deaf && self.failed.is_none();
+        if heard {
+            self.mark_dirty();
+        }
+        heard
     }
 
     /// How many bytes are staged.
@@ -341,7 +353,7 @@ impl<S: Socket> Transport<S> {
     /// Whether somebody who was refused may try again: less than `high_water` is staged now.
     pub fn take_relieved(&mut self, high_water: usize) -> bool {
         self.refused
-            && (self.unwritten.bytes < high_water || self.failed.is_some())
+            && (self.unwritten.bytes < high_water || self.failed.is_some() || self.deaf)
             && mem::take(&mut self.refused)
     }
 
@@ -354,7 +366,7 @@ impl<S: Socket> Transport<S> {
             let count = self.unwritten.pieces(&mut pieces);
             let asked: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
             match self.socket.write_vectored(&pieces[..count]) {
-                Ok(0) => self.fail(io::ErrorKind::WriteZero),
+                Ok(0) => self.hear_only(),
                 Ok(n) => {
                     self.unwritten.advance(n);
                     self.written_total += n as u64;
@@ -364,7 +376,7 @@ impl<S: Socket> Transport<S> {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
-                Err(error) => self.fail(error.kind()),
+                Err(_) => self.hear_only(),
             }
         }
         if self.unwritten.is_empty() {
@@ -396,17 +408,14 @@ impl<S: Socket> Transport<S> {
 
     /// All is written that was staged, and the shutdown if one was wanted; or it never will be.
     pub fn is_flushed(&self) -> bool {
-        self.failed.is_some() || (self.unwritten.is_empty() && self.shutdown != Shutdown::Wanted)
+        self.failed.is_some()
+            || self.deaf
+            || (self.unwritten.is_empty() && self.shutdown != Shutdown::Wanted)
     }
 
     /// The peer will send no more; unread bytes may be left.
     pub fn read_closed(&self) -> bool {
         self.read_closed
-    }
-
-    /// The peer has sent all it will, and all of it was taken.
-    pub fn at_end(&self) -> bool {
-        (self.ended || self.failed.is_some()) && self.unread.is_empty()
     }
 
     /// Gives the socket up: its peer keeps us waiting. From now on it has failed with `TimedOut`.
@@ -421,7 +430,7 @@ impl<S: Socket> Transport<S> {
 
     /// The peer has reset the connection, or the way to it is gone: nothing that we write will arrive.
     pub fn is_broken(&self) -> bool {
-        self.broken || self.failed.is_some()
+        self.broken || self.deaf || self.failed.is_some()
     }
 
     /// Whether the socket is connected. A connecting one that fails says so in [`Transport::failed`].
@@ -434,9 +443,13 @@ impl<S: Socket> Transport<S> {
         self.readable && self.connected && !self.ended && self.failed.is_none()
     }
 
-    /// All bytes ever read.
-    pub fn read_total(&self) -> u64 {
-        self.read_total
+    /// A write has failed. An answer that came before may lie in the kernel: it is read to its end (invariant 11).
+    fn hear_only(&mut self) {
+        self.deaf = true;
+        self.unwritten = Unwritten::default();
+        self.stall = None;
+        self.readable = true;
+        self.read_closed = true;
     }
 
     fn fail(&mut self, kind: io::ErrorKind) {
