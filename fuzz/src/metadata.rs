@@ -1,22 +1,15 @@
 //! Metadata: what has crossed once crosses again unchanged, and nothing that must stay behind crosses.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderName, Version};
 use wharf::wire::metadata::{
     append_via, forward_request, forward_response, forward_trailers, is_hop_by_hop, size, via_hops,
 };
 
+use super::shared::fields;
+
 /// Reads `input` as lines of `name:value`; what is none is skipped.
 pub fn check(input: &[u8]) {
-    let mut fields = HeaderMap::new();
-    for line in input.split(|&byte| byte == b'\n').take(200) {
-        let mut halves = line.splitn(2, |&byte| byte == b':');
-        if let (Some(name), Some(value)) = (halves.next(), halves.next())
-            && let Ok(name) = HeaderName::from_bytes(name)
-            && let Ok(value) = HeaderValue::from_bytes(value.trim_ascii())
-        {
-            fields.append(name, value);
-        }
-    }
+    let fields = fields(input, b'\n');
 
     let forwarded = forward_request(&fields);
     for name in forwarded.keys() {

@@ -1,0 +1,116 @@
+//! The gate in front of `h2`: at every split it takes out empty DATA frames and nothing else, and never holds back a byte
+//! that may go on.
+
+use bytes::{Buf as _, BytesMut};
+use wharf::net::Sieve;
+use wharf::upstream::{Gate, Opening};
+
+use super::shared::ways;
+
+/// Reads `input` as the sizes of pieces (four bytes), and what a peer sends: as it stands, and as the plan of frames.
+pub fn check(input: &[u8]) {
+    let Some((sizes, stream)) = input.split_first_chunk::<4>() else {
+        return;
+    };
+    check_stream(stream, sizes);
+    check_stream(&planned(stream), sizes);
+}
+
+/// SETTINGS, and then for each three bytes a frame of that kind, those flags and that length.
+fn planned(plan: &[u8]) -> Vec<u8> {
+    let mut stream = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let mut rest = plan;
+    while let Some((&[kind, flags, length], after)) = rest.split_first_chunk::<3>() {
+        let length = usize::from(length % 32).min(after.len());
+        let (payload, after) = after.split_at(length);
+        stream.extend_from_slice(&[0, 0, length as u8, kind % 4, flags, 0, 0, 0, 1]);
+        stream.extend_from_slice(payload);
+        rest = after;
+    }
+    stream.extend_from_slice(rest);
+    stream
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Seen {
+    passed: Vec<u8>,
+    held: Vec<u8>,
+    dropped: u64,
+    opening: Option<Opening>,
+}
+
+fn check_stream(stream: &[u8], sizes: &[u8]) {
+    let [whole, rest @ ..] = ways(stream, sizes).map(|pieces| through(&pieces, sizes));
+    for seen in rest {
+        assert_eq!(seen, whole);
+    }
+    if !is_http2(stream) {
+        assert!(whole.passed.is_empty());
+        assert_eq!(whole.held, stream);
+        assert_eq!(whole.dropped, 0);
+        assert_ne!(whole.opening, Some(Opening::Http2));
+        return;
+    }
+    assert_eq!(whole.opening, Some(Opening::Http2));
+    let (passed, held, dropped) = naive(stream);
+    assert_eq!(whole.passed, passed);
+    assert_eq!(whole.held, held);
+    assert_eq!(whole.dropped, dropped);
+}
+
+/// The head of a SETTINGS frame on the connection, of no more than three mebibytes or so: what is longer may be TLS.
+fn is_http2(stream: &[u8]) -> bool {
+    matches!(stream, [a, b, _, 4, _, 0, 0, 0, 0, ..] if !(matches!(a, 0x15 | 0x16) && *b == 3))
+}
+
+/// What passes of frames, what is held of a head that is not whole, and how many frames are taken out.
+fn naive(stream: &[u8]) -> (Vec<u8>, Vec<u8>, u64) {
+    let mut passed = Vec::new();
+    let mut dropped = 0;
+    let mut rest = stream;
+    while let Some(&[a, b, c, kind, flags, ..]) = rest.get(..9) {
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        let (frame, after) = rest.split_at(rest.len().min(9 + length));
+        let ends_stream = flags & 1 != 0;
+        let padded = flags & 8 != 0;
+        if kind == 0 && length == 0 && !ends_stream && !padded {
+            dropped += 1;
+        } else {
+            passed.extend_from_slice(frame);
+        }
+        rest = after;
+    }
+    (passed, rest.to_vec(), dropped)
+}
+
+fn through(pieces: &[&[u8]], sizes: &[u8]) -> Seen {
+    let mut gate = Gate::new();
+    let mut unread = BytesMut::new();
+    let mut passed = Vec::new();
+    // As many at a time as the reader's buffer happens to have room for.
+    let mut rooms = sizes.iter().map(|size| 1 + usize::from(size % 16)).cycle();
+    for piece in pieces {
+        unread.extend_from_slice(piece);
+        loop {
+            let open = gate.pass(&mut unread);
+            assert!(open <= unread.len());
+            let left = unread.len();
+            assert_eq!(gate.pass(&mut unread), open, "asking changes nothing");
+            assert_eq!(unread.len(), left);
+            if open == 0 {
+                break;
+            }
+            let taken = open.min(rooms.next().unwrap_or(1));
+            passed.extend_from_slice(&unread[..taken]);
+            unread.advance(taken);
+            gate.passed(taken);
+        }
+    }
+    let notes = gate.notes();
+    Seen {
+        passed,
+        held: unread.to_vec(),
+        dropped: notes.dropped(),
+        opening: notes.opening(),
+    }
+}
