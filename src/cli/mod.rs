@@ -7,6 +7,7 @@ pub mod args;
 pub mod banner;
 pub mod demo;
 pub mod escape;
+pub mod log;
 pub mod machine;
 pub mod port;
 pub mod prepare;

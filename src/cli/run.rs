@@ -16,6 +16,7 @@ use crate::cli::access;
 use crate::cli::args::{Exit, Stop};
 use crate::cli::banner::{self, Banner, Probe, Row, backend_line};
 use crate::cli::demo::{Echo, Page};
+use crate::cli::log::Log;
 use crate::cli::port::bind_error;
 use crate::cli::prepare::{Prepared, prepare};
 use crate::cli::style::Color;
@@ -48,9 +49,11 @@ where
             };
         }
     };
-    start_log(&prepared.log_filter);
+    let log = Log::start(&prepared.log_filter);
     let _ = io::stderr().write_all(prepared.warnings.as_bytes());
-    serve(prepared).into()
+    let exit = serve(prepared);
+    log.flush();
+    exit.into()
 }
 
 fn demo_ends() -> DemoEnds {
@@ -59,13 +62,6 @@ fn demo_ends() -> DemoEnds {
         echo: Arc::new(Echo),
         page: Arc::new(Page),
     }
-}
-
-fn start_log(filter: &str) {
-    let mut builder = env_logger::Builder::new();
-    builder.parse_filters(filter).format_target(false);
-    // Somebody who embeds the library may have a logger of his own.
-    let _ = builder.try_init();
 }
 
 fn serve(prepared: Prepared) -> Exit {

@@ -284,9 +284,9 @@ impl Watch {
             ..
         } = self;
         let last = Notice::Stopped { dropped, forced };
-        if notices.send_timeout(last, LAST_WORD_TIMEOUT).is_err() && forced {
-            // Whoever prints is stuck in a pipe that nobody reads, and somebody has asked twice to stop at once.
-            std::process::exit(1);
+        if notices.send_timeout(last, LAST_WORD_TIMEOUT).is_err() {
+            // Whoever prints is stuck in a pipe that nobody reads; the calls have ended, and so does the process.
+            std::process::exit(i32::from(forced));
         }
     }
 

@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::Version;
 use http::header::HeaderName;
-use http::{HeaderMap, Version};
 
 use crate::exchange::outcome::{Outcome, Retry, message_of, status_of};
 use crate::policy::{Route, Rules};
@@ -69,13 +69,11 @@ impl Terms {
             Part::End(Some(trailers)) => (&**trailers, true),
             Part::Data(_) | Part::End(None) => return Ok(()),
         };
-        if !self.dialect.is_rpc() {
-            return Ok(());
-        }
         if metadata::size(fields) > self.snapshot.limits.head_bytes_max {
             return Err(Reset::upstream(Reason::MetadataTooLarge));
         }
-        if last && self.is_late(now) && Code::from_fields(fields) == Some(Code::CANCELLED) {
+        let timed = self.dialect.is_rpc() && self.is_late(now);
+        if last && timed && Code::from_fields(fields) == Some(Code::CANCELLED) {
             return Err(Reset::proxy(Reason::Deadline));
         }
         Ok(())
@@ -347,18 +345,13 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             };
             let bytes = match &part {
                 Part::Data(bytes) => bytes.len(),
-                Part::Head(head) => {
+                Part::Head(_) => {
                     self.first_byte = Some(now.duration_since(self.terms.started));
                     // It was processed: nothing will be repeated.
                     self.request.commit();
-                    bound(&head.headers)?;
                     0
                 }
-                Part::End(Some(trailers)) => {
-                    bound(trailers)?;
-                    0
-                }
-                Part::End(None) => 0,
+                Part::End(_) => 0,
             };
             self.terms.judge(&part, now)?;
             let mut out = Outlet {
@@ -454,14 +447,6 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             retry,
             aborted,
         }
-    }
-}
-
-/// Metadata of an answer may be so large and no larger; a backend's is bounded like a client's.
-fn bound(fields: &HeaderMap) -> Result<(), Reset> {
-    match metadata::size(fields) > metadata::METADATA_BYTES_MAX {
-        true => Err(Reset::upstream(Reason::MetadataTooLarge)),
-        false => Ok(()),
     }
 }
 

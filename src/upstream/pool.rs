@@ -579,7 +579,9 @@ impl<S: Socket> Pool<S> {
                         >= backend.connections_max;
                     if !full {
                         hope = true;
-                        self.wanted.push(key);
+                        if !self.wanted.contains(&key) {
+                            self.wanted.push(key);
+                        }
                     }
                 }
             }

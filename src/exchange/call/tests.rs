@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::{
-    Backend, BackendId, Endpoint, Limits, PathMatch, Route, RouteKind, Snapshot, Target,
+    Backend, BackendId, Endpoint, Limits, PathMatch, Route, RouteKind, Rules, Snapshot, Target,
 };
 use crate::rpc::Form;
 use crate::wire::{Code, ResponseHead};
@@ -638,7 +638,7 @@ fn pieces(bytes: &[u8], schedule: &[(usize, bool)]) -> Vec<Option<Result<Part, R
 }
 
 fn schedule() -> impl Strategy<Value = Vec<(usize, bool)>> {
-    prop::collection::vec((1..40_000usize, any::<bool>()), 1..8)
+    prop::collection::vec((500..40_000usize, any::<bool>()), 1..8)
 }
 
 proptest! {
@@ -664,7 +664,8 @@ proptest! {
         second.rooms(more_rooms.iter().map(|&room| room.then_some(Ok(1))));
         first.yields((0..refused_after).map(|_| None));
         first.yields([refused()]);
-        second.yields((0..200).map(|_| None));
+        // Long enough for the slowest request to arrive.
+        second.yields((0..1_000).map(|_| None));
         second.yields([grpc_head(), trailers("0")]);
 
         let outcome = bench.poll_to_the_end();
