@@ -3,8 +3,10 @@
 //!
 //! `WHARF_SEEDS=N` runs so many seeds (200), `WHARF_SEED=S` one alone with its whole trace; `scripts/sim` does both.
 
-// What a replay prints is what it is for.
-#![allow(clippy::print_stdout)]
+#![allow(
+    clippy::print_stdout,
+    reason = "what a replay prints is what it is for"
+)]
 
 mod answer;
 mod browser;
