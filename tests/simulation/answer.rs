@@ -224,7 +224,7 @@ impl Content {
             at = &tail[length..];
         }
         content.rest = at.to_vec();
-        if text && body.len() % 4 != 0 && content.trailers.is_some() {
+        if text && !body.len().is_multiple_of(4) && content.trailers.is_some() {
             return Err("characters after the end".into());
         }
         Ok(content)

@@ -3,6 +3,11 @@
 //!
 //! `WHARF_SEEDS=N` runs so many seeds (200), `WHARF_SEED=S` one alone with its whole trace; `scripts/sim` does both.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "what a replay prints is what it is for"
+)]
+
 mod answer;
 mod browser;
 mod model;

@@ -73,7 +73,7 @@ pub(crate) struct Peer {
 }
 
 enum Phase {
-    Waiting(Handshake<Pipe, Bytes>),
+    Waiting(Box<Handshake<Pipe, Bytes>>),
     Open(Box<Connection<Pipe, Bytes>>),
     /// Holds the connection and says nothing.
     Mute,
@@ -161,7 +161,7 @@ pub(crate) fn welcome(
             builder.max_concurrent_streams(streams);
         }
         let io = Pipe(Rc::clone(&wire));
-        Phase::Waiting(builder.handshake(io))
+        Phase::Waiting(Box::new(builder.handshake(io)))
     };
     Some(Peer {
         phase,
@@ -253,7 +253,7 @@ impl Peer {
                     }
                 }
             }
-            Phase::Waiting(handshake) => match Pin::new(handshake).poll(cx) {
+            Phase::Waiting(handshake) => match Pin::new(&mut **handshake).poll(cx) {
                 Poll::Pending => false,
                 Poll::Ready(Ok(connection)) => {
                     self.phase = Phase::Open(Box::new(connection));
@@ -334,7 +334,8 @@ impl Peer {
         }
         self.seen_id = id;
         let call = request.headers().get("x-call");
-        let call: usize = call.unwrap().to_str().unwrap().parse().unwrap();
+        let call = call.and_then(|call| call.to_str().ok()?.parse::<usize>().ok());
+        let call = call.expect("a call bears its number");
         let mut ledger = self.ledger.borrow_mut();
         let facts = &mut ledger.calls[call];
         let plan = facts.plan.clone();
@@ -414,11 +415,11 @@ impl Call {
         }
     }
 
-    fn close(mut self, ledger: &SharedLedger) {
+    fn close(self, ledger: &SharedLedger) {
         self.leave(ledger);
     }
 
-    fn leave(&mut self, ledger: &SharedLedger) {
+    fn leave(&self, ledger: &SharedLedger) {
         ledger.borrow_mut().calls[self.plan.id].open -= 1;
     }
 

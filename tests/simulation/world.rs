@@ -311,7 +311,7 @@ impl World {
     fn note(&mut self, report: Report) {
         match report {
             Report::Record(record) => {
-                let reason = record.refusal.unwrap_or(record.reason.word());
+                let reason = record.refusal.unwrap_or_else(|| record.reason.word());
                 self.machine.note(format_args!(
                     "record {} {reason} {:?} code {:?}{} {}",
                     record.path,
