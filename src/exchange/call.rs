@@ -26,6 +26,9 @@ use crate::wire::{
 const REPLAY_BYTES_MAX: usize = 64 << 10;
 /// What one exchange moves in one step, bytes, each way; then others have their turn.
 const STEP_BYTES_MAX: usize = 256 << 10;
+/// How long a client may take its time inside a message, and how many bytes buy it another second after that.
+const SLOW_GRACE: Duration = Duration::from_secs(10);
+const SLOW_BYTES_PER_SECOND: u64 = 256;
 /// How often one refused call is sent again.
 const REPEATS_MAX: u32 = 1;
 
@@ -118,6 +121,26 @@ struct RequestLane {
     /// What has been sent, for as long as the call may have to be repeated.
     kept: Option<Pieces>,
     ended: Ended,
+    /// Bytes that were read.
+    read: u64,
+    /// Since when a message has been under way.
+    pace: Option<Pace>,
+}
+
+/// Where a message that is under way began.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    since: Instant,
+    read: u64,
+    messages: u64,
+}
+
+impl Pace {
+    /// Until when the client may go on without another byte.
+    fn until(&self, read: u64) -> Instant {
+        let earned = Duration::from_millis((read - self.read) * 1000 / SLOW_BYTES_PER_SECOND);
+        self.since + SLOW_GRACE + earned
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +189,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             state: Lane::Open,
             waiting: Pieces::default(),
             kept: Some(Pieces::default()),
+            read: 0,
+            pace: None,
             ended: Ended::No,
         };
         Self {
@@ -251,7 +276,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             Phase::Relaying(up) if !self.blocked => up.wake_at(),
             Phase::Relaying(_) | Phase::Connecting | Phase::Done => None,
         };
-        [self.terms.deadline, up].into_iter().flatten().min()
+        let pace = self.request.pace.map(|pace| pace.until(self.request.read));
+        [self.terms.deadline, up, pace].into_iter().flatten().min()
     }
 
     /// Gives the caller's end back, with the ticket, which may still stand in a queue.
@@ -389,16 +415,19 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             }
             let up = matches!(self.phase, Phase::Relaying(_));
             if !self.request.wants_more(up) {
+                // It is not the client who is slow.
+                self.request.pace = None;
                 return Ok(());
             }
             let part = match self.down.poll_part(now, cx) {
-                Poll::Pending => return Ok(()),
+                Poll::Pending => return self.request.keep_pace(now),
                 Poll::Ready(part) => part?,
             };
             let bytes = match &part {
                 Part::Data(bytes) => bytes.len(),
                 Part::Head(_) | Part::End(_) => 0,
             };
+            self.request.read += bytes as u64;
             self.request.take(part)?;
             self.down.taken(bytes);
             moved += bytes;
@@ -429,7 +458,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let mut aborted = false;
         match reset.reason {
             // Nobody is there to be told.
-            Reason::ClientLeft | Reason::ClientTooSlow => {}
+            Reason::ClientLeft => {}
             reason => {
                 if matches!(reason, Reason::ClientProtocol(_)) || reset.by == Party::Downstream {
                     self.down.condemn();
@@ -500,6 +529,29 @@ impl RequestLane {
             Part::End(_) => *ended = Ended::Seen,
             Part::Head(_) => {}
         })
+    }
+
+    /// The client has sent all it has for now. Between messages it may rest for ever; inside one it has to go on.
+    fn keep_pace(&mut self, now: Instant) -> Result<(), Reset> {
+        if self.state != Lane::Open || self.codec.at_boundary() {
+            self.pace = None;
+            return Ok(());
+        }
+        let (read, messages) = (self.read, self.codec.messages());
+        let fresh = Pace {
+            since: now,
+            read,
+            messages,
+        };
+        let pace = self
+            .pace
+            .filter(|pace| pace.messages == messages)
+            .unwrap_or(fresh);
+        self.pace = Some(pace);
+        match now >= pace.until(read) {
+            true => Err(Reset::downstream(Reason::ClientTooSlow)),
+            false => Ok(()),
+        }
     }
 
     /// Sends what there is room for.

@@ -54,10 +54,10 @@ pub fn status_of(reason: Reason) -> (Code, Retry) {
         Reason::BackendNoTrailers | Reason::BackendProtocol(_) => (Code::INTERNAL, Retry::Unsafe),
         Reason::ClientLeft => (Code::CANCELLED, Retry::Unsafe),
         Reason::ClientProtocol(_) => (Code::INTERNAL, Retry::Unsafe),
-        Reason::ClientTooSlow | Reason::MessageTooLarge(_) | Reason::MetadataTooLarge => {
+        Reason::MessageTooLarge(_) | Reason::MetadataTooLarge => {
             (Code::RESOURCE_EXHAUSTED, Retry::Unsafe)
         }
-        Reason::Deadline => (Code::DEADLINE_EXCEEDED, Retry::Unsafe),
+        Reason::Deadline | Reason::ClientTooSlow => (Code::DEADLINE_EXCEEDED, Retry::Unsafe),
         Reason::Loop | Reason::Panic => (Code::INTERNAL, Retry::Unsafe),
     }
 }
@@ -258,7 +258,7 @@ mod tests {
             ),
             (
                 Reset::downstream(R::ClientTooSlow),
-                8,
+                4,
                 Unsafe,
                 "the caller is too slow",
             ),

@@ -86,7 +86,7 @@ fn a_backend_that_comes_later_is_found() {
     let port = address.port().to_string();
     let _backend = Echo::start(Stack::Grpcio, &["--port", &port]);
     // It may wait a little between two tries to connect, but not long.
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while Call::new(SAY).message([]).make(wharf.address).status() != 0 {
         assert!(begun.elapsed() < Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(50));
@@ -103,7 +103,7 @@ fn a_backend_that_was_restarted_is_found_again() {
     backend.program.wait(Duration::from_secs(5));
     assert_eq!(Call::new(SAY).message([]).make(wharf.address).status(), 14);
     let _backend = Echo::start(Stack::Grpcio, &["--port", &port]);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while Call::new(SAY).message([]).make(wharf.address).status() != 0 {
         assert!(begun.elapsed() < Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(50));

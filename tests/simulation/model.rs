@@ -297,7 +297,8 @@ impl Judge<'_> {
             ),
             Reason::ClientLeft => (gone, Some(1)),
             Reason::ClientProtocol(_) => (plan.broken.is_some() || gone, Some(13)),
-            Reason::ClientTooSlow => (self.browser.stalled, Some(8)),
+            // The clock jumps also while a browser is inside a message.
+            Reason::ClientTooSlow => (true, Some(4)),
             Reason::Deadline => (late, Some(4)),
             Reason::Draining => (faults.draining, Some(14)),
             Reason::PendingOverflow => (faults.pending_max_small, Some(14)),

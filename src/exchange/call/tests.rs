@@ -709,3 +709,44 @@ proptest! {
         prop_assert_eq!(response.bytes, answer.len() as u64);
     }
 }
+
+#[test]
+fn r_02_a_client_may_rest_between_messages_but_not_inside_one() {
+    let second = Duration::from_secs(1);
+    let mut bench = Bench::new(None);
+    let up = bench.stream();
+    up.rooms([Some(Ok(1 << 20)), Some(Ok(1 << 20)), Some(Ok(1 << 20))]);
+    bench.down.yields([data(message(b"whole")), None]);
+    assert!(bench.poll().is_pending());
+    bench.now += 3600 * second;
+    assert!(bench.poll().is_pending(), "an hour between two messages");
+    assert_eq!(bench.exchange.wake_at(), None);
+
+    let other = message(&[7; 3000]);
+    bench.down.yields([data(other[..5].to_vec()), None]);
+    assert!(bench.poll().is_pending());
+    assert_eq!(
+        bench.exchange.wake_at(),
+        Some(bench.now + 10 * second),
+        "ten seconds of grace"
+    );
+    bench.now += 9 * second;
+    bench.down.yields([data(other[5..5 + 512].to_vec()), None]);
+    assert!(bench.poll().is_pending());
+    assert_eq!(
+        bench.exchange.wake_at(),
+        Some(bench.now + 3 * second),
+        "512 bytes buy two more"
+    );
+    bench.now += 3 * second;
+    let Poll::Ready(outcome) = bench.poll() else {
+        panic!("it waits for ever");
+    };
+    assert_eq!(outcome.reason, Reason::ClientTooSlow);
+    assert_eq!(outcome.status.code, Code::DEADLINE_EXCEEDED);
+    let down = bench.down.0.borrow();
+    assert!(
+        down.ended && down.condemned,
+        "it is told, and its connection ends"
+    );
+}
