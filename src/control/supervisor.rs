@@ -1,6 +1,6 @@
 //! The control thread itself.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -140,7 +140,7 @@ impl Control {
             dropped: 0,
             draining: false,
             forced: false,
-            unreachable: HashMap::new(),
+            unreachable: HashSet::new(),
         };
         watch.resolve_first();
 
@@ -240,7 +240,7 @@ struct Watch {
     draining: bool,
     forced: bool,
     /// Endpoints whose last attempt failed.
-    unreachable: HashMap<Arc<str>, ()>,
+    unreachable: HashSet<Arc<str>>,
 }
 
 impl Watch {
@@ -328,7 +328,7 @@ impl Watch {
             Report::Record(record) => self.tell(Notice::Record(record)),
             Report::Attempt(attempt) => {
                 if attempt.failure.is_some() {
-                    self.unreachable.insert(Arc::clone(&attempt.endpoint), ());
+                    self.unreachable.insert(Arc::clone(&attempt.endpoint));
                 } else {
                     self.unreachable.remove(&attempt.endpoint);
                 }
@@ -418,7 +418,7 @@ impl Watch {
             Ok(_) => return false,
             Err(error) => {
                 // What it meant before is kept: a resolver that fails is no reason to lose a backend.
-                self.unreachable.insert(Arc::clone(&answer.name), ());
+                self.unreachable.insert(Arc::clone(&answer.name));
                 self.tell(Notice::Unresolved {
                     name: answer.name,
                     error,
@@ -431,12 +431,21 @@ impl Watch {
         for backend in &mut backends {
             if let Target::Endpoints(endpoints) = &mut backend.target {
                 for endpoint in endpoints {
-                    if endpoint.name == answer.name && endpoint.addresses != addresses {
+                    // Resolvers take turns with the order; that is no news.
+                    let same = endpoint.addresses.len() == addresses.len()
+                        && addresses
+                            .iter()
+                            .all(|address| endpoint.addresses.contains(address));
+                    if endpoint.name == answer.name && !same {
                         endpoint.addresses.clone_from(&addresses);
                         changed = true;
                     }
                 }
             }
+        }
+        if !changed {
+            // It is known and means what it meant: nobody waits for it because of a lookup that failed once.
+            self.unreachable.remove(&answer.name);
         }
         if changed {
             let old = &self.snapshot;

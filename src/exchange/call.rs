@@ -257,7 +257,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         }
     }
 
-    /// Ends it from outside: the proxy is shutting down, or an advance of it has failed.
+    /// Ends it from outside: the proxy is shutting down.
     pub fn abandon(&mut self, reason: Reason, now: Instant, cx: &mut Context<'_>) -> Outcome {
         let outcome = self.end(Reset::proxy(reason), now);
         self.down.settle(cx);

@@ -74,7 +74,7 @@ impl<S: Socket, F: Sieve> AsyncRead for Bridge<S, F> {
                 sieve.passed(passing);
                 return Poll::Ready(Ok(()));
             }
-            // A sieve that needs more to decide has at most a frame head waiting, so the mark can only be the budget's.
+            // A sieve holds back a frame head at most, or all of a foreign peer's turn; the turn's budget bounds both.
             match transport.fill(usize::MAX) {
                 Filled::Bytes(_) => {}
                 Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,

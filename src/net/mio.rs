@@ -23,7 +23,8 @@ const INBOX: u32 = u32::MAX;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
-/// A backend that acknowledges nothing for so long is gone. It finds dead peers without PINGs.
+/// A backend that acknowledges nothing for so long is gone, and so is one that takes nothing: its window stays closed. It
+/// finds dead peers without PINGs.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A core's sockets on the real machine.
@@ -113,7 +114,7 @@ impl Driver for MioDriver {
         if let Err(error) = self.poll.poll(&mut self.events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
         {
-            // Nothing can be waited for any more: without this the loop would spin in silence.
+            // Nothing can be waited for any more; the loop spins, and says so.
             log::error!("cannot wait for events: {error}");
         }
         events.extend(self.events.iter().map(|event| Event {

@@ -198,6 +198,15 @@ impl<S: Socket> Pool<S> {
                         if own.addresses != endpoint.addresses {
                             own.addresses.clone_from(&endpoint.addresses);
                             own.failure = None;
+                            // What is connected to an address that the name does not mean any more ends with its calls.
+                            for connection in &own.connections {
+                                if let Some(held) = self.connections.get_mut(*connection)
+                                    && !own.addresses.contains(&held.address)
+                                {
+                                    held.connection.drain();
+                                    held.wakeup.wake();
+                                }
+                            }
                         }
                         after.push(key);
                     }

@@ -93,7 +93,8 @@ pub struct Http2 {
     // unwinding, and then nothing else of the stream may be in the way.
     answer: Answer,
     body: SendStream<Bytes>,
-    slot: Slot,
+    /// Held for its drop.
+    _slot: Slot,
     head_seen: bool,
     /// DATA that has arrived and waits for its sink.
     gathered: Pieces,
@@ -152,7 +153,7 @@ impl Http2 {
         Self {
             answer: Answer::Awaited(answer),
             body,
-            slot,
+            _slot: slot,
             head_seen: false,
             gathered: Pieces::default(),
             end: None,
@@ -329,7 +330,6 @@ impl Drop for Http2 {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
             self.body.send_reset(H2Reason::NO_ERROR);
         }
-        let _ = &self.slot;
     }
 }
 
