@@ -24,9 +24,9 @@ lint:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
 
-# The simulator; with a seed, that one again
+# A hundred seeds of the simulator; with a seed, that one again
 sim SEED="":
-    {{ if SEED == "" { "" } else { "WHARF_SEED=" + SEED } }} cargo test --features sim --test simulation -- --nocapture
+    scripts/sim {{ if SEED == "" { "--seeds 100" } else { SEED } }}
 
 # One fuzz target for a while
 fuzz TARGET SECONDS="60":
@@ -34,4 +34,4 @@ fuzz TARGET SECONDS="60":
 
 # The benches
 bench:
-    cargo bench
+    cargo bench --bench codec

@@ -54,13 +54,9 @@ fn line_in(record: &Record, color: Color, zone: &TimeZone) -> String {
     text
 }
 
-/// `origin X is not allowed; allow it:  --allow-origin X` becomes two lines, the cure under the cause.
+/// `origin X is not allowed; add:  --allow-origin X` becomes two lines, the cure under the cause.
 fn refused(record: &Record, word: &str, clock: &str, color: Color) -> String {
-    let what = format!(
-        "{} {}",
-        short(&record.verb),
-        short(record.path.trim_start_matches('/'))
-    );
+    let what = format!("{} {}", short(&record.verb), short(&record.path));
     let status = record
         .http_status
         .map_or_else(String::new, |status| format!(" {status}"));
@@ -100,7 +96,9 @@ fn notes(record: &Record) -> String {
     let ours = !matches!(record.reason, Reason::Ok | Reason::BackendStatus);
     if ours {
         let mut why = record.reason.word().to_owned();
-        if let Some(detail) = record.reason.detail() {
+        // The message often begins with the detail, or is it.
+        let detail = record.reason.detail();
+        if let Some(detail) = detail.filter(|detail| !record.message.contains(detail)) {
             why.push_str(" (");
             why.push_str(detail);
             why.push(')');
@@ -127,9 +125,27 @@ fn notes(record: &Record) -> String {
         .as_deref()
         .filter(|library| !library.is_empty())
     {
-        notes.push(escape_short(library, LIBRARY_MAX));
+        notes.push(escape_short(caller(library), LIBRARY_MAX));
     }
     notes.join("   ")
+}
+
+/// A browser says "Mozilla/5.0" and a long list of whom it resembles; its name is enough. Each names the ones below it too.
+fn caller(library: &str) -> &str {
+    const BROWSERS: [(&str, &str); 5] = [
+        ("Edg/", "Edge"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("CriOS/", "Chrome"),
+        ("Safari/", "Safari"),
+    ];
+    if !library.starts_with("Mozilla/5.0 ") {
+        return library;
+    }
+    BROWSERS
+        .iter()
+        .find(|(mark, _)| library.contains(mark))
+        .map_or(library, |(_, name)| name)
 }
 
 fn short(text: &str) -> String {
@@ -299,6 +315,11 @@ mod tests {
             ..record
         };
         assert!(shown(&detail).contains("   client_protocol (bad base64)   "));
+        let twice = Record {
+            message: "bad base64".to_owned(),
+            ..detail
+        };
+        assert!(shown(&twice).contains("   client_protocol: bad base64   "));
     }
 
     #[test]
@@ -309,18 +330,42 @@ mod tests {
             code: None,
             http_status: Some(403),
             refusal: Some("cors_origin"),
-            message: format!("origin {origin} is not allowed; allow it:  --allow-origin {origin}"),
+            message: format!("origin {origin} is not allowed; add:  --allow-origin {origin}"),
             ..record()
         };
         assert_eq!(
             shown(&record),
-            "12:04:31.220  OPTIONS demo.v1.Echo/Say  refused 403   cors_origin: origin http://192.168.1.7:5173 is not allowed\n                                                      allow it:  --allow-origin http://192.168.1.7:5173"
+            "12:04:31.220  OPTIONS /demo.v1.Echo/Say  refused 403   cors_origin: origin http://192.168.1.7:5173 is not allowed\n                                                       add:  --allow-origin http://192.168.1.7:5173"
         );
         let plain = Record {
             message: "no POST".to_owned(),
             ..record
         };
         assert_eq!(shown(&plain).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_browser_is_called_by_its_name() {
+        const CHROME: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36";
+        const SAFARI: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.1 Safari/605.1.15";
+        const FIREFOX: &str =
+            "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0";
+        let edge = format!("{CHROME} Edg/141.0.0.0");
+        for (agent, name) in [
+            (CHROME, "Chrome"),
+            (SAFARI, "Safari"),
+            (FIREFOX, "Firefox"),
+            (edge.as_str(), "Edge"),
+            ("grpc-web-javascript/0.1", "grpc-web-javascript/0.1"),
+            ("Mozilla/5.0 (what)", "Mozilla/5.0 (what)"),
+        ] {
+            let record = Record {
+                library: Some(agent.to_owned()),
+                ..record()
+            };
+            let text = shown(&record);
+            assert!(text.ends_with(&format!("   {name}")), "{text}");
+        }
     }
 
     #[test]

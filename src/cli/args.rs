@@ -6,8 +6,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::cli::escape::escape_short;
 use crate::config::Flags;
 
 /// What was asked for.
@@ -90,7 +92,7 @@ where
                 exit: Exit::Fine,
                 text,
             },
-            _ => Stop::usage(text),
+            _ => Stop::usage(backend_meant(&error).unwrap_or(text)),
         }
     })?;
     let command = match typed.command {
@@ -120,6 +122,24 @@ where
         })?;
     }
     Ok(command)
+}
+
+/// `wharf localhost:50051`: a word that is no command and looks like an endpoint.
+fn backend_meant(error: &clap::Error) -> Option<String> {
+    let word = [ContextKind::InvalidSubcommand, ContextKind::InvalidArg]
+        .into_iter()
+        .find_map(|kind| match error.get(kind) {
+            Some(ContextValue::String(word)) => Some(word),
+            _ => None,
+        })?;
+    let (_, port) = word.rsplit_once(':')?;
+    port.parse::<u16>()
+        .ok()
+        .filter(|_| !word.starts_with('-'))?;
+    let word = escape_short(word, 80);
+    Some(format!(
+        "error: {word:?} is no command. A gRPC server is named by its flag:  wharf --backend {word}\n"
+    ))
 }
 
 /// `level`, `target`, `target=level`, with commas between; `Err` names the first that is none.
@@ -154,8 +174,7 @@ pub fn help() -> String {
     version,
     about = "A gRPC-Web to gRPC reverse proxy",
     after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true,
-    disable_help_subcommand = true
+    args_conflicts_with_subcommands = true
 )]
 struct Typed {
     #[command(subcommand)]
@@ -195,7 +214,8 @@ struct SharedFlags {
     /// Where pages come in; without a host it is loopback [default: 127.0.0.1:8080]
     #[arg(short, long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// An origin whose pages may call, e.g. http://localhost:5173, http://localhost:*, or *
+    /// An origin whose pages may call, e.g. http://localhost:5173, http://localhost:*, or *; may be repeated
+    /// [default: pages of this machine when listening on loopback]
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
     /// Event loops: a number, or auto for one per CPU
@@ -311,6 +331,12 @@ mod tests {
             ("wharf --pin maybe", "on, off"),
             ("wharf --backend", "--help"),
             ("wharf dmo", "demo"),
+            ("wharf localhost:50051", "wharf --backend localhost:50051\n"),
+            (
+                "wharf [::1]:50051 --workers 1",
+                "wharf --backend [::1]:50051\n",
+            ),
+            ("wharf run localhost:1", "wharf --backend localhost:1\n"),
             ("wharf --backend a:1 --log loud", "--log wharf=debug"),
             ("wharf --backend a:1 --log wharf=loud", "--log wharf=debug"),
             ("wharf --backend a:1 --log a=debug,=x", "--log wharf=debug"),
@@ -338,6 +364,8 @@ mod tests {
             "wharf --help",
             "wharf -h",
             "wharf run --help",
+            "wharf help",
+            "wharf help run",
             "wharf --version",
         ] {
             let stop = typed(line).expect_err(line);

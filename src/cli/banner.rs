@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::cli::escape::{escape, escape_short};
 use crate::cli::style::{Color, Paint};
 use crate::config::CorsRule;
+use crate::policy::Remedy;
 
 /// Everything that the banner tells.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub struct Banner<'a> {
     pub backends: &'a [Row],
     /// Which pages may call.
     pub cors: &'a CorsRule,
+    /// Where a fault is mended: in the file, or by a flag.
+    pub remedy: Remedy,
     /// The demo's page is at `/`.
     pub demo: bool,
 }
@@ -57,8 +60,12 @@ pub enum Probe {
     Timeout(Duration),
     /// The name has no address; what the resolver said.
     NoAddress(String),
-    /// It answered with something else; the first bytes.
-    NotGrpc(Vec<u8>),
+    /// It answered with something else.
+    NotGrpc,
+    /// It closed the connection and had sent nothing.
+    ClosedMute,
+    /// It closed the connection after the first words of HTTP/2.
+    ClosedEarly,
     /// It is a function in this process.
     Local,
 }
@@ -80,16 +87,23 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
         row(&mut out, "Pages", &format!("http://{address}"), where_);
     }
     for backend in banner.backends {
-        out.push_str(&backend_line(backend, color));
+        out.push_str(&backend_line(backend, banner.remedy, color));
     }
     let (who, why) = match banner.cors {
         CorsRule::Loopback => (
             "pages on localhost".to_owned(),
-            "since wharf listens on loopback only; others with  --allow-origin ORIGIN".to_owned(),
+            "since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)"
+                .to_owned(),
         ),
         CorsRule::Nobody => (
             "no other page".to_owned(),
-            "allow one with  --allow-origin https://app.example.com".to_owned(),
+            match banner.remedy {
+                Remedy::Flag => "allow one with  --allow-origin https://app.example.com",
+                Remedy::File => {
+                    "allow one with  allow_origins = [\"https://app.example.com\"] in [cors]"
+                }
+            }
+            .to_owned(),
         ),
         CorsRule::Origins(origins) => match origins.as_slice() {
             [one] => (format!("pages of {}", escape(one)), String::new()),
@@ -118,30 +132,42 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
 }
 
 /// One line about one endpoint, as in the banner; also said when something has changed.
-pub fn backend_line(backend: &Row, color: Color) -> String {
+pub fn backend_line(backend: &Row, remedy: Remedy, color: Color) -> String {
     let (paint, mark) = match backend.probe {
         Probe::Answers { .. } | Probe::Local => (Paint::Good, "✓"),
         _ => (Paint::Bad, "✗"),
     };
-    let said = format!("{} {}", color.paint(paint, mark), sentence(&backend.probe));
+    let said = format!(
+        "{} {}",
+        color.paint(paint, mark),
+        sentence(&backend.probe, remedy)
+    );
     let mut out = String::new();
     row(&mut out, "Backend", &escape_short(&backend.name, 80), &said);
     out
 }
 
-/// A call that any gRPC server answers: one with health says so, another that it has none. Bytes that a terminal would not
-/// like are left out of the answer; what remains is the status.
+/// A call that any gRPC server answers: one with health says so, another that it has none. Of the answer, which has bytes
+/// that a terminal would not like, only the status is shown.
 fn try_line(url: &str) -> String {
     format!(
         "printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- \
-         {url}/grpc.health.v1.Health/Check | tr -cd '[:print:]\\n'"
+         '{url}/grpc.health.v1.Health/Check' | grep -ao 'grpc-[a-z]*:.*'"
     )
 }
 
-fn sentence(probe: &Probe) -> String {
+fn sentence(probe: &Probe, remedy: Remedy) -> String {
+    let cure = match remedy {
+        Remedy::Flag => "--backend HOST:PORT",
+        Remedy::File => "endpoints = [\"HOST:PORT\"] in [backend.NAME]",
+    };
     match probe {
         Probe::Answers { address, elapsed } => {
-            format!("HTTP/2 at {} in {}", address.ip(), crate::cli::access::time(*elapsed))
+            format!(
+                "HTTP/2 at {} in {}",
+                address.ip(),
+                crate::cli::access::time(*elapsed)
+            )
         }
         Probe::Local => "in this process".to_owned(),
         Probe::Refused { tried } => {
@@ -152,24 +178,31 @@ fn sentence(probe: &Probe) -> String {
             )
         }
         Probe::WantsTls => {
-            "it wants TLS, which wharf does not speak to backends yet: give the port where it speaks plaintext,  --backend HOST:PORT".to_owned()
+            format!(
+                "it wants TLS, which wharf does not speak to backends yet: give the port where it speaks plaintext,  {cure}"
+            )
         }
         Probe::SpeaksHttp1(line) => format!(
-            "it answered \"{}\": an HTTP/1.1 server, not gRPC. Give the gRPC server's port:  --backend HOST:PORT",
+            "it answered \"{}\": an HTTP/1.1 server, not gRPC. Give the gRPC server's port:  {cure}",
             escape_short(line.trim_end(), 60)
         ),
         Probe::Timeout(after) => format!(
-            "no answer within {}; is the address right?  --backend HOST:PORT",
+            "no answer within {}; is the address right?  {cure}",
             crate::cli::access::time(*after)
         ),
         Probe::NoAddress(said) => format!(
-            "the name has no address ({}); write another:  --backend HOST:PORT",
+            "the name has no address ({}); write another:  {cure}",
             escape_short(said, 120)
         ),
-        Probe::NotGrpc(bytes) => format!(
-            "it answered \"{}\": not gRPC. Give the gRPC server's port:  --backend HOST:PORT",
-            escape_short(&String::from_utf8_lossy(bytes), 40)
+        Probe::NotGrpc => format!(
+            "it answered something that is neither HTTP/2 nor HTTP/1.1. Give the gRPC server's port:  {cure}"
         ),
+        Probe::ClosedMute => format!(
+            "it closed the connection without a word, as a TLS port does: wharf speaks plaintext HTTP/2. Give the plaintext port:  {cure}"
+        ),
+        Probe::ClosedEarly => {
+            "it began HTTP/2 and closed the connection; the next call tries again".to_owned()
+        }
     }
 }
 
@@ -218,6 +251,7 @@ mod tests {
             listeners: &[address("127.0.0.1:8080")],
             backends: &backends,
             cors: &CorsRule::Loopback,
+            remedy: Remedy::Flag,
             demo: false,
         };
         assert_eq!(
@@ -228,9 +262,9 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
   Pages     http://127.0.0.1:8080      grpc-web, grpc-web-text over HTTP/1.1
   Backend   localhost:50051            ✓ HTTP/2 at 127.0.0.1 in 1.8 ms
   Backend   localhost:50052            ✗ nothing listens on 127.0.0.1:50052 or [::1]:50052; start it there, and the next call finds it
-  CORS      pages on localhost         since wharf listens on loopback only; others with  --allow-origin ORIGIN
+  CORS      pages on localhost         since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)
 
-  Try it:   printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- http://127.0.0.1:8080/grpc.health.v1.Health/Check | tr -cd '[:print:]\\n'
+  Try it:   printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- 'http://127.0.0.1:8080/grpc.health.v1.Health/Check' | grep -ao 'grpc-[a-z]*:.*'
   In code:  createGrpcWebTransport({ baseUrl: \"http://127.0.0.1:8080\" })
   Ctrl-C finishes open calls, a second Ctrl-C stops at once.
 
@@ -255,8 +289,16 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
                 "(Name or service not known); write another:  --backend",
             ),
             (
-                Probe::NotGrpc(b"SSH-2.0\0\xff".to_vec()),
-                "\"SSH-2.0\\u{0}\u{fffd}\": not gRPC",
+                Probe::NotGrpc,
+                "neither HTTP/2 nor HTTP/1.1. Give the gRPC server's port:  --backend HOST:PORT",
+            ),
+            (
+                Probe::ClosedMute,
+                "it closed the connection without a word, as a TLS port does: wharf speaks plaintext HTTP/2. Give the plaintext port:  --backend HOST:PORT",
+            ),
+            (
+                Probe::ClosedEarly,
+                "it began HTTP/2 and closed the connection; the next call tries again",
             ),
             (
                 Probe::Refused {
@@ -269,8 +311,15 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
                 name: "a\n:1".to_owned(),
                 probe,
             };
-            let line = backend_line(&row, Color::Never);
+            let line = backend_line(&row, Remedy::Flag, Color::Never);
             assert!(line.contains(told), "{line}");
+            let by_file = backend_line(&row, Remedy::File, Color::Never);
+            assert!(!by_file.contains("--backend"), "{by_file}");
+            assert_eq!(
+                line.contains("--backend"),
+                by_file.contains("endpoints = [\"HOST:PORT\"] in [backend.NAME]"),
+                "{by_file}"
+            );
             assert!(line.contains("✗") && line.contains("a\\n:1"), "{line}");
             assert_eq!(line.lines().count(), 1, "{line}");
             assert!(!line.trim_end().contains(char::is_control), "{line}");
@@ -284,6 +333,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
             listeners: &[address("0.0.0.0:1"), address("[::]:2")],
             backends: &[],
             cors: &CorsRule::Nobody,
+            remedy: Remedy::Flag,
             demo: true,
         };
         let text = render(&banner, Color::Never);
@@ -306,6 +356,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
                 listeners: &[],
                 backends: &[],
                 cors: &CorsRule::Origins(list),
+                remedy: Remedy::Flag,
                 demo: false,
             };
             render(&banner, Color::Never)
@@ -322,8 +373,8 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
             name: "a:1".to_owned(),
             probe: Probe::Local,
         };
-        let plain = backend_line(&row, Color::Never);
-        let painted = backend_line(&row, Color::Ansi);
+        let plain = backend_line(&row, Remedy::Flag, Color::Never);
+        let painted = backend_line(&row, Remedy::Flag, Color::Ansi);
         assert!(painted.contains("\x1b[32m✓\x1b[0m"));
         assert_eq!(
             painted.replace("\x1b[32m", "").replace("\x1b[0m", ""),

@@ -8,15 +8,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::cli::escape::escape_short;
+use crate::policy::Remedy;
 
 /// The message for an address that could not be bound; ends with what to type and a line end. Looks up who
 /// has it.
-pub fn bind_error(address: SocketAddr, error: &io::Error) -> String {
+pub fn bind_error(address: SocketAddr, error: &io::Error, remedy: Remedy) -> String {
     let holder = match error.kind() {
         io::ErrorKind::AddrInUse => holder(address),
         _ => None,
     };
-    message(address, error, holder.as_ref())
+    message(address, error, holder.as_ref(), remedy)
 }
 
 /// The process that listens at an address.
@@ -70,7 +71,12 @@ pub fn holder(address: SocketAddr) -> Option<Holder> {
     None
 }
 
-fn message(address: SocketAddr, error: &io::Error, holder: Option<&Holder>) -> String {
+fn message(
+    address: SocketAddr,
+    error: &io::Error,
+    holder: Option<&Holder>,
+    remedy: Remedy,
+) -> String {
     let (reason, other) = match error.kind() {
         io::ErrorKind::AddrInUse => {
             let reason = match holder {
@@ -96,9 +102,13 @@ fn message(address: SocketAddr, error: &io::Error, holder: Option<&Holder>) -> S
     };
     let instead = match address.ip() {
         ip if ip.is_loopback() || error.kind() == io::ErrorKind::AddrNotAvailable => {
-            format!("--listen :{other}")
+            format!(":{other}")
         }
-        ip => format!("--listen {}", SocketAddr::new(ip, other)),
+        ip => SocketAddr::new(ip, other).to_string(),
+    };
+    let instead = match remedy {
+        Remedy::Flag => format!("--listen {instead}"),
+        Remedy::File => format!("address = \"{instead}\" in its [[listener]]"),
     };
     let take = match error.kind() {
         io::ErrorKind::AddrNotAvailable => "Take loopback with",
@@ -162,7 +172,7 @@ mod tests {
             assert_eq!(found.pid, std::process::id());
             assert!(!found.program.is_empty());
             let taken = TcpListener::bind(address).unwrap_err();
-            let told = bind_error(address, &taken);
+            let told = bind_error(address, &taken, Remedy::Flag);
             assert!(
                 told.contains(&format!("pid {} (", std::process::id())),
                 "{told}"
@@ -206,8 +216,16 @@ mod tests {
                 "error: cannot listen on 192.0.2.1:81: this machine has no address 192.0.2.1. Take loopback with  --listen :81",
             ),
         ] {
-            let told = message(address.parse().unwrap(), &io::Error::from(kind), holder);
-            assert_eq!(told, format!("{expected}\n"));
+            let message = |remedy| {
+                let error = io::Error::from(kind);
+                message(address.parse().unwrap(), &error, holder, remedy)
+            };
+            assert_eq!(message(Remedy::Flag), format!("{expected}\n"));
+            let (before, instead) = expected.split_once("--listen ").unwrap();
+            assert_eq!(
+                message(Remedy::File),
+                format!("{before}address = \"{instead}\" in its [[listener]]\n")
+            );
         }
     }
 

@@ -22,7 +22,7 @@ use crate::cli::prepare::{Prepared, prepare};
 use crate::cli::style::Color;
 use crate::config::{CorsRule, DemoEnds};
 use crate::control::{Control, Notice, StartError};
-use crate::policy::Target;
+use crate::policy::{Remedy, Target};
 use crate::upstream::{Attempt, Opening};
 use crate::wire::Reason;
 
@@ -67,6 +67,7 @@ fn demo_ends() -> DemoEnds {
 fn serve(prepared: Prepared) -> Exit {
     let Prepared { compiled, demo, .. } = prepared;
     let cors = compiled.cors.clone();
+    let remedy = compiled.remedy;
     let endpoints: Vec<Arc<str>> = compiled
         .snapshot
         .backends
@@ -83,11 +84,11 @@ fn serve(prepared: Prepared) -> Exit {
         Err(error) => {
             let (text, exit) = match &error {
                 StartError::InUse(address) => (
-                    bind_error(*address, &io::ErrorKind::AddrInUse.into()),
+                    bind_error(*address, &io::ErrorKind::AddrInUse.into(), remedy),
                     Exit::CannotBind,
                 ),
                 StartError::Listen(address, error) => {
-                    (bind_error(*address, error), Exit::CannotBind)
+                    (bind_error(*address, error, remedy), Exit::CannotBind)
                 }
                 StartError::Machine(..) => (format!("error: {error}\n"), Exit::Failed),
             };
@@ -104,6 +105,7 @@ fn serve(prepared: Prepared) -> Exit {
         out: io::stdout(),
         color: Color::of_stdout(),
         known: HashMap::new(),
+        remedy,
     };
     let early = printer.wait_for_backends(&control.notices, endpoints.len());
     printer.banner(&listeners, &endpoints, &cors, demo);
@@ -132,6 +134,7 @@ struct Printer {
     color: Color,
     /// What was said last of each endpoint.
     known: HashMap<Arc<str>, Probe>,
+    remedy: Remedy,
 }
 
 impl Printer {
@@ -188,6 +191,7 @@ impl Printer {
             listeners,
             backends: &rows,
             cors,
+            remedy: self.remedy,
             demo,
         };
         let text = banner::render(&banner, self.color);
@@ -227,6 +231,7 @@ impl Printer {
                     name: name.to_string(),
                     probe,
                 },
+                self.remedy,
                 self.color,
             );
             self.print(&line);
@@ -247,7 +252,7 @@ fn probe_of(attempt: &Attempt) -> Probe {
                 address,
                 elapsed: attempt.elapsed,
             },
-            None => Probe::NotGrpc(Vec::new()),
+            None => Probe::NotGrpc,
         },
         (Some(Reason::BackendConnectRefused), _) => Probe::Refused {
             tried: attempt.tried.clone(),
@@ -256,6 +261,42 @@ fn probe_of(attempt: &Attempt) -> Probe {
         (Some(Reason::BackendTls), _) => Probe::WantsTls,
         (Some(Reason::BackendDns), _) => Probe::NoAddress("it has no address".to_owned()),
         (Some(_), Some(Opening::Http1(line))) => Probe::SpeaksHttp1(line.clone()),
-        (Some(_), _) => Probe::NotGrpc(Vec::new()),
+        (Some(Reason::BackendClosed), None) => Probe::ClosedMute,
+        (Some(Reason::BackendClosed), Some(Opening::Http2)) => Probe::ClosedEarly,
+        (Some(_), _) => Probe::NotGrpc,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_that_closes_mute_one_that_talks_noise_and_one_that_leaves_early_are_told_apart()
+    {
+        for (reason, opening, probe) in [
+            (Reason::BackendClosed, None, Probe::ClosedMute),
+            (
+                Reason::BackendClosed,
+                Some(Opening::Http2),
+                Probe::ClosedEarly,
+            ),
+            (
+                Reason::BackendNotGrpc(0),
+                Some(Opening::Noise),
+                Probe::NotGrpc,
+            ),
+            (Reason::BackendTls, Some(Opening::Tls), Probe::WantsTls),
+        ] {
+            let attempt = Attempt {
+                backend: "a".into(),
+                endpoint: "a:1".into(),
+                tried: vec!["127.0.0.1:1".parse().unwrap()],
+                elapsed: Duration::from_millis(1),
+                failure: Some(reason),
+                opening,
+            };
+            assert_eq!(probe_of(&attempt), probe, "{reason:?}");
+        }
     }
 }

@@ -22,14 +22,14 @@ pub(crate) enum Paint {
 }
 
 impl Color {
-    /// For standard output, by <https://no-color.org> and `CLICOLOR_FORCE`.
+    /// For standard output, by <https://no-color.org>, `CLICOLOR_FORCE` and `TERM=dumb`.
     pub fn of_stdout() -> Self {
-        Self::choose(std::io::stdout().is_terminal(), &set)
+        Self::choose(std::io::stdout().is_terminal() && !dumb(), &set)
     }
 
     /// For standard error.
     pub fn of_stderr() -> Self {
-        Self::choose(std::io::stderr().is_terminal(), &set)
+        Self::choose(std::io::stderr().is_terminal() && !dumb(), &set)
     }
 
     fn choose(terminal: bool, set: &dyn Fn(&str) -> bool) -> Self {
@@ -55,6 +55,11 @@ impl Color {
             Self::Ansi => format!("\x1b[{code}m{text}\x1b[0m"),
         }
     }
+}
+
+/// A terminal that knows no sequences.
+fn dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
 }
 
 /// The variable is there and is not empty, and is not the word for no.

@@ -4,7 +4,7 @@
 //! name comes out with no address yet, because asking takes time and may fail: `control` fills it in.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct Compiled {
     pub process: Process,
     /// Who may call from a page, for people.
     pub cors: CorsRule,
+    /// Where an operator mends what is wrong: in the file, or by a flag.
+    pub remedy: Remedy,
     /// What is legal and surely unwanted.
     pub warnings: Findings,
 }
@@ -179,6 +181,7 @@ impl<'a> Compiler<'a> {
             },
             process,
             cors: rule,
+            remedy: schema_remedy(self.schema.form),
             warnings: self.findings,
         })
     }
@@ -230,10 +233,10 @@ impl<'a> Compiler<'a> {
         };
         let time = |value: &Scalar| units::duration(value, SHORTEST..=DAY);
         let head_bytes_max = self
-            .read(&written.header_bytes, |value| size(value, 1 << 20))
+            .read(&written.header_bytes, |value| size(value, HEADER_BYTES_MAX))
             .unwrap_or(default.head_bytes_max);
         let line_bytes_max = self
-            .read(&written.line_bytes, |value| size(value, 1 << 20))
+            .read(&written.line_bytes, |value| size(value, HEADER_BYTES_MAX))
             .unwrap_or(default.line_bytes_max);
         if let Some(line) = &written.line_bytes
             && line_bytes_max > head_bytes_max
@@ -261,7 +264,7 @@ impl<'a> Compiler<'a> {
             line_bytes_max: line_bytes_max.min(head_bytes_max),
             fields_max: self
                 .read(&written.header_fields, |value| {
-                    units::count(value, 8..=10_000)
+                    units::count(value, 8..=HEADER_FIELDS_MAX)
                 })
                 .map_or(default.fields_max, |number| number as usize),
             message_bytes_max: self
@@ -270,12 +273,6 @@ impl<'a> Compiler<'a> {
                 })
                 .and_then(|bytes| u32::try_from(bytes).ok())
                 .unwrap_or(default.message_bytes_max),
-            stream_bytes_max: self
-                .read(&written.buffer_per_stream, |value| {
-                    let bytes = units::bytes(value, (16 << 10)..=(1 << 30))?;
-                    usize::try_from(bytes).map_err(|_| "is too much for this machine".to_owned())
-                })
-                .unwrap_or(default.stream_bytes_max),
             head_timeout: self
                 .read(&written.header_timeout, time)
                 .unwrap_or(default.head_timeout),
@@ -362,10 +359,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn cors(&mut self, listeners: &[Listener]) -> (CorsRule, Cors) {
-        let remedy = match self.schema.form {
-            Form::File => Remedy::File,
-            Form::Flags => Remedy::Flag,
-        };
+        let remedy = schema_remedy(self.schema.form);
         let on_loopback = listeners
             .iter()
             .all(|listener| listener.address.ip().is_loopback());
@@ -617,6 +611,18 @@ impl<'a> Compiler<'a> {
             );
             return None;
         };
+        if let Some((before, _)) = prefix.get_ref().split_once('*') {
+            let whole = match before.trim_end_matches('/') {
+                "" => "/",
+                whole => whole,
+            };
+            self.findings.push(
+                Finding::error("E110", format!("{:?} is no prefix", prefix.get_ref()))
+                    .at(prefix.span(), "a prefix takes no *")
+                    .help(format!("write {whole:?}: it takes everything below it")),
+            );
+            return None;
+        }
         match check_path(prefix.get_ref()) {
             Ok(()) => Some(PathMatch::Prefix(prefix.get_ref().clone())),
             Err(label) => {
@@ -671,6 +677,13 @@ impl<'a> Compiler<'a> {
     }
 }
 
+fn schema_remedy(form: Form) -> Remedy {
+    match form {
+        Form::File => Remedy::File,
+        Form::Flags => Remedy::Flag,
+    }
+}
+
 /// Why an address cannot be used.
 struct Unusable {
     number: &'static str,
@@ -695,6 +708,11 @@ fn listen_address(text: &str) -> Result<SocketAddr, Unusable> {
     };
     if let Ok(address) = text.parse() {
         return Ok(address);
+    }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let rest = rest.trim_end_matches('/');
+        let help = format!("leave out {scheme}://, write \"{rest}\"");
+        return Err(unusable("a URL, not an address", help));
     }
     if text.parse::<u16>().is_ok() {
         return Err(unusable("a port alone", format!("write it as \":{text}\"")));
@@ -748,6 +766,13 @@ fn endpoint(text: &str) -> Result<Endpoint, Unusable> {
         .and_then(|scheme| text.get(scheme.len()..))
         .map_or(text, |rest| rest.strip_suffix('/').unwrap_or(rest));
     let form = |host: &str| format!("write host and port, e.g. \"{host}:50051\"");
+    if let Some((host, port)) = plain.rsplit_once(':')
+        && host.parse::<Ipv6Addr>().is_ok()
+        && port.parse::<u16>().is_ok()
+    {
+        let help = format!("write \"[{host}]:{port}\"");
+        return Err(unusable("E105", "the brackets are missing", help));
+    }
     if let Ok(address @ IpAddr::V6(_)) = plain.parse() {
         let help = form(&format!("[{address}]"));
         return Err(unusable("E105", "the port is missing", help));
@@ -806,6 +831,9 @@ fn check_path(text: &str) -> Result<(), &'static str> {
 const TLS_TO_COME: &str =
     "wharf speaks plaintext HTTP/2 to backends; TLS to backends is not built yet";
 const DEFAULT_PORT: u16 = 8080;
+/// What one connection may make this process hold before a request is even known.
+const HEADER_BYTES_MAX: u64 = 64 << 10;
+const HEADER_FIELDS_MAX: u64 = 256;
 const LIVE_PATH: &str = "/healthz";
 const WORKERS_MAX: u64 = 1024;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);

@@ -36,11 +36,11 @@ pub fn parse(text: &str) -> (Schema, Findings) {
     }
     let mut taken_out: Vec<Range<usize>> = Vec::new();
     loop {
-        let mut table = table.clone();
+        let mut readable = table.clone();
         for span in &taken_out {
-            remove(table.get_mut(), span);
+            remove(readable.get_mut(), span);
         }
-        let fault = match Schema::deserialize(toml::de::Deserializer::from(table)) {
+        let fault = match Schema::deserialize(toml::de::Deserializer::from(readable)) {
             Ok(schema) => return (schema, findings),
             Err(fault) => fault,
         };
@@ -48,7 +48,7 @@ pub fn parse(text: &str) -> (Schema, Findings) {
             findings.push(Finding::error("E102", fault.message()));
             return (Schema::default(), findings);
         };
-        findings.push(finding(&fault, &span));
+        findings.push(finding(&fault, &span, table.get_ref()));
         // Each round takes one entry out, so the rounds end; an entry that cannot be found ends them at once.
         if taken_out.contains(&span) || taken_out.len() == FINDINGS_MAX {
             return (Schema::default(), findings);
@@ -65,16 +65,90 @@ pub(super) fn known_keys(message: &str) -> Option<(&str, Vec<&str>)> {
     Some((key, known))
 }
 
-fn finding(fault: &toml::de::Error, span: &Range<usize>) -> Finding {
+fn finding(fault: &toml::de::Error, span: &Range<usize>, table: &DeTable<'_>) -> Finding {
     let message = fault.message();
     let Some((key, known)) = known_keys(message) else {
-        return Finding::error("E102", message).at(span.clone(), "");
+        let Some((path, value)) = written_at(table, span) else {
+            return Finding::error("E102", message).at(span.clone(), "");
+        };
+        let key = path.join(".");
+        return Finding::error("E102", format!("`{key}` is not written like this"))
+            .at(span.clone(), kind(value))
+            .help(right_form(&path, value));
     };
     let finding =
         Finding::error("E101", format!("unknown key `{key}`")).at(span.clone(), "no such key");
     match nearest(key, known.iter().copied()) {
         Some(near) => finding.help(format!("did you mean `{near}`?")),
         None => finding.help(format!("the keys here are {}", known.join(", "))),
+    }
+}
+
+/// The keys that lead to what stands at `span`, and what stands there. Lists of tables have no part in the path.
+fn written_at<'t, 'i>(
+    table: &'t DeTable<'i>,
+    span: &Range<usize>,
+) -> Option<(Vec<&'t str>, &'t DeValue<'i>)> {
+    let inside = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
+    table.iter().find_map(|(key, value)| {
+        let below = match value.get_ref() {
+            DeValue::Table(table) => written_at(table, span),
+            DeValue::Array(list) => list.iter().find_map(|value| match value.get_ref() {
+                DeValue::Table(table) => written_at(table, span),
+                _ => None,
+            }),
+            _ => None,
+        };
+        let here =
+            || (key.span() == *span || inside(value.span())).then(|| (Vec::new(), value.get_ref()));
+        let (mut path, value) = below.or_else(here)?;
+        path.insert(0, key.get_ref().as_ref());
+        Some((path, value))
+    })
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) | DeValue::Float(_) => "a number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// How a key is written whose value was of another kind.
+fn right_form(path: &[&str], value: &DeValue<'_>) -> String {
+    let list = |key: &str, example: &str| match value {
+        DeValue::String(text) => format!("write {key} = [{text:?}]"),
+        _ => format!("write {key} = [{example:?}]"),
+    };
+    match path {
+        ["listener" | "route"] => format!("write [[{}]], with two brackets", path.concat()),
+        ["process" | "cors" | "limits" | "health"] => {
+            format!("write [{}], with one bracket on each side", path.concat())
+        }
+        ["backend"] => "write [backend.NAME], with a name of yours".to_owned(),
+        ["backend", key]
+            if matches!(value, DeValue::Table(_) | DeValue::Array(_)) && *key != "endpoints" =>
+        {
+            format!("write [backend.{key}], with one bracket on each side")
+        }
+        ["backend", _] => "write [backend.NAME]: its table needs a name".to_owned(),
+        ["backend", _, "limits"] => format!("write [{}]", path.join(".")),
+        ["backend", _, "endpoints"] => list("endpoints", "localhost:50051"),
+        ["cors", "allow_origins"] => list("allow_origins", "https://app.example.com"),
+        ["version"] => "write version = 1, without quotes".to_owned(),
+        ["process", "pin_cpus"] => "write pin_cpus = true or pin_cpus = false".to_owned(),
+        ["listener", "address"] => match value {
+            DeValue::Integer(port) => format!("write address = \":{}\"", port.as_str()),
+            _ => "write address = \"127.0.0.1:8080\"".to_owned(),
+        },
+        [.., "name" | "path_prefix" | "backend" | "protocol" | "live"] => {
+            "write it as a text, in quotes".to_owned()
+        }
+        _ => "write a number, or a text such as \"10s\", \"16KiB\", \"auto\"".to_owned(),
     }
 }
 

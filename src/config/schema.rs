@@ -84,7 +84,6 @@ pub(super) struct Limits {
     pub(super) line_bytes: Option<Spanned<Scalar>>,
     pub(super) header_fields: Option<Spanned<Scalar>>,
     pub(super) message_bytes: Option<Spanned<Scalar>>,
-    pub(super) buffer_per_stream: Option<Spanned<Scalar>>,
     pub(super) header_timeout: Option<Spanned<Scalar>>,
     pub(super) keepalive_timeout: Option<Spanned<Scalar>>,
     pub(super) stall_timeout: Option<Spanned<Scalar>>,

@@ -57,11 +57,11 @@ pub(super) fn bytes(value: &Scalar, allowed: RangeInclusive<u64>) -> Result<u64,
         }
     };
     size.filter(|size| allowed.contains(size)).ok_or_else(|| {
-        format!(
-            "must be from {} to {} bytes",
-            allowed.start(),
-            allowed.end()
-        )
+        let (least, most) = (allowed.start(), allowed.end());
+        match most % 1024 {
+            0 => format!("must be from {least} bytes to {}KiB", most / 1024),
+            _ => format!("must be from {least} to {most} bytes"),
+        }
     })
 }
 

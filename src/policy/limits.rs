@@ -1,5 +1,5 @@
-//! Every limit of the data path with its default, in one place. `faults.md`-style outcomes hang on them, so each says what
-//! happens when it is hit.
+//! Every limit of the data path with its default, in one place. How a request ends hangs on them, so each says what happens
+//! when it is hit.
 
 use std::time::Duration;
 
@@ -14,8 +14,6 @@ pub struct Limits {
     pub fields_max: usize,
     /// One gRPC message, bytes, by its declared length. Over it: RESOURCE_EXHAUSTED.
     pub message_bytes_max: u32,
-    /// What may be held for one stream in all, bytes; then backpressure.
-    pub stream_bytes_max: usize,
     /// From a head's first byte to its last. Over it: 408.
     pub head_timeout: Duration,
     /// How long a kept connection may be silent between requests. Over it: closed.
@@ -33,7 +31,6 @@ impl Default for Limits {
             line_bytes_max: 8 << 10,
             fields_max: 100,
             message_bytes_max: 4 << 20,
-            stream_bytes_max: 256 << 10,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(30),

@@ -258,6 +258,81 @@ fn c_01_every_mistake_has_its_number() {
 }
 
 #[test]
+fn a_value_of_the_wrong_kind_is_answered_with_how_it_is_written() {
+    let with = |line: &str| format!("{GOOD}{line}\n");
+    for (text, help) in [
+        (
+            with("[listener]\naddress = \":1\""),
+            "write [[listener]], with two brackets",
+        ),
+        (with("[[cors]]"), "write [cors], with one bracket"),
+        (
+            GOOD.replace("[\"localhost:50051\"]", "\"localhost:50051\""),
+            "write endpoints = [\"localhost:50051\"]",
+        ),
+        (
+            with("[cors]\nallow_origins = \"*\""),
+            "write allow_origins = [\"*\"]",
+        ),
+        (
+            GOOD.replace("version = 1", "version = \"1\""),
+            "write version = 1",
+        ),
+        (
+            with("[process]\npin_cpus = \"yes\""),
+            "write pin_cpus = true or pin_cpus = false",
+        ),
+        (
+            with("[[listener]]\naddress = 8080"),
+            "write address = \":8080\"",
+        ),
+        (
+            GOOD.replace("[backend.a]", "[backend]"),
+            "write [backend.NAME]",
+        ),
+        (
+            with("[limits]\nline_bytes = true"),
+            "write a number, or a text such as",
+        ),
+        (
+            with("[limits]\nheader_fields = 257"),
+            "must be from 8 to 256",
+        ),
+        (
+            with("[limits]\nheader_bytes = \"65KiB\""),
+            "must be from 256 bytes to 64KiB",
+        ),
+        (
+            with("[limits]\nbuffer_per_stream = 1"),
+            "the keys here are header_bytes",
+        ),
+        (GOOD.replace("\"/\"", "\"/*\""), "write \"/\""),
+        (GOOD.replace("\"/\"", "\"/a.B/*\""), "write \"/a.B\""),
+        (
+            with("[[listener]]\naddress = \"http://127.0.0.1:1/\""),
+            "leave out http://, write \"127.0.0.1:1\"",
+        ),
+        (
+            with("[cors]\nallow_origins = [\"http://a,http://b\"]"),
+            "one origin each",
+        ),
+        (
+            GOOD.replace("localhost:50051", "::1:50051"),
+            "write \"[::1]:50051\"",
+        ),
+    ] {
+        let drawn = rendered(&file(&text));
+        assert!(
+            drawn.contains(&format!("= help: {help}")),
+            "{help}\n{drawn}"
+        );
+        for word in ["invalid type", "expected", "i64", "sequence"] {
+            assert!(!drawn.contains(word), "{word}\n{drawn}");
+        }
+    }
+}
+
+#[test]
 fn what_is_legal_and_surely_unwanted_is_warned_of() {
     for (line, number) in [
         ("[[route]]\npath_prefix = \"/x\"\nbackend = \"a\"", "E151"),

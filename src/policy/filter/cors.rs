@@ -119,10 +119,10 @@ impl Cors {
             Ok(OriginPattern::Exact(plain)) if *plain == *text && text.len() <= SHOWN_MAX => {
                 match self.remedy {
                     Remedy::Flag => {
-                        format!("origin {plain} is not allowed; allow it:  --allow-origin {plain}")
+                        format!("origin {plain} is not allowed; add:  --allow-origin {plain}")
                     }
                     Remedy::File => format!(
-                        "origin {plain} is not allowed; allow it:  allow_origins = [\"{plain}\"] in [cors]"
+                        "origin {plain} is not allowed; add \"{plain}\" to allow_origins in [cors]"
                     ),
                 }
             }
@@ -213,6 +213,11 @@ impl FromStr for OriginPattern {
         }
         if text == "null" {
             return Ok(Self::Exact(text.into()));
+        }
+        if text.contains(',') {
+            return Err(OriginFault(
+                "one origin each: repeat the flag, or write a list, e.g. [\"http://a\", \"http://b\"]",
+            ));
         }
         let text = text.to_ascii_lowercase();
         let (scheme, rest) = text.split_once("://").ok_or(OriginFault(

@@ -103,7 +103,7 @@ fn w_14_preflight_of_another_page_is_refused_with_cause_and_cure_and_no_permissi
         assert_eq!(word, "cors_origin");
         assert_eq!(
             sentence,
-            "origin http://192.168.1.7:5173 is not allowed; allow it:  --allow-origin http://192.168.1.7:5173"
+            "origin http://192.168.1.7:5173 is not allowed; add:  --allow-origin http://192.168.1.7:5173"
         );
     }
 }
@@ -114,7 +114,7 @@ fn the_cure_names_the_file_when_there_is_one() {
     let (_, sentence) = preflight(&cors, "https://a.example", &[]).refusal.unwrap();
     assert_eq!(
         sentence,
-        "origin https://a.example is not allowed; allow it:  allow_origins = [\"https://a.example\"] in [cors]"
+        "origin https://a.example is not allowed; add \"https://a.example\" to allow_origins in [cors]"
     );
 }
 
