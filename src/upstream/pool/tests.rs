@@ -155,7 +155,7 @@ impl Bench {
     }
 
     /// Every socket has news, whatever they are.
-    fn event(&mut self) {
+    fn event(&self) {
         let mut owners = Vec::new();
         for (key, place) in self.reactor.transports.iter() {
             let event = Event {
