@@ -247,9 +247,13 @@ mod tests {
     #[test]
     fn the_first_bytes_tell_who_answers() {
         let settings = frame(FRAME_SETTINGS, 0, 0, &[]);
+        let acknowledgement = frame(FRAME_SETTINGS, FLAG_ACK, 0, &[]);
+        let on_a_stream = frame(FRAME_SETTINGS, 0, 1, &[]);
         for (bytes, expected) in [
             (&settings[..], Some(Opening::Http2)),
             (&settings[..8], None),
+            (&acknowledgement[..], Some(Opening::Noise)),
+            (&on_a_stream[..], Some(Opening::Noise)),
             (&[0x15, 0x03, 0x03, 0, 2, 2, 70], Some(Opening::Tls)),
             (
                 b"HTTP/1.1 400 Bad Request\r\n",

@@ -733,3 +733,6 @@ impl<S: Socket> fmt::Debug for Pool<S> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -364,6 +364,23 @@ mod tests {
     }
 
     #[test]
+    fn m_01_commas_make_a_hundred_fields_more_at_most() {
+        let commas = ",".repeat(15_000);
+        let mut fields = map(&[]);
+        fields.append("a-bin", HeaderValue::try_from(commas.clone()).unwrap());
+        assert_eq!(values(&forward_request(&fields), "a-bin"), [commas]);
+
+        // What one field has used up the next has not.
+        let (joined, more) = (vec!["AA"; SPLITS_MAX + 1].join(","), "AA,AA");
+        let mut fields = map(&[]);
+        fields.append("a-bin", HeaderValue::try_from(joined).unwrap());
+        fields.append("a-bin", HeaderValue::from_static(more));
+        let forwarded = forward_request(&fields);
+        let expected = [vec!["AA"; SPLITS_MAX + 1], vec![more]].concat();
+        assert_eq!(values(&forwarded, "a-bin"), expected);
+    }
+
+    #[test]
     fn m_11_empty_values_and_duplicates_are_kept_and_crumbs_are_joined_once() {
         let mut fields = map(&[("x-empty", "")]);
         let mut cookie = String::new();

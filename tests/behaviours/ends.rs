@@ -5,7 +5,7 @@ use wharf::wire::{Code, Party, Reason};
 
 use crate::backend::{Backend, Peer, Request};
 use crate::client::{Answer, Client, PATH, alone, cut, message, streamed, trailer_frame};
-use crate::world::World;
+use crate::world::{Plan, World};
 
 /// The 17 codes of gRPC, by number.
 const CODES: u32 = 17;
@@ -38,8 +38,12 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        Self::with(Plan::default())
+    }
+
+    fn with(plan: Plan) -> Self {
         let backend = Backend::new();
-        let world = World::new(&[&backend]);
+        let world = World::with(plan, &[&backend]);
         let mut client = Client::calling(world.address, &message(b"hello"));
         let mut peer = backend.accept();
         let first = peer.request();
@@ -569,6 +573,31 @@ fn u_16_metadata_over_the_limit_is_resource_exhausted_in_the_head_and_in_trailer
     assert_eq!(answer, expected);
     let reason = Reason::MetadataTooLarge;
     assert_ends(&record, 8, reason, Party::Upstream, false);
+}
+
+#[test]
+fn u_16_metadata_up_to_the_limit_that_was_set_passes_however_many_fields_it_has() {
+    let mut plan = Plan::default();
+    plan.limits.head_bytes_max = 60 << 10;
+    let mut pair = Pair::with(plan);
+    // Far more than the default would let pass, by HTTP/2's count: 32 bytes and the text of each (RFC 9113 §6.5.2).
+    let names: Vec<String> = (0..440).map(|index| format!("k{index:03}")).collect();
+    let mut fields = vec![("grpc-status", "0")];
+    fields.extend(names.iter().map(|name| (name.as_str(), "abcd")));
+    let (answer, record) = pair.call(|peer, stream| {
+        peer.grpc_head(stream);
+        peer.trailers(stream, &fields);
+    });
+    let lines: String = fields
+        .iter()
+        .map(|(name, value)| format!("{name}:{value}\r\n"))
+        .collect();
+    assert!(
+        answer == streamed(&[&trailer_frame(&lines)]),
+        "{}",
+        String::from_utf8_lossy(&answer.body)
+    );
+    assert_eq!(record.reason, Reason::Ok);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wharf::wire::{Code, Reason};
 
-use crate::backend::{Backend, Seen};
+use crate::backend::{Backend, INITIAL_WINDOW_SIZE, Seen};
 use crate::client::{Answer, Client, PATH, alone, message, request, streamed, trailer_frame};
 use crate::world::{Plan, World};
 
@@ -99,6 +99,45 @@ fn h1_45_a_byte_behind_a_chunked_body_is_the_next_request() {
         "{}",
         refused.head
     );
+}
+
+#[test]
+fn h1_43_a_body_in_chunks_of_one_byte_that_had_to_wait_goes_on_in_large_pieces() {
+    const BYTES: usize = 50_000;
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let body = message(&[7; BYTES - 5]);
+    let mut call = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
+         transfer-encoding: chunked\r\n\r\n"
+    )
+    .into_bytes();
+    for byte in &body {
+        call.extend([b'1', b'\r', b'\n', *byte, b'\r', b'\n']);
+    }
+    call.extend(b"0\r\n\r\n");
+    let mut client = Client::new(world.address);
+    client.send(&call);
+    let mut peer = backend.accept_with(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let Seen::Head { stream, .. } = peer.next() else {
+        panic!("no head");
+    };
+    // All of it has come when the window opens.
+    assert_eq!(peer.next_within(A_MOMENT), None);
+    peer.settings(&[(INITIAL_WINDOW_SIZE, 1 << 20)]);
+    let (mut got, mut frames, mut ended) = (Vec::new(), 0, false);
+    while !ended {
+        let Seen::Data { bytes, end, .. } = peer.next() else {
+            panic!("no data");
+        };
+        got.extend(bytes);
+        frames += 1;
+        ended = end;
+    }
+    assert!(got == body, "{} of {BYTES} bytes, or others", got.len());
+    assert!(frames < BYTES / 100, "{frames} frames");
+    peer.answer(stream, &message(b"one"));
+    assert_eq!(client.answer(), good(b"one"));
 }
 
 #[test]

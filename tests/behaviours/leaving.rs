@@ -5,8 +5,8 @@ use std::time::Duration;
 use wharf::telemetry::Record;
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, Peer, Seen};
-use crate::client::{Client, message};
+use crate::backend::{Backend, INITIAL_WINDOW_SIZE, Peer, Seen};
+use crate::client::{Client, message, request};
 use crate::world::{Plan, Stepped, World};
 
 const CANCEL: u32 = 8;
@@ -135,6 +135,60 @@ fn a_client_that_leaves_in_the_middle_of_its_request_cancels_it() {
     client.abort();
     peer.assert_reset(stream, CANCEL);
     assert_left(&world.record());
+}
+
+#[test]
+fn h1_67_a_client_that_closes_while_its_request_waits_for_window_cancels_it() {
+    const WINDOW: usize = 10_000;
+    // How much was announced, how much of it came: all of it, or so much that its end is far away. No more than the proxy
+    // and its kernel hold in between: a FIN behind what nobody takes has not arrived.
+    for (announced, came) in [(40_000, 40_000), (100_000, 100_000), (2_000_000, 100_000)] {
+        for half in [false, true] {
+            let backend = Backend::new();
+            let world = World::new(&[&backend]);
+            let mut client = Client::new(world.address);
+            let body = message(&vec![7; announced - 5]);
+            let request = request("", &body);
+            client.send(&request[..request.len() - announced + came]);
+            let mut peer = backend.accept_with(&[(INITIAL_WINDOW_SIZE, WINDOW as u32)]);
+            let Seen::Head { stream, .. } = peer.next() else {
+                panic!("no head");
+            };
+            let mut got = 0;
+            while got < WINDOW {
+                match peer.next() {
+                    Seen::Data { bytes, .. } => got += bytes.len(),
+                    other => panic!("instead of data: {other:?}"),
+                }
+            }
+            assert_eq!(got, WINDOW);
+            peer.assert_quiet();
+            let mut kept = None;
+            if half {
+                client.finish();
+                kept = Some(client);
+            } else {
+                drop(client);
+            }
+            peer.assert_reset(stream, CANCEL);
+            // A cut body or a client that left: whichever is seen first.
+            assert_eq!(world.record().by, Party::Downstream);
+            drop(kept);
+        }
+    }
+}
+
+#[test]
+fn a_call_that_is_cut_by_the_end_of_the_process_leaves_a_record() {
+    let backend = Backend::new();
+    let mut world = Stepped::new(Plan::default(), &[&backend]);
+    let mut client = Client::new(world.address);
+    let (_peer, _) = called(&backend, &mut world, &mut client);
+    assert!(world.record().is_none());
+    world.stop();
+    let record = world.record().expect("it has ended");
+    assert_eq!((record.reason, record.by), (Reason::Draining, Party::Proxy));
+    assert!(world.record().is_none(), "one call, one record");
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use wharf::policy::Target;
 use wharf::wire::{Code, Party, Reason};
 
 use crate::backend::{Backend, Seen};
 use crate::client::{Client, alone, message, streamed, trailer_frame};
-use crate::world::World;
+use crate::world::{Plan, World};
 
 const REFUSED: &str = "grpc-status:14\r\ngrpc-message:backend \"greeter\" refused the call\r\n";
 const CLOSED: &str = "grpc-status:14\r\ngrpc-message:backend \"greeter\" closed the connection\r\n";
@@ -228,6 +229,25 @@ fn u_p1_and_u_p3_an_endpoint_that_cannot_be_reached_costs_no_call_where_there_is
     peer.answer(request.stream, b"");
     assert!(client.answer().whole);
     assert_eq!(world.record().attempts, 1);
+}
+
+#[test]
+fn u_p1_a_name_whose_first_address_is_dead_is_reached_by_its_second() {
+    let (dead, backend) = (Backend::nobody(), Backend::new());
+    let mut snapshot = Plan::default().snapshot(&[&dead]);
+    let Target::Endpoints(endpoints) = &mut snapshot.backends[0].target else {
+        panic!("a plan has endpoints");
+    };
+    endpoints[0].addresses.push(backend.address);
+    let world = World::obeying(snapshot);
+    let mut client = Client::calling(world.address, &message(b"hi"));
+    let mut peer = backend.accept();
+    let request = peer.request();
+    assert_eq!(request.body, message(b"hi"));
+    peer.answer(request.stream, b"");
+    assert!(client.answer().whole);
+    let record = world.record();
+    assert_eq!((record.reason, record.attempts), (Reason::Ok, 1));
 }
 
 #[test]

@@ -43,7 +43,8 @@ impl Default for Plan {
 }
 
 impl Plan {
-    fn snapshot(self, backends: &[&Scripted]) -> Snapshot {
+    /// The rules that a core obeys, for those who want them otherwise still.
+    pub(crate) fn snapshot(self, backends: &[&Scripted]) -> Snapshot {
         let endpoints = backends
             .iter()
             .map(|backend| Endpoint {
@@ -88,15 +89,19 @@ pub(crate) struct Stepped {
 
 impl Stepped {
     pub(crate) fn new(plan: Plan, backends: &[&Scripted]) -> Self {
-        let socket = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a loopback port");
+        Self::obeying(plan.snapshot(backends), 0)
+    }
+
+    /// On that port, which others may share; 0: on a free one.
+    pub(crate) fn obeying(snapshot: Snapshot, port: u16) -> Self {
+        let socket = listen(SocketAddr::from(([127, 0, 0, 1], port))).expect("a loopback port");
         let address = socket.local_addr().expect("it is bound");
         let driver = MioDriver::new(vec![socket]).expect("an event loop");
         let waker = driver.waker();
         let (commands, inbox) = unbounded();
         let (reporter, reports) = unbounded();
-        let snapshot = Arc::new(plan.snapshot(backends));
         let span = RESET_STREAM_DURATION;
-        let core = Core::new(0, driver, 1, snapshot, inbox, reporter, span);
+        let core = Core::new(0, driver, 1, Arc::new(snapshot), inbox, reporter, span);
         Self {
             core,
             address,
@@ -111,6 +116,31 @@ impl Stepped {
         // A ring that nobody answers: the wait for events ends at once.
         self.waker.wake().expect("the core lives");
         assert_eq!(self.core.turn(), Flow::Running);
+        self.core.check_invariants();
+    }
+
+    /// How many turns the core makes of its own accord in that time. One is a ring that ends the last wait.
+    pub(crate) fn turns_within(&mut self, time: Duration) -> usize {
+        let (waker, until) = (Arc::clone(&self.waker), Instant::now() + time);
+        let ringer = thread::spawn(move || {
+            thread::sleep(time);
+            waker.wake().expect("the core lives");
+        });
+        let mut turns = 0;
+        while Instant::now() < until {
+            assert_eq!(self.core.turn(), Flow::Running);
+            self.core.check_invariants();
+            turns += 1;
+        }
+        ringer.join().expect("it only rings");
+        turns
+    }
+
+    /// Has the core stop at once.
+    pub(crate) fn stop(&mut self) {
+        self.commands.send(Command::Stop).expect("the core lives");
+        self.waker.wake().expect("the core lives");
+        while self.core.turn() == Flow::Running {}
         self.core.check_invariants();
     }
 
@@ -147,20 +177,21 @@ impl World {
     }
 
     pub(crate) fn with(plan: Plan, backends: &[&Scripted]) -> Self {
-        let endpoints: Vec<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
+        Self::obeying(plan.snapshot(backends))
+    }
+
+    pub(crate) fn obeying(snapshot: Snapshot) -> Self {
         let (say, done) = channel();
         let (hand_over, handed_over) = channel();
         // The slabs are not `Send`: the core is made where it lives.
         thread::spawn(move || {
-            let backends: Vec<Scripted> = endpoints.into_iter().map(Scripted::named).collect();
-            let backends: Vec<&Scripted> = backends.iter().collect();
             let Stepped {
                 mut core,
                 address,
                 waker,
                 commands,
                 reports,
-            } = Stepped::new(plan, &backends);
+            } = Stepped::obeying(snapshot, 0);
             let reins = (address, waker, commands, reports);
             hand_over.send(reins).expect("the test waits");
             while core.turn() == Flow::Running {

@@ -1,0 +1,127 @@
+//! Backends inside the process: what is true of their answers is true of every other backend's.
+
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::StatusCode;
+use wharf::policy::{Answer, Callee, Route, RouteKind, Snapshot, Target};
+use wharf::wire::{Part, RequestHead, Reset, ResponseHead};
+
+use crate::client::{Client, message};
+use crate::world::{Plan, Stepped, World};
+
+/// Answers everybody with these parts.
+#[derive(Debug)]
+struct Page(&'static [&'static [u8]]);
+
+impl Callee for Page {
+    fn call(&self, _: &RequestHead) -> Box<dyn Answer> {
+        let mut parts = vec![Part::Head(Box::new(ResponseHead::new(StatusCode::OK)))];
+        parts.extend(
+            self.0
+                .iter()
+                .copied()
+                .map(Bytes::from_static)
+                .map(Part::Data),
+        );
+        parts.push(Part::End(None));
+        Box::new(Prepared(parts.into_iter()))
+    }
+}
+
+struct Prepared(std::vec::IntoIter<Part>);
+
+impl Answer for Prepared {
+    fn handle_part(&mut self, _: Part) {}
+
+    fn poll_part(&mut self, _: Instant) -> Poll<Result<Part, Reset>> {
+        Poll::Ready(Ok(self.0.next().expect("nothing is asked behind the end")))
+    }
+}
+
+/// Says something large in every millisecond, for ever.
+#[derive(Debug)]
+struct Torrent;
+
+impl Callee for Torrent {
+    fn call(&self, _: &RequestHead) -> Box<dyn Answer> {
+        Box::new(Flow {
+            begun: false,
+            next: None,
+        })
+    }
+}
+
+struct Flow {
+    begun: bool,
+    next: Option<Instant>,
+}
+
+impl Answer for Flow {
+    fn handle_part(&mut self, _: Part) {}
+
+    fn poll_part(&mut self, now: Instant) -> Poll<Result<Part, Reset>> {
+        if !self.begun {
+            self.begun = true;
+            self.next = Some(now);
+            let mut head = ResponseHead::new(StatusCode::OK);
+            let kind = http::HeaderValue::from_static("application/grpc");
+            head.headers.insert(http::header::CONTENT_TYPE, kind);
+            return Poll::Ready(Ok(Part::Head(Box::new(head))));
+        }
+        if self.next.is_some_and(|next| now < next) {
+            return Poll::Pending;
+        }
+        self.next = Some(now + Duration::from_millis(1));
+        Poll::Ready(Ok(Part::Data(message(&[0; 128 << 10]).into())))
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.next
+    }
+}
+
+fn snapshot(kind: RouteKind, callee: Arc<dyn Callee>) -> Snapshot {
+    let mut snapshot = Plan::default().snapshot(&[]);
+    let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody has it yet");
+    let Some(Route { kind: own, .. }) = routes.first_mut() else {
+        panic!("a plan has a route");
+    };
+    *own = kind;
+    snapshot.backends[0].target = Target::Local(callee);
+    snapshot
+}
+
+#[test]
+fn an_answer_to_head_has_no_content_and_no_last_chunk_though_its_length_is_unknown() {
+    let world = World::obeying(snapshot(
+        RouteKind::Plain,
+        Arc::new(Page(&[b"a ", b"page"])),
+    ));
+    let mut client = Client::new(world.address);
+    for _ in 0..2 {
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        let whole = client.answer();
+        assert_eq!(whole.body, b"a page");
+        client.send(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\n");
+        // What came behind it would be taken for the beginning of the next answer.
+        assert_eq!(client.bare_head(), whole.head);
+    }
+    assert!(client.is_left_alone(Duration::from_millis(50)));
+}
+
+#[test]
+fn an_answer_by_the_clock_whose_reader_stands_still_costs_no_turns() {
+    let mut world = Stepped::obeying(snapshot(RouteKind::Rpc, Arc::new(Torrent)), 0);
+    let mut client = Client::new(world.address);
+    client.post("", &message(b"hi"));
+    let step = Duration::from_millis(50);
+    assert!(world.turns_within(step) > 10, "it flows");
+    // Until every buffer on the way is full.
+    let rests = (0..100).any(|_| world.turns_within(step) <= 5);
+    assert!(rests, "it spins");
+    assert_eq!(world.core.census().1, 1, "it is not over");
+    assert!(world.record().is_none());
+}
