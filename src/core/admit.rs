@@ -217,7 +217,8 @@ impl<D: Driver> Core<D> {
             return;
         };
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let mut answer = text(status, format!("{}\n", fault.detail), None);
+        let message = explain(fault, engine.transport().borrow().unread());
+        let mut answer = text(status, format!("{message}\n"), None);
         if status == StatusCode::METHOD_NOT_ALLOWED {
             answer
                 .head
@@ -230,7 +231,7 @@ impl<D: Driver> Core<D> {
             http_status: Some(status.as_u16()),
             refusal: Some("bad_http"),
             by: Party::Downstream,
-            message: fault.detail.to_owned(),
+            message,
             verb: String::new(),
             path: String::new(),
             ..Self::blank_record(&blank_head(), Some(*peer), now)
@@ -355,6 +356,25 @@ impl<D: Driver> Core<D> {
         }
     }
 }
+
+/// What was wrong, and where the first bytes or the limit tell it, what to do.
+fn explain(fault: HeadFault, unread: &[u8]) -> String {
+    let what = fault.detail;
+    if unread.starts_with(&TLS_HANDSHAKE) {
+        return "TLS came to a plaintext port: write http://, not https://".to_owned();
+    }
+    match fault.status {
+        505 if unread.starts_with(b"PRI * HTTP/2.0") => {
+            "HTTP/2 is not served yet: call with gRPC-Web over HTTP/1.1".to_owned()
+        }
+        414 => format!("{what}: limits.line_bytes bounds it"),
+        431 => format!("{what}: limits.header_bytes and limits.header_fields bound it"),
+        _ => what.to_owned(),
+    }
+}
+
+/// The first bytes of a record of type handshake (RFC 8446 §5.1).
+const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
 
 /// Tells an RPC's caller its end though no exchange has begun.
 fn end_at_once<S: Socket>(

@@ -458,3 +458,28 @@ fn a_malformed_body_under_a_running_answer_ends_it_and_closes() {
     peer.assert_reset(stream, 8);
     assert!(matches!(world.record().reason, Reason::ClientProtocol(_)));
 }
+
+#[test]
+fn h1_60_and_h1_61_what_came_instead_of_http1_is_named() {
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    for (bytes, status, says) in [
+        (
+            &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+            400,
+            "write http://",
+        ),
+        (
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            505,
+            "gRPC-Web over HTTP/1.1",
+        ),
+    ] {
+        let mut client = Client::new(world.address);
+        client.send(bytes);
+        let record = world.record();
+        assert_eq!(record.http_status, Some(status));
+        assert!(record.message.contains(says), "{}", record.message);
+        drop(client);
+    }
+}
