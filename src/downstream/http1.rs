@@ -478,12 +478,13 @@ impl<S: Socket> Source for Http1<S> {
                     return Poll::Pending;
                 }
                 Filled::Ended => {
-                    let reset = match transport.is_broken() {
-                        true => Reset::downstream(Reason::ClientLeft),
-                        false => Reset::downstream(Reason::ClientProtocol(
-                            "it ended before its end was told",
-                        )),
+                    let reason = match self.body.at_eof() {
+                        Err(fault) if !transport.is_broken() => {
+                            Reason::ClientProtocol(fault.detail())
+                        }
+                        Err(_) | Ok(()) => Reason::ClientLeft,
                     };
+                    let reset = Reset::downstream(reason);
                     self.fault = Some(reset);
                     return Poll::Ready(Err(reset));
                 }

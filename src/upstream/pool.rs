@@ -310,11 +310,6 @@ impl<S: Socket> Pool<S> {
             .sum()
     }
 
-    /// The connection of that key, for those who look at it from outside.
-    pub fn connection(&self, key: Key) -> Option<&Connection<S>> {
-        self.connections.get(key).map(|held| &held.connection)
-    }
-
     /// All connections.
     pub fn iter(&self) -> impl Iterator<Item = (Key, &Connection<S>)> {
         self.connections
