@@ -2,11 +2,12 @@
 //! written byte by byte, so that each can do what no library would. Every test says exactly what the caller got and what the
 //! backend saw.
 //!
-//! Names begin with the row of the catalogue of faults that they cover, where there is one.
+//! The rows of the catalogue of faults stand in `faults`, each test named after its row.
 
 mod backend;
 mod client;
 mod ends;
+mod faults;
 mod http1;
 mod leaving;
 mod local;

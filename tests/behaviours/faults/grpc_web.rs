@@ -1,0 +1,1 @@
+//! Rows W: gRPC-Web framing, both forms, both ways.

@@ -1,0 +1,1 @@
+//! Rows M: what crosses between headers and metadata, and what does not.

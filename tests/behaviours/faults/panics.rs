@@ -1,0 +1,1 @@
+//! Row R-21: a panic ends one key and nothing else.

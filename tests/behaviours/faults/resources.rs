@@ -1,0 +1,1 @@
+//! Rows R: what tries to use up descriptors, memory, time.

@@ -1,0 +1,1 @@
+//! Rows D: deadlines and clocks.

@@ -1,0 +1,1 @@
+//! Rows U: what a backend may do wrong.
