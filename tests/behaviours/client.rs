@@ -82,7 +82,7 @@ impl Client {
             whole
         } else if field("transfer-encoding").is_some() {
             self.chunks(&mut body)
-        } else if head.starts_with("HTTP/1.1 1") {
+        } else if head.starts_with("HTTP/1.1 1") || head.starts_with("HTTP/1.1 204 ") {
             true
         } else {
             body = self.take(usize::MAX);
