@@ -391,6 +391,35 @@ fn m_12_a_connections_field_in_an_answer_is_a_broken_answer() {
 }
 
 #[test]
+fn m_12_a_connections_field_in_a_head_is_a_broken_answer_or_stays_behind() {
+    let told = "grpc-status:13\r\ngrpc-message:backend \"greeter\" broke the protocol: it broke \
+                HTTP/2\r\n";
+    let mut pair = Pair::new();
+    for field in [
+        ("connection", "close"),
+        ("transfer-encoding", "chunked"),
+        ("upgrade", "h2c"),
+        ("keep-alive", "timeout=5"),
+        ("proxy-connection", "x"),
+        (":status", "200"),
+    ] {
+        let (answer, record) = pair.call(|peer, stream| {
+            peer.head(stream, &[&HEAD[..], &[field]].concat(), false);
+        });
+        assert_eq!(answer, alone(told), "{field:?}");
+        let reason = Reason::BackendProtocol("it broke HTTP/2");
+        assert_ends(&record, 13, reason, Party::Upstream, false);
+        assert!(matches!(pair.peer.next(), Seen::Reset { code: 1, .. }));
+    }
+    let sent = [
+        ("te", "trailers"),
+        ("trailer", "x"),
+        ("http2-settings", "AA"),
+    ];
+    assert_eq!(answered(&mut pair, &sent, &[]), streamed(&[&body("")]));
+}
+
+#[test]
 fn m_12_a_pseudo_field_before_the_trailers_is_left_out_and_never_told() {
     // `h2` takes it out without a word; what matters is that it becomes no metadata.
     let mut pair = Pair::new();
