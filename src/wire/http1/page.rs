@@ -42,7 +42,11 @@ pub fn page_of(head: &[u8]) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use http::header::ORIGIN;
+
     use super::*;
+    use crate::wire::http1::{HeadLimits, parse_request, scan};
 
     fn page(head: &str) -> Option<String> {
         let value = page_of(head.as_bytes())?;
@@ -78,5 +82,45 @@ mod tests {
         ] {
             assert_eq!(page(head), None, "{head:?}");
         }
+    }
+
+    #[test]
+    fn a_head_that_can_be_read_names_the_page_that_its_reader_finds() {
+        let good = b"\r\nPOST /a.B/C HTTP/1.1\r\nhost: a\r\nOrigin: http://a:1\r\nx-a: b:c\r\n\r\n";
+        let mut random = fastrand::Rng::with_seed(17);
+        let limits = HeadLimits::default();
+        let mut read = 0;
+        for _ in 0..20_000 {
+            let mut head = good.to_vec();
+            for _ in 0..random.usize(0..3) {
+                let at = random.usize(..head.len());
+                match random.u8(0..4) {
+                    0 => head[at] = random.u8(..),
+                    1 => head.insert(at, *random.choice(b"\r\n: o").expect("some")),
+                    2 => drop(head.remove(at)),
+                    _ => {
+                        let from = random.usize(..head.len());
+                        let piece = head[from.min(at)..from.max(at)].to_vec();
+                        head.splice(at..at, piece);
+                    }
+                }
+            }
+            let page = page_of(&head);
+            let Ok(Some(length)) = scan(&head, 0, &limits) else {
+                continue;
+            };
+            let whole = Bytes::copy_from_slice(&head[..length]);
+            let Ok(request) = parse_request(whole, &limits) else {
+                continue;
+            };
+            let mut origins = request.head.headers.get_all(ORIGIN).iter();
+            let expected = match (origins.next(), origins.next()) {
+                (Some(origin), None) => Some(origin.clone()),
+                _ => None,
+            };
+            assert_eq!(page, expected, "{}", head.escape_ascii());
+            read += usize::from(page.is_some());
+        }
+        assert!(read > 5_000, "{read}");
     }
 }

@@ -1035,6 +1035,23 @@ fn w_17_a_page_may_read_every_refusal_of_a_request_that_is_no_call() {
 }
 
 #[test]
+fn w_17_a_page_may_ask_for_a_method_that_no_route_takes_and_is_told_so() {
+    let backend = Backend::new();
+    let world = web(Plan::default(), &[PAGE], &[&backend]);
+    let mut client = Client::new(world.address);
+    for (origin, status) in [(PAGE, 204), ("https://other.example", 403)] {
+        let sent = preflight(&[origin], "").replace(PATH, "/nowhere.S/M");
+        client.send(sent.as_bytes());
+        let answer = client.answer();
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(answer.head.starts_with(&begin), "{}", answer.head);
+        assert_eq!(permissions(&answer).is_empty(), status == 403);
+        assert_eq!(world.record().http_status, Some(status));
+    }
+    assert!(backend.is_left_alone(A_MOMENT));
+}
+
+#[test]
 fn w_17_a_page_may_read_every_status_that_is_ours() {
     let (silent, nobody) = (Backend::new(), Backend::nobody());
     let hops = "via: 1.1 wharf\r\n".repeat(8);
