@@ -150,6 +150,7 @@ impl<'a> Compiler<'a> {
         let limits = self.limits(machine, process.workers);
         let live_path = self.live_path();
         let (rule, cors) = self.cors(&listeners);
+        let unrouted: Vec<Box<dyn Filter>> = vec![Box::new(cors.clone())];
         let routes = routes
             .into_iter()
             .map(|draft| {
@@ -175,6 +176,7 @@ impl<'a> Compiler<'a> {
                 generation: 1,
                 listeners,
                 routes,
+                unrouted: unrouted.into(),
                 backends,
                 limits,
                 live_path,

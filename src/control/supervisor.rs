@@ -453,6 +453,7 @@ impl Watch {
                 generation: old.generation + 1,
                 listeners: old.listeners.clone(),
                 routes: Arc::clone(&old.routes),
+                unrouted: Arc::clone(&old.unrouted),
                 backends,
                 limits: old.limits.clone(),
                 live_path: old.live_path.clone(),

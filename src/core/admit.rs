@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::core::messages::Report;
@@ -15,8 +15,8 @@ use crate::core::turn::{Call, Connection, Core, Drain, Seat};
 use crate::downstream::{Http1, Stream};
 use crate::exchange::{Exchange, Terms};
 use crate::net::{Alarm, Driver, Key, Now, Socket, Task};
-use crate::policy::filter::LocalAnswer;
-use crate::policy::{Peer, Route, RouteKind, Snapshot, Verdict};
+use crate::policy::filter::{Filter, LocalAnswer};
+use crate::policy::{Peer, RouteKind, Snapshot, Verdict};
 use crate::rpc::{Dialect, ResponseCodec, classify, is_rpc_path};
 use crate::telemetry::Record;
 use crate::wire::http1::{HeadFault, Http1Request};
@@ -30,7 +30,7 @@ enum Decision {
     /// This answer, and no backend.
     Answer {
         answer: Box<LocalAnswer>,
-        route: Option<usize>,
+        whose: Whose,
         silent: bool,
     },
     /// The end of an RPC that never began, in its caller's dialect.
@@ -49,6 +49,30 @@ enum Decision {
     },
 }
 
+/// Whose filters see an answer of ours.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// Nobody's: it is for no page, or a filter's own.
+    Nobody,
+    /// Those of what no route takes.
+    Unrouted,
+    /// This route's.
+    Route(usize),
+}
+
+impl Whose {
+    fn filters(self, snapshot: &Snapshot) -> &[Box<dyn Filter>] {
+        match self {
+            Self::Nobody => &[],
+            Self::Unrouted => &snapshot.unrouted,
+            Self::Route(route) => match snapshot.routes.get(route) {
+                Some(route) => &route.filters,
+                None => &[],
+            },
+        }
+    }
+}
+
 /// Decides about a request. The head may be changed by the route's filters.
 fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision {
     if snapshot.live_path.as_deref() == Some(head.path.path())
@@ -57,25 +81,27 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         let answer = text(StatusCode::OK, "ok\n".into(), None);
         return Decision::Answer {
             answer,
-            route: None,
+            whose: Whose::Nobody,
             silent: true,
         };
     }
-    let Some((index, route)) = snapshot.route(head) else {
-        return no_route(head);
-    };
-    for filter in &route.filters {
+    let found = snapshot.route(head);
+    let whose = found.map_or(Whose::Unrouted, |(index, _)| Whose::Route(index));
+    for filter in whose.filters(snapshot) {
         match filter.request(head, peer) {
             Verdict::Continue => {}
             Verdict::Respond(answer) => {
                 return Decision::Answer {
                     answer,
-                    route: None,
+                    whose: Whose::Nobody,
                     silent: false,
                 };
             }
         }
     }
+    let Some((index, route)) = found else {
+        return no_route(head);
+    };
     let dialect = match route.kind {
         RouteKind::Plain => Dialect::Plain,
         RouteKind::Rpc => match classify(head) {
@@ -84,7 +110,7 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
                 let answer = refuse_rpc(head, refusal.status, refusal.word, refusal.message);
                 return Decision::Answer {
                     answer,
-                    route: Some(index),
+                    whose,
                     silent: false,
                 };
             }
@@ -148,7 +174,7 @@ fn no_route(head: &RequestHead) -> Decision {
             );
             Decision::Answer {
                 answer,
-                route: None,
+                whose: Whose::Unrouted,
                 silent: false,
             }
         }
@@ -225,6 +251,12 @@ impl<D: Driver> Core<D> {
                 .headers
                 .insert(ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
         }
+        // A page that sent it may read what was wrong.
+        let mut head = blank_head();
+        if let Some(page) = engine.refused_page() {
+            head.headers.insert(ORIGIN, page);
+        }
+        apply(&self.snapshot.unrouted, &head, &mut answer.head);
         engine.respond(answer.head, answer.body);
         engine.come_home(now.instant);
         let record = Record {
@@ -234,7 +266,7 @@ impl<D: Driver> Core<D> {
             message,
             verb: String::new(),
             path: String::new(),
-            ..Self::blank_record(&blank_head(), Some(*peer), now)
+            ..Self::blank_record(&head, Some(*peer), now)
         };
         self.report(Report::Record(Box::new(record)));
     }
@@ -259,14 +291,10 @@ impl<D: Driver> Core<D> {
         match decision {
             Decision::Answer {
                 mut answer,
-                route,
+                whose,
                 silent,
             } => {
-                apply(
-                    route.and_then(|route| snapshot.routes.get(route)),
-                    &head,
-                    &mut answer.head,
-                );
+                apply(whose.filters(&snapshot), &head, &mut answer.head);
                 let status = answer.head.status.as_u16();
                 engine.respond(answer.head, answer.body);
                 if !silent {
@@ -288,11 +316,13 @@ impl<D: Driver> Core<D> {
                 by,
                 route,
             } => {
+                let filters = route.map_or(Whose::Unrouted, Whose::Route);
+                let filters = filters.filters(&snapshot);
                 let route = route.and_then(|route| snapshot.routes.get(route));
                 if by == Party::Downstream {
                     engine.condemn();
                 }
-                end_at_once(&mut engine, dialect, &status, route, &head);
+                end_at_once(&mut engine, dialect, &status, filters, &head);
                 let record = Record {
                     protocol: dialect.name(),
                     code: Some(status.code),
@@ -381,13 +411,13 @@ fn end_at_once<S: Socket>(
     engine: &mut Http1<S>,
     dialect: Dialect,
     status: &Status,
-    route: Option<&Route>,
+    filters: &[Box<dyn Filter>],
     head: &RequestHead,
 ) {
     let mut codec = ResponseCodec::new(dialect, &head.headers, 0);
     let _ = codec.end(status, &mut |mut part| {
         if let Part::Head(answer) = &mut part {
-            apply(route, head, answer);
+            apply(filters, head, answer);
         }
         engine.send(part);
     });
@@ -395,12 +425,10 @@ fn end_at_once<S: Socket>(
     engine.settle(noop);
 }
 
-/// The route's filters on the head of an answer, in reverse.
-fn apply(route: Option<&Route>, request: &RequestHead, head: &mut ResponseHead) {
-    if let Some(route) = route {
-        for filter in route.filters.iter().rev() {
-            filter.response(request, head);
-        }
+/// Those filters on the head of an answer, in reverse.
+fn apply(filters: &[Box<dyn Filter>], request: &RequestHead, head: &mut ResponseHead) {
+    for filter in filters.iter().rev() {
+        filter.response(request, head);
     }
 }
 

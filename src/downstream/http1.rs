@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::net::{Filled, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::wire::http1::{
     BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK,
-    ResponseFraming, Step, parse_request, scan, write_chunk_head, write_continue, write_response,
+    ResponseFraming, Step, page_of, parse_request, scan, write_chunk_head, write_continue,
+    write_response,
 };
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
@@ -65,6 +66,8 @@ pub struct Http1<S: Socket> {
     bodiless: bool,
     version: Version,
     fault: Option<Reset>,
+    /// Who sent what was refused, if a page did.
+    refused_page: Option<HeaderValue>,
 
     // Of the present answer.
     answer: Answer,
@@ -124,6 +127,7 @@ impl<S: Socket> Http1<S> {
             bodiless: false,
             version: Version::HTTP_11,
             fault: None,
+            refused_page: None,
             answer: Answer::Unsent,
             pending: Vec::new(),
             pending_bytes: 0,
@@ -216,8 +220,9 @@ impl<S: Socket> Http1<S> {
         self.ending = false;
         self.fault = None;
         self.persistent = false;
-        match parse_request(bytes, &self.head_limits) {
+        match parse_request(bytes.clone(), &self.head_limits) {
             Err(fault) => {
+                self.refused_page = page_of(&bytes);
                 self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
                 self.bodiless = false;
                 Incoming::Refused(fault)
@@ -306,6 +311,15 @@ impl<S: Socket> Http1<S> {
                 None
             }
             State::Call => None,
+        }
+    }
+
+    /// The origin of the page whose head is being refused, as far as it can be read.
+    pub fn refused_page(&self) -> Option<HeaderValue> {
+        match self.state {
+            // The head never was one: what there is of it is still unread.
+            State::Head { .. } => page_of(self.transport.borrow().unread()),
+            _ => self.refused_page.clone(),
         }
     }
 

@@ -11,12 +11,13 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::Version;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 
 use crate::exchange::outcome::{Outcome, Retry, message_of, status_of};
 use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
+use crate::wire::status::{GRPC_MESSAGE, MESSAGE_BYTES_MAX};
 use crate::wire::{
     Code, Dial, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source, Status, metadata,
     timeout,
@@ -71,7 +72,10 @@ impl Terms {
             Part::End(Some(trailers)) => (&**trailers, true),
             Part::Data(_) | Part::End(None) => return Ok(()),
         };
-        if metadata::size(fields) > self.snapshot.limits.head_bytes_max {
+        // What is cut off a long message anyway does not make its status another one.
+        let message = fields.get(GRPC_MESSAGE).map_or(0, HeaderValue::len);
+        let cut = message.saturating_sub(MESSAGE_BYTES_MAX);
+        if metadata::size(fields) - cut > self.snapshot.limits.head_bytes_max {
             return Err(Reset::upstream(Reason::MetadataTooLarge));
         }
         let timed = self.dialect.is_rpc() && self.is_late(now);

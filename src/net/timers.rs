@@ -235,4 +235,47 @@ mod tests {
             assert!(timers.is_empty() && timers.places.is_empty());
         }
     }
+
+    #[test]
+    fn d_09_a_hundred_thousand_deadlines_fire_in_the_first_turn_after_them_and_never_before() {
+        const MANY: usize = 100_000;
+        const TURN: Duration = Duration::from_millis(1);
+        let mut rng = fastrand::Rng::with_seed(9);
+        let start = Instant::now();
+        let mut timers = Timers::default();
+        let mut ids = Vec::new();
+        let mut at = Vec::new();
+        for key in 0..MANY {
+            let time = start + Duration::from_micros(rng.u64(0..10_000_000));
+            let mut id = None;
+            timers.set(&mut id, Some(time), key);
+            ids.push(id);
+            at.push(Some(time));
+        }
+        // Some are put off, and some are never to fire.
+        for _ in 0..MANY / 2 {
+            let key = rng.usize(..MANY);
+            if rng.bool() {
+                let time = start + Duration::from_micros(rng.u64(0..10_000_000));
+                timers.set(&mut ids[key], Some(time), key);
+                at[key] = Some(time);
+            } else {
+                timers.cancel(&mut ids[key]);
+                at[key] = None;
+            }
+        }
+        assert_eq!(timers.len(), at.iter().flatten().count());
+        let mut now = start;
+        let mut latest = Duration::ZERO;
+        while let Some(next) = timers.next() {
+            // A core sleeps until then, and each of its turns takes a while.
+            now = next.max(now + TURN);
+            while let Some(key) = timers.expired(now) {
+                let time = at[key].take().expect("once, and not if it was cancelled");
+                latest = latest.max(now.checked_duration_since(time).expect("never early"));
+            }
+        }
+        assert!(at.iter().all(Option::is_none), "one has not fired");
+        assert!(latest <= TURN, "{latest:?}");
+    }
 }

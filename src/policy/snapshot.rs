@@ -21,6 +21,9 @@ pub struct Snapshot {
     pub listeners: Vec<Listener>,
     /// First match in this order wins. Shared, because most new snapshots differ in endpoints alone.
     pub routes: Arc<[Route]>,
+    /// The filters of what no route takes, and of what never became a request: what is refused there is an answer too, and
+    /// a page can read it only if it says so.
+    pub unrouted: Arc<[Box<dyn Filter>]>,
     /// Indexed by [`BackendId`].
     pub backends: Vec<Backend>,
     /// The limits of the data path.

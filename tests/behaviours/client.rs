@@ -82,7 +82,7 @@ impl Client {
             whole
         } else if field("transfer-encoding").is_some() {
             self.chunks(&mut body)
-        } else if head.starts_with("HTTP/1.1 1") {
+        } else if head.starts_with("HTTP/1.1 1") || head.starts_with("HTTP/1.1 204 ") {
             true
         } else {
             body = self.take(usize::MAX);
@@ -145,12 +145,21 @@ impl Client {
         linger.expect("a socket option");
     }
 
+    /// The head of an answer, as it stands.
+    pub(crate) fn raw_head(&mut self) -> Vec<u8> {
+        self.head_bytes().expect("an answer")
+    }
+
     fn head(&mut self) -> Option<String> {
+        let head = self.head_bytes()?;
+        Some(String::from_utf8(head).expect("an ASCII head"))
+    }
+
+    fn head_bytes(&mut self) -> Option<Vec<u8>> {
         loop {
             let end = self.unread.windows(4).position(|four| four == b"\r\n\r\n");
             if let Some(end) = end {
-                let head = self.take(end + 4);
-                return Some(String::from_utf8(head).expect("an ASCII head"));
+                return Some(self.take(end + 4));
             }
             if !self.fill() {
                 assert!(self.unread.is_empty(), "half a head");

@@ -30,18 +30,18 @@ const RESETS: [(u32, &str, u32); 14] = [
 ];
 
 /// One client and one backend that have met. Every call goes over the same two connections.
-struct Pair {
-    world: World,
-    client: Client,
-    peer: Peer,
+pub(crate) struct Pair {
+    pub(crate) world: World,
+    pub(crate) client: Client,
+    pub(crate) peer: Peer,
 }
 
 impl Pair {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Plan::default())
     }
 
-    fn with(plan: Plan) -> Self {
+    pub(crate) fn with(plan: Plan) -> Self {
         let backend = Backend::new();
         let world = World::with(plan, &[&backend]);
         let mut client = Client::calling(world.address, &message(b"hello"));
@@ -58,7 +58,7 @@ impl Pair {
     }
 
     /// Makes a call, lets the backend answer it, and tells what became of it.
-    fn call(&mut self, answer: impl FnOnce(&mut Peer, u32)) -> (Answer, Record) {
+    pub(crate) fn call(&mut self, answer: impl FnOnce(&mut Peer, u32)) -> (Answer, Record) {
         self.client.post("", &message(b"hi"));
         let Request { stream, body, .. } = self.peer.request();
         assert_eq!(body, message(b"hi"));
@@ -68,13 +68,13 @@ impl Pair {
     }
 
     /// A connection that was cut in the middle of an answer is gone for the next call.
-    fn reconnect(&mut self) {
+    pub(crate) fn reconnect(&mut self) {
         self.client.assert_closed();
         self.client = Client::new(self.world.address);
     }
 }
 
-fn assert_ends(record: &Record, code: u32, reason: Reason, by: Party, aborted: bool) {
+pub(crate) fn assert_ends(record: &Record, code: u32, reason: Reason, by: Party, aborted: bool) {
     let ends = (record.code, record.reason, record.by, record.aborted);
     assert_eq!(ends, (Some(Code::new(code)), reason, by, aborted));
 }
@@ -601,7 +601,7 @@ fn u_16_metadata_up_to_the_limit_that_was_set_passes_however_many_fields_it_has(
 }
 
 #[test]
-fn a_message_over_the_limit_is_resource_exhausted_whoever_sends_it() {
+fn w_38_a_message_over_the_limit_is_resource_exhausted_whoever_sends_it() {
     let mut pair = Pair::new();
     let (answer, record) = pair.call(|peer, stream| {
         peer.grpc_head(stream);

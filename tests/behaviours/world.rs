@@ -73,6 +73,7 @@ impl Plan {
                 pending_max: self.pending_max,
             }],
             limits: self.limits,
+            unrouted: Arc::new([]),
             live_path: Some("/healthz".to_owned()),
         }
     }

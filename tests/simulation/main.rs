@@ -10,6 +10,7 @@
 
 mod answer;
 mod browser;
+mod clock;
 mod model;
 mod plan;
 mod server;

@@ -113,6 +113,7 @@ fn snapshot(generation: u64, pending_max: usize, b_moves: bool) -> Arc<Snapshot>
             backend("b", if b_moves { &[4] } else { &[3] }),
         ],
         limits: Limits::default(),
+        unrouted: Arc::new([]),
         live_path: None,
     })
 }

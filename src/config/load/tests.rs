@@ -397,6 +397,7 @@ fn flags_alone_make_a_route_for_everything_to_one_backend() {
     assert_eq!(snapshot.routes[0].path, PathMatch::Prefix("/".to_owned()));
     assert_eq!(snapshot.routes[0].kind, RouteKind::Rpc);
     assert_eq!(snapshot.routes[0].filters.len(), 1);
+    assert_eq!(snapshot.unrouted.len(), 1);
     let Target::Endpoints(endpoints) = &snapshot.backends[0].target else {
         panic!("a backend of endpoints");
     };

@@ -300,6 +300,7 @@ fn snapshot() -> Snapshot {
             pending_max: 1,
         }],
         limits: Limits::default(),
+        unrouted: Arc::new([]),
         live_path: None,
     }
 }

@@ -235,6 +235,7 @@ fn snapshot(endpoints: &[&str]) -> Snapshot {
             pending_max: 100,
         }],
         limits: policy::Limits::default(),
+        unrouted: Arc::new([]),
         live_path: None,
     }
 }
