@@ -6,8 +6,11 @@
 //! [`TARGETS`], a `[[bin]]` with its three lines in `fuzz_targets/`, and some seeds in `corpus/<target>/`.
 
 pub mod base64_stream;
+#[cfg(feature = "sim")]
+pub mod core_ops;
 pub mod cors_origin;
 pub mod envelope;
+pub mod exchange_ops;
 pub mod frame_gate;
 pub mod grpc_timeout;
 pub mod h1_body;
@@ -26,8 +29,11 @@ pub type Check = fn(&[u8]);
 /// Every target with its check, in alphabetical order.
 pub const TARGETS: &[(&str, Check)] = &[
     ("base64_stream", base64_stream::check),
+    #[cfg(feature = "sim")]
+    ("core_ops", core_ops::check),
     ("cors_origin", cors_origin::check),
     ("envelope", envelope::check),
+    ("exchange_ops", exchange_ops::check),
     ("frame_gate", frame_gate::check),
     ("grpc_timeout", grpc_timeout::check),
     ("h1_body", h1_body::check),
