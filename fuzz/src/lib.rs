@@ -1,5 +1,6 @@
 //! What must hold of each decoder whatever it is fed: one file for each target, with one function `check(&[u8])` that
-//! panics if something does not hold. `shared` is no target: it holds what several of them read inputs and outputs with.
+//! panics if something does not hold. `shared` is no target: it holds what several of them read inputs and outputs with; nor is
+//! `hyper_body`, a second opinion.
 //!
 //! The same functions run in two places: under libFuzzer (`fuzz_targets/`, by `scripts/fuzz`), and over the committed
 //! corpus as a plain test (`tests/corpus.rs` includes this file by its path). A new target is a file here, a line in
@@ -21,6 +22,8 @@ pub mod response_codec;
 pub mod status_message;
 pub mod trailer_frame;
 
+#[cfg(not(test))]
+mod hyper_body;
 mod shared;
 
 /// A target's check.
