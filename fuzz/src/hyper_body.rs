@@ -101,24 +101,22 @@ fn theirs(input: &[u8], step: usize) -> Option<(Vec<u8>, usize)> {
     let read = Rc::new(RefCell::new(None));
     let service = service_fn(|request: Request<Incoming>| {
         let read = Rc::clone(&read);
-        async move {
+        Box::pin(async move {
             *read.borrow_mut() = collect(request.into_body()).await;
             Ok::<_, Infallible>(Response::new(Nothing))
-        }
+        })
     });
-    let connection = http1::Builder::new()
+    let mut connection = http1::Builder::new()
         .keep_alive(false)
         .half_close(true)
         .header_read_timeout(None)
         .serve_connection(wire, service);
-    let mut connection = Box::new(connection);
     let cx = &mut Context::from_waker(Waker::noop());
     // There is always something to read, if only the end, so it has always something to do.
     let done = (0..100 + 4 * input.len()).any(|_| connection.poll_without_shutdown(cx).is_ready());
     assert!(done, "hyper waits for ever");
     let parts = connection.into_parts();
     let used = parts.io.at - parts.read_buf.len();
-    drop(parts.service);
     let content = read.borrow_mut().take()?;
     Some((content, used - HEAD.len()))
 }
