@@ -45,6 +45,30 @@ pub fn fields(text: &[u8], end: u8) -> HeaderMap {
     fields
 }
 
+/// An input that is a script: operations and their arguments, one after the other.
+pub struct Script<'a>(&'a [u8]);
+
+impl<'a> Script<'a> {
+    /// A script from its first byte.
+    pub fn new(input: &'a [u8]) -> Self {
+        Self(input)
+    }
+
+    /// The next byte.
+    pub fn byte(&mut self) -> Option<u8> {
+        let (&byte, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(byte)
+    }
+
+    /// As many as that, or as there are.
+    pub fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (bytes, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        bytes
+    }
+}
+
 /// Length-prefixed messages, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Envelopes<'a> {

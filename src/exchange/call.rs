@@ -103,6 +103,8 @@ pub struct Exchange<D, L: Dial> {
     repeats: u32,
     /// The response lane waits for its sink, so the backend is not asked, however late it is.
     blocked: bool,
+    /// The caller's sink has said that nothing will arrive any more, so nothing is sent (invariant 4).
+    deaf: bool,
     first_byte: Option<Duration>,
     http_status: Option<u16>,
 }
@@ -207,6 +209,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             response,
             repeats: 0,
             blocked: false,
+            deaf: false,
             first_byte: None,
             http_status: None,
         }
@@ -246,6 +249,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                 up.settle(cx);
             }
             if let Poll::Ready(reset) = self.down.poll_gone(cx) {
+                self.deaf = true;
                 break Some(self.end(reset, now));
             }
             break None;
@@ -368,7 +372,10 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                     self.blocked = true;
                     return Ok(None);
                 }
-                Poll::Ready(Err(reset)) => return Err(reset),
+                Poll::Ready(Err(reset)) => {
+                    self.deaf = true;
+                    return Err(reset);
+                }
                 Poll::Ready(Ok(_)) => {}
             }
             let part = match up.poll_part(now, cx) {
@@ -463,6 +470,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         match reset.reason {
             // Nobody is there to be told.
             Reason::ClientLeft => {}
+            _ if self.deaf => aborted = self.response.head_sent(),
             reason => {
                 if matches!(reason, Reason::ClientProtocol(_)) || reset.by == Party::Downstream {
                     self.down.condemn();

@@ -392,7 +392,8 @@ impl GrpcWebResponse {
         self.finish_with(head.headers, trailers, content_type, &told, out)
     }
 
-    /// An answer that is not gRPC's. A `grpc-status` must be believed all the same; else the HTTP status is mapped.
+    /// An answer that is not gRPC's. A `grpc-status` must be believed all the same, but for an OK behind content that was
+    /// dropped: a caller would take for whole what it never got. Else the HTTP status is mapped.
     fn finish_foreign(
         &mut self,
         foreign: Foreign,
@@ -401,13 +402,18 @@ impl GrpcWebResponse {
     ) -> Ending {
         let trailers = trailers.map(|trailers| *trailers).unwrap_or_default();
         let content_type = self.own_content_type.clone();
-        if let Some(told) = Told::by(&trailers) {
+        let said = |fields: &HeaderMap| {
+            let told = Told::by(fields)?;
+            let lost = told.code == Code::OK && foreign.seen_bytes > 0;
+            Some(if lost { foreign.lost() } else { told })
+        };
+        if let Some(told) = said(&trailers) {
             let head_fields = initial_metadata(foreign.head.headers);
             let frame = told.frame(&forward_response(trailers));
             self.send_whole(head_fields, content_type, frame, out);
             return told.ending();
         }
-        if let Some(told) = Told::by(&foreign.head.headers) {
+        if let Some(told) = said(&foreign.head.headers) {
             return self.finish_with(foreign.head.headers, trailers, content_type, &told, out);
         }
         let told = foreign.told();
@@ -618,6 +624,19 @@ impl Told {
 }
 
 impl Foreign {
+    /// What is told where its own status is OK and its content was dropped.
+    fn lost(&self) -> Told {
+        let http = self.head.status.as_u16();
+        let message = encode_message(&format!(
+            "the backend did not answer with gRPC, and its content is lost: HTTP status {http}"
+        ));
+        Told {
+            code: Code::from_http(http),
+            message: Some(Bytes::copy_from_slice(message.as_bytes())),
+            reason: Reason::BackendNotGrpc(http),
+        }
+    }
+
     /// The HTTP status, mapped, with the start of the content as its message.
     fn told(&self) -> Told {
         let http = self.head.status.as_u16();

@@ -586,6 +586,34 @@ fn a_client_that_is_gone_is_told_nothing() {
 }
 
 #[test]
+fn r_03_a_reader_that_was_given_up_is_sent_nothing_more() {
+    let slow = Reset::downstream(Reason::ClientTooSlow);
+    for (answered, by_room) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut bench = Bench::new(None);
+        let up = bench.stream();
+        if answered {
+            up.yields([grpc_head(), data(message(b"one"))]);
+        }
+        assert!(bench.poll().is_pending());
+        if by_room {
+            bench.down.rooms([Some(Err(slow))]);
+        } else {
+            bench.down.0.borrow_mut().gone = Some(slow);
+        }
+        let Poll::Ready(outcome) = bench.poll() else {
+            panic!("it goes on for ever");
+        };
+        assert!(!bench.log.borrow().contains(&"down.send"), "invariant 4");
+        assert_eq!(outcome.reason, Reason::ClientTooSlow);
+        assert_eq!(outcome.aborted, answered, "what was begun was cut");
+        let seen = answered.then_some(200);
+        assert_eq!(bench.exchange.http_status(), seen, "nobody saw another");
+        assert!(!bench.down.0.borrow().ended);
+        assert_eq!(Rc::strong_count(&up.0), 1, "its stream was dropped");
+    }
+}
+
+#[test]
 fn an_end_inside_a_message_is_never_written() {
     for abandoned in [false, true] {
         let mut bench = Bench::new(None);

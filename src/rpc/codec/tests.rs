@@ -955,6 +955,30 @@ fn u_12_a_foreign_body_is_cut_for_the_message_and_dropped_at_64_kib() {
 }
 
 #[test]
+fn u_12_a_status_of_ok_is_not_believed_where_content_was_dropped() {
+    // Told OK, a caller would take an answer for whole whose messages it never got.
+    let message = || Said::Data(vec![0, 0, 0, 0, 1, b'x']);
+    let ends = [&[OK][..], &[("grpc-status", "7")]];
+    for (ends, expected) in ends.into_iter().zip([2, 7]) {
+        let late = [head(500, &[GRPC]), message(), trailers(ends)];
+        let early = [
+            head(200, &[&[("content-type", "application/x")], ends].concat()),
+            message(),
+            END,
+        ];
+        for script in [late, early] {
+            let seen = answer(Form::Binary, &[], &script);
+            let word = ["backend_not_grpc", "backend_status"][usize::from(expected == 7)];
+            assert_eq!((seen.code(), seen.word()), (expected, word));
+            assert!(whole_body(&seen, Form::Binary).messages.is_empty());
+        }
+    }
+    // Nothing lost, nothing doubted.
+    let script = [head(500, &[GRPC]), Said::Data(Vec::new()), trailers(&[OK])];
+    assert_eq!(answer(Form::Binary, &[], &script).code(), 0);
+}
+
+#[test]
 fn w_33_compressed_messages_pass_to_who_asked_and_are_unpacked_for_others() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(b"hello hello").expect("memory");
