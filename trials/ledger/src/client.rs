@@ -15,6 +15,9 @@ use tokio::time::{Instant, timeout};
 use crate::backend::{CALL, OWN};
 use crate::plan::{Leave, Plan, Side};
 
+/// So many calls that nobody ends, and the run is over.
+const HUNG_MAX: u64 = 50;
+
 /// How a call ended for its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
@@ -49,6 +52,7 @@ pub struct Floor {
     pub patience: Duration,
     pub next: Cell<u64>,
     pub done: Cell<u64>,
+    pub hung: Cell<u64>,
     /// By call.
     pub ends: RefCell<Vec<Option<End>>>,
     /// By how much deadlines were overrun.
@@ -73,6 +77,11 @@ pub async fn client(floor: Rc<Floor>, number: u64) {
         let end = made.await.unwrap_or(End::Hung);
         if end == End::Hung {
             held = None;
+            floor.hung.set(floor.hung.get() + 1);
+            if floor.hung.get() >= HUNG_MAX {
+                // It is clear by now, and nobody wants to wait for the rest.
+                floor.next.set(floor.calls);
+            }
         }
         if let End::Status {
             code: 4,
@@ -135,14 +144,19 @@ pub async fn make(
     connection: Connection,
     dice: &mut fastrand::Rng,
 ) -> (End, Option<Connection>) {
-    let bytes = request(plan, seed, dice);
+    let (bytes, seams) = request(plan, seed, dice);
     let Connection {
         mut reader,
         mut writer,
     } = connection;
     match plan.leave {
         Some(Leave::InRequest(thousandths)) => {
-            let cut = (bytes.len() * thousandths as usize / 1000).min(bytes.len() - 1);
+            let cut = match thousandths as usize {
+                // Where what was sent looks whole, if anything can make it look so.
+                odd if odd % 2 == 1 && !seams.is_empty() => seams[dice.usize(..seams.len())],
+                part => bytes.len() * part / 1000,
+            };
+            let cut = cut.min(bytes.len() - 1);
             // An answer that comes meanwhile is not read: this client has other plans.
             let _ = writer.write_all(&bytes[..cut]).await;
             go(plan, Connection { reader, writer }, dice).await;
@@ -200,14 +214,17 @@ async fn go(plan: &Plan, connection: Connection, dice: &mut fastrand::Rng) {
     }
 }
 
-/// A request's bytes.
-fn request(plan: &Plan, seed: u64, dice: &mut fastrand::Rng) -> Vec<u8> {
+/// A request's bytes, and where in them a message has just ended.
+fn request(plan: &Plan, seed: u64, dice: &mut fastrand::Rng) -> (Vec<u8>, Vec<usize>) {
     let mut body = Vec::new();
+    let mut seams = Vec::new();
     for at in 0..plan.requests {
         caller::frame(&plan.message(Side::Request, at), &mut body);
+        seams.push(body.len());
     }
     if plan.form == Form::Text {
         body = caller::text(&body);
+        seams = vec![body.len()];
     }
     let mut fields = format!("{CALL}: {seed}.{}\r\n", plan.id);
     if let Some(deadline) = plan.deadline_ms {
@@ -225,8 +242,11 @@ fn request(plan: &Plan, seed: u64, dice: &mut fastrand::Rng) -> Vec<u8> {
         &fields,
     );
     if !plan.chunked {
+        let head = out.len();
         out.extend(body);
-        return out;
+        // The whole is no cut.
+        seams.pop();
+        return (out, seams.into_iter().map(|seam| head + seam).collect());
     }
     let mut left = &body[..];
     while !left.is_empty() {
@@ -236,8 +256,10 @@ fn request(plan: &Plan, seed: u64, dice: &mut fastrand::Rng) -> Vec<u8> {
         out.extend(b"\r\n");
         left = rest;
     }
+    // All but the last chunk.
+    let seams = vec![out.len()];
     out.extend(b"0\r\n\r\n");
-    out
+    (out, seams)
 }
 
 /// Reads an answer to its end, or to where the plan says that the client leaves.

@@ -39,7 +39,7 @@ use plan::{Method, Plan};
 /// Streams that the backends allow on a connection, in turn: as servers commonly do, few, and many.
 const STREAMS: [u32; 3] = [100, 8, 1000];
 /// How long a call may take, whatever is done to the backends.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Flags {
     proxy: SocketAddr,
@@ -156,6 +156,7 @@ async fn run(flags: Flags) -> std::io::Result<bool> {
         patience: PATIENCE,
         next: Cell::new(0),
         done: Cell::new(0),
+        hung: Cell::new(0),
         ends: RefCell::new(vec![None; flags.calls as usize]),
         late: RefCell::default(),
         connections: Cell::new(0),
@@ -167,7 +168,7 @@ async fn run(flags: Flags) -> std::io::Result<bool> {
     let every = flags.calls.checked_div(flags.events).unwrap_or(u64::MAX);
     let progress = {
         let floor = Rc::clone(&floor);
-        move || (floor.done.get() < floor.calls).then(|| floor.done.get())
+        move || (floor.next.get() < floor.calls).then(|| floor.done.get())
     };
     let conducted = tokio::task::spawn_local(conduct(
         Rc::clone(&backends),
