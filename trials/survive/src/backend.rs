@@ -3,7 +3,7 @@
 //! What it does with a call stands in the call's path: `/survive.DEED/NAME`. It remembers how often each name came and which of
 //! its connections the proxy gave up. It never judges: that is the scenarios' business.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -99,8 +99,8 @@ pub(crate) struct Tally {
     pub(crate) opened: usize,
     /// Ended by the proxy, unasked.
     pub(crate) lost: usize,
-    /// The error codes of the proxy's GOAWAYs.
-    pub(crate) go_aways: Vec<u32>,
+    /// The error codes of the proxy's GOAWAYs, and how often each came.
+    pub(crate) go_aways: BTreeMap<u32, usize>,
     /// RST_STREAMs of the proxy.
     pub(crate) resets: usize,
     /// What is still in the way of more DATA: frames that wait for the proxy's window.
@@ -194,7 +194,9 @@ impl Backend {
         for connection in world.present() {
             tally.opened += 1;
             tally.lost += usize::from(connection.lost);
-            tally.go_aways.extend(&connection.go_aways);
+            for code in &connection.go_aways {
+                *tally.go_aways.entry(*code).or_default() += 1;
+            }
             tally.resets += connection.resets;
             tally.starved += connection.waiting.len();
         }
@@ -230,12 +232,16 @@ impl Backend {
         })
     }
 
-    /// Frames for calls that have been cancelled, as if they had been on their way.
-    pub(crate) fn late_data(&self, prefix: &str, frames: usize) {
-        let mut world = self.world();
-        for connection in world.present_mut() {
-            for id in connection.named(prefix) {
-                for _ in 0..frames {
+    /// Frames for calls that have been cancelled, as if they had been on their way: one for each call, and again after a rest
+    /// that lets the proxy read them.
+    pub(crate) fn late_data(&self, prefix: &str, rounds: usize) {
+        for round in 0..rounds {
+            if round > 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let mut world = self.world();
+            for connection in world.present_mut() {
+                for id in connection.named(prefix) {
                     connection.data(id, &envelope(b"late!"));
                 }
             }

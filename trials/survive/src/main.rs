@@ -5,10 +5,10 @@
 //! to do with it. Start the proxy first, with `127.0.0.1:BACKEND` behind it, and let it have made no call yet:
 //!
 //! ```text
-//! survive --proxy HOST:PORT --backend PORT [--pid PID] [--name NAME] [--only SCENARIO]…
+//! survive --proxy HOST:PORT --backend PORT [--pid PID] [--name NAME] [--only SCENARIO]… [--rounds N]
 //! ```
 //!
-//! One line of JSON for each scenario goes to stdout, the same for people to stderr. It ends with 0 if nothing was amiss.
+//! One line of JSON for each scenario and round goes to stdout, the same for people to stderr. It ends with 0 if nothing was amiss.
 
 mod backend;
 mod client;
@@ -19,9 +19,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use crate::backend::Backend;
-use crate::scenarios::{SCENARIOS, Trial};
+use crate::scenarios::{Act, SCENARIOS, Trial};
 
-const USAGE: &str = "usage: survive --proxy HOST:PORT --backend PORT [--pid PID] [--name NAME] [--only SCENARIO]...";
+const USAGE: &str = "usage: survive --proxy HOST:PORT --backend PORT [--pid PID] [--name NAME] [--only SCENARIO]... [--rounds N]";
 
 struct Options {
     proxy: SocketAddr,
@@ -29,6 +29,7 @@ struct Options {
     pid: Option<u32>,
     name: String,
     only: Vec<String>,
+    rounds: u32,
 }
 
 fn main() -> ExitCode {
@@ -54,29 +55,30 @@ fn main() -> ExitCode {
         if !options.only.is_empty() && !options.only.iter().any(|only| only == name) {
             continue;
         }
-        let mut trial = Trial::new(options.proxy, backend.clone(), options.pid);
-        let report = match trial.warm_up() {
-            Ok(()) => {
-                act(&mut trial);
-                trial.report(name, &options.name)
-            }
-            Err(ending) => {
-                eprintln!("survive: {name}: a first call got no answer: {ending}");
-                amiss = true;
-                continue;
-            }
-        };
-        println!("{}", report.json());
-        eprintln!("{report}");
-        amiss |= !report.is_clean();
+        for _ in 0..options.rounds {
+            amiss |= !run(&options, &backend, name, *act);
+        }
     }
     ExitCode::from(u8::from(amiss))
+}
+
+/// One round of a scenario; whether nothing was amiss.
+fn run(options: &Options, backend: &Backend, name: &'static str, act: Act) -> bool {
+    let mut trial = Trial::new(options.proxy, backend.clone(), options.pid);
+    match trial.warm_up() {
+        Ok(()) => act(&mut trial),
+        Err(ending) => trial.amiss(format!("a first call got no answer: {ending}")),
+    }
+    let report = trial.report(name, &options.name);
+    println!("{}", report.json());
+    eprintln!("{report}");
+    report.is_clean()
 }
 
 fn options() -> Option<Options> {
     let mut arguments = std::env::args().skip(1);
     let (mut proxy, mut backend, mut pid) = (None, None, None);
-    let (mut name, mut only) = ("proxy".to_owned(), Vec::new());
+    let (mut name, mut only, mut rounds) = ("proxy".to_owned(), Vec::new(), 1);
     while let Some(flag) = arguments.next() {
         let value = arguments.next()?;
         match flag.as_str() {
@@ -84,6 +86,7 @@ fn options() -> Option<Options> {
             "--backend" => backend = Some(value.parse().ok()?),
             "--pid" => pid = Some(value.parse().ok()?),
             "--name" => name = value,
+            "--rounds" => rounds = value.parse().ok()?,
             "--only" if SCENARIOS.iter().any(|(known, _, _)| *known == value) => only.push(value),
             _ => return None,
         }
@@ -94,5 +97,6 @@ fn options() -> Option<Options> {
         pid,
         name,
         only,
+        rounds,
     })
 }

@@ -80,6 +80,7 @@ impl Report {
     pub(crate) fn json(&self) -> String {
         let tally = &self.tally;
         let facts = self.facts.iter();
+        let go_aways = tally.go_aways.iter();
         let number =
             |value: Option<u64>| value.map_or_else(|| "null".to_owned(), |v| v.to_string());
         let fields = [
@@ -92,7 +93,10 @@ impl Report {
             ("innocents", self.innocents.json()),
             ("connections", tally.opened.to_string()),
             ("lost", tally.lost.to_string()),
-            ("go_aways", list(tally.go_aways.iter().map(u32::to_string))),
+            (
+                "go_aways",
+                object(go_aways.map(|(code, count)| (code.to_string(), count.to_string()))),
+            ),
             ("resets", tally.resets.to_string()),
             ("starved", tally.starved.to_string()),
             (
@@ -120,7 +124,7 @@ impl fmt::Display for Report {
             f.write_str(&self.amiss.join("; "))?;
         }
         let connections = self.tally.opened;
-        write!(f, " ({connections} connections, {:.1} s)", self.seconds)?;
+        write!(f, " (connections: {connections}, {:.1} s)", self.seconds)?;
         write!(f, "\n  innocents: {}", self.innocents)?;
         if self.subjects.total() > 0 {
             write!(f, "\n  subjects:  {}", self.subjects)?;
@@ -132,7 +136,11 @@ impl fmt::Display for Report {
             .collect();
         write!(f, "\n  backend:   {}", facts.join(", "))?;
         if !self.tally.go_aways.is_empty() {
-            write!(f, "; GOAWAYs of the proxy: {:?}", self.tally.go_aways)?;
+            let codes = self.tally.go_aways.iter();
+            let codes: Vec<_> = codes
+                .map(|(code, n)| format!("{n} of code {code}"))
+                .collect();
+            write!(f, "; GOAWAYs of the proxy: {}", codes.join(", "))?;
         }
         if self.tally.starved > 0 {
             write!(

@@ -26,7 +26,7 @@ const REST: Duration = Duration::from_millis(2);
 /// Calls after it all, one after the other.
 const AFTERWARDS: usize = 50;
 
-type Act = fn(&mut Trial);
+pub(crate) type Act = fn(&mut Trial);
 
 /// Each with its name and what it does.
 pub(crate) const SCENARIOS: &[(&str, &str, Act)] = &[
@@ -37,8 +37,8 @@ pub(crate) const SCENARIOS: &[(&str, &str, Act)] = &[
     ),
     (
         "late-103",
-        "60 calls are cancelled, 103 late DATA frames come for each",
-        |trial| late(trial, 60, 103),
+        "100 calls are cancelled, 103 late DATA frames come for each, in rounds",
+        |trial| late(trial, 100, 103),
     ),
     (
         "empty",
@@ -124,6 +124,11 @@ impl Trial {
         Ok(())
     }
 
+    /// Something did not hold.
+    pub(crate) fn amiss(&mut self, text: String) {
+        self.amiss.push(text);
+    }
+
     /// Calls that are open from now on.
     fn some_stay(&mut self) {
         let until = Instant::now() + PATIENCE;
@@ -164,7 +169,7 @@ impl Trial {
         for caller in self.calling.drain(..) {
             match caller.join() {
                 Ok(endings) => self.innocents.add(&endings),
-                Err(_) => self.amiss.push("a client panicked".to_owned()),
+                Err(_) => self.amiss("a client panicked".to_owned()),
             }
         }
         self.backend.finish("stay-");
@@ -182,7 +187,7 @@ impl Trial {
     /// Says what is amiss unless it holds.
     fn expect(&mut self, holds: bool, otherwise: impl FnOnce() -> String) {
         if !holds {
-            self.amiss.push(otherwise());
+            self.amiss(otherwise());
         }
     }
 
@@ -276,7 +281,7 @@ fn many(trial: &mut Trial, deed: Deed, calls: usize) {
     for client in clients {
         match client.join() {
             Ok(endings) => trial.subjects.add(&endings),
-            Err(_) => trial.amiss.push("a client panicked".to_owned()),
+            Err(_) => trial.amiss("a client panicked".to_owned()),
         }
     }
     trial.innocents_end();
