@@ -67,7 +67,7 @@ fn run(options: &Options, backend: &Backend, name: &'static str, act: Act) -> bo
     let mut trial = Trial::new(options.proxy, backend.clone(), options.pid);
     match trial.warm_up() {
         Ok(()) => act(&mut trial),
-        Err(ending) => trial.amiss(format!("a first call got no answer: {ending}")),
+        Err(ending) => trial.amiss(format!("a first call got no answer ({ending})")),
     }
     let report = trial.report(name, &options.name);
     println!("{}", report.json());

@@ -166,7 +166,7 @@ impl Trial {
     fn innocents_end(&mut self) {
         self.backend.settle(SHORT);
         self.over.store(true, Ordering::Relaxed);
-        for caller in self.calling.drain(..) {
+        for caller in std::mem::take(&mut self.calling) {
             match caller.join() {
                 Ok(endings) => self.innocents.add(&endings),
                 Err(_) => self.amiss("a client panicked".to_owned()),
