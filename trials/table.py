@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 TITLES = {
+    "cancelled": "1,200 open calls cancelled at once",
     "late-1": "1,200 calls cancelled at once, one late DATA frame each",
     "late-103": "100 calls cancelled, 103 late DATA frames each",
+    "late-forgotten": "1,200 calls cancelled at once, one late DATA frame each after two seconds",
+    "parked": "200 calls where 10 are taken at once; those that wait are cancelled",
     "empty": "10,000 answers with an empty DATA frame",
     "padded-empty": "10,000 answers with a DATA frame of padding alone",
     "goaway-half": "GOAWAY under 100 open calls, half of them not processed",

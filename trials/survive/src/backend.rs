@@ -36,7 +36,7 @@ pub(crate) const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 
 /// More than any scenario opens at once.
-const STREAMS_MAX: u32 = 10_000;
+pub(crate) const STREAMS_MAX: u32 = 10_000;
 const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 /// What is to be done with a call.
@@ -127,6 +127,7 @@ struct World {
     visits: HashMap<String, Visits>,
     /// Whether held calls are still held.
     holding: bool,
+    streams_max: u32,
 }
 
 struct Connection {
@@ -177,9 +178,11 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Dismisses every connection and forgets every name: a scenario begins.
-    pub(crate) fn fresh(&self) {
+    /// Dismisses every connection and forgets every name: a scenario begins. From now on a connection takes so many calls at
+    /// once.
+    pub(crate) fn fresh(&self, streams_max: u32) {
         let mut world = self.world();
+        world.streams_max = streams_max;
         for connection in &mut world.connections {
             connection.dismiss();
         }
@@ -271,8 +274,8 @@ impl Backend {
         }
     }
 
-    /// Leaves every connection of now: `last` of its held calls, counted from the oldest, will still be answered; then they
-    /// are, and from now on every held call is answered at once. How many were left out.
+    /// Leaves every connection of now: some of its held calls, the oldest, will still be answered. From now on a held call that
+    /// comes is answered at once. How many were left out.
     pub(crate) fn go_away(&self, share: Share) -> usize {
         let mut world = self.world();
         let world = &mut *world;
@@ -302,10 +305,22 @@ impl Backend {
                     let visits = world.visits.entry(stream.name.clone()).or_default();
                     visits.processed += 1;
                 }
-                connection.answer(*id);
             }
         }
         left_out
+    }
+
+    /// Answers the held calls that are here, but for those that a GOAWAY left out, and from now on each that comes.
+    pub(crate) fn release(&self) {
+        let mut world = self.world();
+        let world = &mut *world;
+        world.holding = false;
+        for connection in &mut world.connections[world.first..] {
+            let held = connection.named("held-").into_iter();
+            for id in held.filter(|id| *id <= connection.last).collect::<Vec<_>>() {
+                connection.answer(id);
+            }
+        }
     }
 
     /// Waits until the proxy has read all that was sent: what comes before a PING is read before it.
@@ -357,7 +372,7 @@ impl Backend {
         let index = {
             let mut world = self.world();
             let mut connection = Connection::new(writer);
-            connection.greet();
+            connection.greet(world.streams_max);
             world.connections.push(connection);
             world.connections.len() - 1
         };
@@ -533,10 +548,10 @@ impl Connection {
         }
     }
 
-    fn greet(&mut self) {
+    fn greet(&mut self, streams_max: u32) {
         let mut settings = Vec::new();
         for (name, value) in [
-            (MAX_CONCURRENT_STREAMS, STREAMS_MAX),
+            (MAX_CONCURRENT_STREAMS, streams_max),
             (INITIAL_WINDOW_SIZE, WINDOW_MAX),
         ] {
             settings.extend(name.to_be_bytes());

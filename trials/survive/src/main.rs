@@ -19,7 +19,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
 use crate::backend::Backend;
-use crate::scenarios::{Act, SCENARIOS, Trial};
+use crate::scenarios::{SCENARIOS, Trial};
 
 const USAGE: &str = "usage: survive --proxy HOST:PORT --backend PORT [--pid PID] [--name NAME] [--only SCENARIO]... [--rounds N]";
 
@@ -35,8 +35,8 @@ struct Options {
 fn main() -> ExitCode {
     let Some(options) = options() else {
         eprintln!("{USAGE}\nscenarios:");
-        for (name, about, _) in SCENARIOS {
-            eprintln!("  {name:<14} {about}");
+        for scenario in SCENARIOS {
+            eprintln!("  {:<14} {}", scenario.name, scenario.about);
         }
         return ExitCode::from(2);
     };
@@ -51,28 +51,19 @@ fn main() -> ExitCode {
         }
     };
     let mut amiss = false;
-    for (name, _, act) in SCENARIOS {
-        if !options.only.is_empty() && !options.only.iter().any(|only| only == name) {
+    for scenario in SCENARIOS {
+        if !options.only.is_empty() && !options.only.iter().any(|only| only == scenario.name) {
             continue;
         }
         for _ in 0..options.rounds {
-            amiss |= !run(&options, &backend, name, *act);
+            let trial = Trial::new(options.proxy, backend.clone(), options.pid);
+            let report = trial.run(scenario, &options.name);
+            println!("{}", report.json());
+            eprintln!("{report}");
+            amiss |= !report.is_clean();
         }
     }
     ExitCode::from(u8::from(amiss))
-}
-
-/// One round of a scenario; whether nothing was amiss.
-fn run(options: &Options, backend: &Backend, name: &'static str, act: Act) -> bool {
-    let mut trial = Trial::new(options.proxy, backend.clone(), options.pid);
-    match trial.warm_up() {
-        Ok(()) => act(&mut trial),
-        Err(ending) => trial.amiss(format!("a first call got no answer ({ending})")),
-    }
-    let report = trial.report(name, &options.name);
-    println!("{}", report.json());
-    eprintln!("{report}");
-    report.is_clean()
 }
 
 fn options() -> Option<Options> {
@@ -87,7 +78,7 @@ fn options() -> Option<Options> {
             "--pid" => pid = Some(value.parse().ok()?),
             "--name" => name = value,
             "--rounds" => rounds = value.parse().ok()?,
-            "--only" if SCENARIOS.iter().any(|(known, _, _)| *known == value) => only.push(value),
+            "--only" if SCENARIOS.iter().any(|known| known.name == value) => only.push(value),
             _ => return None,
         }
     }

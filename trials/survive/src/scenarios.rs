@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::backend::{Backend, Deed, INTERNAL_ERROR, Share};
+use crate::backend::{Backend, Deed, INTERNAL_ERROR, STREAMS_MAX, Share};
 use crate::client::{Call, Client, Ending};
 use crate::report::{Endings, Report, memory};
 
@@ -26,50 +26,82 @@ const REST: Duration = Duration::from_millis(2);
 /// Calls after it all, one after the other.
 const AFTERWARDS: usize = 50;
 
-pub(crate) type Act = fn(&mut Trial);
+/// What is done to a proxy.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    /// How many calls the backend takes at once on one connection.
+    streams_max: u32,
+    act: fn(&mut Trial),
+}
 
-/// Each with its name and what it does.
-pub(crate) const SCENARIOS: &[(&str, &str, Act)] = &[
-    (
-        "late-1",
-        "1,200 calls are cancelled at once, one late DATA frame comes for each",
-        |trial| late(trial, 1200, 1),
-    ),
-    (
-        "late-103",
-        "100 calls are cancelled, 103 late DATA frames come for each, in rounds",
-        |trial| late(trial, 100, 103),
-    ),
-    (
-        "empty",
-        "10,000 calls whose answers hold an empty DATA frame each",
-        |trial| many(trial, Deed::Empty, 10_000),
-    ),
-    (
-        "padded-empty",
-        "10,000 calls whose answers hold a DATA frame of padding alone",
-        |trial| many(trial, Deed::Padded, 10_000),
-    ),
-    (
-        "goaway-half",
-        "GOAWAY while 100 calls are open; half of them were not processed",
-        |trial| go_away(trial, Share::Half),
-    ),
-    (
-        "goaway-0",
-        "GOAWAY(NO_ERROR, 0) while 100 calls are open; none was processed",
-        |trial| go_away(trial, Share::None),
-    ),
-    (
-        "refused",
-        "2,000 calls are refused once each (REFUSED_STREAM)",
-        |trial| many(trial, Deed::RefusedOnce, 2000),
-    ),
-    (
-        "mass-reset",
-        "1,000 open calls are reset at once (INTERNAL_ERROR)",
-        |trial| mass_reset(trial, 1000),
-    ),
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "cancelled",
+        about: "1,200 open calls are cancelled at once",
+        streams_max: STREAMS_MAX,
+        act: |trial| late(trial, 1200, 0, Duration::ZERO),
+    },
+    Scenario {
+        name: "late-1",
+        about: "1,200 calls are cancelled at once, one late DATA frame comes for each",
+        streams_max: STREAMS_MAX,
+        act: |trial| late(trial, 1200, 1, Duration::ZERO),
+    },
+    Scenario {
+        name: "late-103",
+        about: "100 calls are cancelled, 103 late DATA frames come for each, in rounds",
+        streams_max: STREAMS_MAX,
+        act: |trial| late(trial, 100, 103, Duration::ZERO),
+    },
+    Scenario {
+        name: "late-forgotten",
+        about: "1,200 calls are cancelled at once, one late DATA frame comes for each two seconds after",
+        streams_max: STREAMS_MAX,
+        act: |trial| late(trial, 1200, 1, Duration::from_secs(2)),
+    },
+    Scenario {
+        name: "parked",
+        about: "200 calls where 10 are taken at once; those that still wait are cancelled",
+        streams_max: 10,
+        act: parked,
+    },
+    Scenario {
+        name: "empty",
+        about: "10,000 calls whose answers hold an empty DATA frame each",
+        streams_max: STREAMS_MAX,
+        act: |trial| many(trial, Deed::Empty, 10_000),
+    },
+    Scenario {
+        name: "padded-empty",
+        about: "10,000 calls whose answers hold a DATA frame of padding alone",
+        streams_max: STREAMS_MAX,
+        act: |trial| many(trial, Deed::Padded, 10_000),
+    },
+    Scenario {
+        name: "goaway-half",
+        about: "GOAWAY while 100 calls are open; half of them were not processed",
+        streams_max: STREAMS_MAX,
+        act: |trial| go_away(trial, Share::Half),
+    },
+    Scenario {
+        name: "goaway-0",
+        about: "GOAWAY(NO_ERROR, 0) while 100 calls are open; none was processed",
+        streams_max: STREAMS_MAX,
+        act: |trial| go_away(trial, Share::None),
+    },
+    Scenario {
+        name: "refused",
+        about: "2,000 calls are refused once each (REFUSED_STREAM)",
+        streams_max: STREAMS_MAX,
+        act: |trial| many(trial, Deed::RefusedOnce, 2000),
+    },
+    Scenario {
+        name: "mass-reset",
+        about: "1,000 open calls are reset at once (INTERNAL_ERROR)",
+        streams_max: STREAMS_MAX,
+        act: |trial| mass_reset(trial, 1000),
+    },
 ];
 
 /// One scenario on its way.
@@ -106,9 +138,9 @@ impl Trial {
         }
     }
 
-    /// New connections for everybody, and one good call.
-    pub(crate) fn warm_up(&mut self) -> Result<(), Ending> {
-        self.backend.fresh();
+    /// New connections for everybody, each of which takes so many calls at once, and one good call.
+    fn begin(&mut self, streams_max: u32) -> Result<(), Ending> {
+        self.backend.fresh(streams_max);
         let until = Instant::now() + PATIENCE;
         loop {
             let mut client = Client::new(self.proxy);
@@ -124,8 +156,17 @@ impl Trial {
         Ok(())
     }
 
+    /// All of it.
+    pub(crate) fn run(mut self, scenario: &Scenario, proxy: &str) -> Report {
+        match self.begin(scenario.streams_max) {
+            Ok(()) => (scenario.act)(&mut self),
+            Err(ending) => self.amiss(format!("a first call got no answer ({ending})")),
+        }
+        self.report(scenario.name, proxy)
+    }
+
     /// Something did not hold.
-    pub(crate) fn amiss(&mut self, text: String) {
+    fn amiss(&mut self, text: String) {
         self.amiss.push(text);
     }
 
@@ -200,7 +241,7 @@ impl Trial {
         });
     }
 
-    pub(crate) fn report(mut self, scenario: &'static str, proxy: &str) -> Report {
+    fn report(mut self, scenario: &'static str, proxy: &str) -> Report {
         let tally = self.backend.tally();
         let bad = self.innocents.other_than(Ending::Status(0));
         let total = self.innocents.total();
@@ -229,7 +270,7 @@ impl Trial {
 }
 
 /// Clients leave, all at once, and their answers go on for a while.
-fn late(trial: &mut Trial, calls: usize, frames: usize) {
+fn late(trial: &mut Trial, calls: usize, frames: usize, after: Duration) {
     trial.some_stay();
     trial.some_call();
     let until = Instant::now() + PATIENCE;
@@ -242,6 +283,7 @@ fn late(trial: &mut Trial, calls: usize, frames: usize) {
     let begun = begun.count();
     drop(subjects);
     let cancelled = trial.backend.wait_for_resets("leave-", calls, SHORT);
+    thread::sleep(after);
     trial.backend.late_data("leave-", frames);
     trial.innocents_end();
     trial.facts.insert("begun", begun);
@@ -302,6 +344,52 @@ fn many(trial: &mut Trial, deed: Deed, calls: usize) {
     trial.expect(wrong == 0, || format!("{wrong} calls were seen too often"));
 }
 
+/// More calls than the backend takes at once, of which those that wait are cancelled.
+fn parked(trial: &mut Trial) {
+    const CALLS: usize = 200;
+    /// So long nothing has come: what has not been sent waits.
+    const QUIET: Duration = Duration::from_millis(700);
+    let name = |index: usize| format!("held-{index}");
+    let mut subjects: Vec<_> = (0..CALLS)
+        .map(|index| Call::start(trial.proxy, Deed::Held, &name(index)))
+        .collect();
+    let mut held = 0;
+    loop {
+        let now = trial.backend.wait_for(Deed::Held, held + 1, QUIET);
+        if now <= held {
+            break;
+        }
+        held = now;
+    }
+    let waiting: Vec<usize> = (0..CALLS)
+        .filter(|index| trial.backend.visits(&name(*index)).seen == 0)
+        .collect();
+    for index in &waiting {
+        drop(subjects[*index].take());
+    }
+    // They have left; nothing tells us when the proxy knows.
+    thread::sleep(QUIET);
+    trial.backend.release();
+    let until = Instant::now() + PATIENCE;
+    for call in subjects.into_iter().flatten() {
+        trial.subjects.count(call.end(until).0);
+    }
+    trial.innocents_end();
+    let reached = waiting
+        .iter()
+        .filter(|index| trial.backend.visits(&name(**index)).seen > 0);
+    let reached = reached.count();
+    trial.facts.insert("waited", waiting.len());
+    trial.facts.insert("reached", reached);
+    trial.expect_good_subjects();
+    trial.expect(reached == 0, || {
+        format!(
+            "{reached} of {} calls reached the backend after they were cancelled",
+            waiting.len()
+        )
+    });
+}
+
 /// The backend leaves while calls are open.
 fn go_away(trial: &mut Trial, share: Share) {
     const CALLS: usize = 100;
@@ -315,6 +403,9 @@ fn go_away(trial: &mut Trial, share: Share) {
     let held = trial.backend.wait_for(Deed::Held, CALLS, PATIENCE);
     trial.some_call();
     let left_out = trial.backend.go_away(share);
+    // The others are still being worked on.
+    thread::sleep(Duration::from_millis(300));
+    trial.backend.release();
     let until = Instant::now() + PATIENCE;
     for call in subjects {
         trial.subjects.count(call.end(until).0);
