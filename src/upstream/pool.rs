@@ -562,6 +562,16 @@ impl<S: Socket> Pool<S> {
         let Some(backend) = self.backends.get(backend) else {
             return Err(Reason::NoEndpoint);
         };
+        // Room that is left is for those further ahead, who have been woken for it, and then for us. It wants no connection.
+        let mut all = backend
+            .endpoints
+            .iter()
+            .filter_map(|&key| self.endpoints.get(key))
+            .flat_map(|endpoint| &endpoint.connections)
+            .filter_map(|&key| self.connections.get(key));
+        if all.any(|held| held.connection.has_room()) {
+            return Ok(());
+        }
         let mut hope = false;
         let mut reason = Reason::NoEndpoint;
         for &key in &backend.endpoints {

@@ -355,6 +355,38 @@ fn u_25_a_backend_that_is_down_is_asked_once_in_a_pause_however_many_call() {
 }
 
 #[test]
+fn a_call_behind_others_asks_for_no_connection_while_one_has_room() {
+    let mut bench = Bench::new(&["127.0.0.1:1"]);
+    let mut plan = snapshot(&["127.0.0.1:1"]);
+    plan.backends[0].connections_max = 4;
+    bench.pool.adopt(&plan);
+    let mut calls: Vec<_> = (0..3)
+        .map(|number| (bench.ticket(), wakeup(number)))
+        .collect();
+    for (ticket, wakeup) in &mut calls[..2] {
+        assert!(bench.call(ticket, wakeup).is_pending());
+    }
+    bench.connect_wanted();
+    let pipe = bench.pipe(0);
+    pipe.borrow_mut().connected = true;
+    // It takes as many calls as there are.
+    pipe.borrow_mut().input.extend(frame(SETTINGS, &[]));
+    bench.event();
+    bench.settle();
+    // The third comes before the first two have been told: it waits behind them, and not for another connection.
+    let (ticket, third) = &mut calls[2];
+    assert!(bench.call(ticket, third).is_pending());
+    bench.connect_wanted();
+    let mut streams = Vec::new();
+    for (ticket, wakeup) in &mut calls {
+        assert!(wakeup.queued(), "each is woken by the one before it");
+        streams.push(bench.open(ticket, wakeup));
+        bench.connect_wanted();
+    }
+    assert_eq!(bench.reactor.driver.attempts.len(), 1);
+}
+
+#[test]
 fn an_endpoint_that_leaves_while_it_is_being_connected_leaves_no_connection() {
     // Whenever it leaves: before it has answered, or with half of its greeting.
     let greeting = one_at_a_time();
