@@ -397,6 +397,12 @@ mod tests {
                 Err("backend_protocol")
             );
             assert!(aligned);
+            // What was refused is no message that went through.
+            let mut inflater = Inflater::new(Coding::Gzip, 10);
+            let empty = [message(0, b""), message(flags, b"")].concat();
+            let passed = inflater.pass(Bytes::from(empty), &mut |_| {});
+            assert!(passed.is_err());
+            assert_eq!((inflater.messages(), inflater.bytes()), (1, 5));
         }
     }
 }

@@ -241,6 +241,16 @@ mod tests {
     }
 
     #[test]
+    fn w_21_nothing_comes_out_of_what_is_not_base64() {
+        let mut decoder = Decoder::new();
+        let mut out = BytesMut::new();
+        let fault = decoder.decode(b"QUJDQQ==QUJDQU!!", &mut out);
+        assert_eq!(fault, Err(Base64Fault::Invalid));
+        // The runs before it, and not a byte in place of the bad one.
+        assert_eq!(&out[..], b"ABCA");
+    }
+
+    #[test]
     fn w_22_a_text_that_ends_inside_a_quantum_is_truncated() {
         for text in [&b"Q"[..], b"QU", b"QUJ", b"QUJDQ", b"QQ==QU", b"QQ==Q"] {
             for way in splits(text) {

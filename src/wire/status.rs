@@ -478,6 +478,9 @@ mod tests {
             assert!(cut.len() > MESSAGE_BYTES_MAX - 12, "{}", cut.len());
             assert!(is_clean(&cut));
         }
+        // As long as it may be it stays as it came, escapes in lower case and all.
+        let longest = [&vec![b'a'; MESSAGE_BYTES_MAX - 6][..], b"%c3%bc"].concat();
+        assert_eq!(repair_message(&longest), longest);
         let long = "☺".repeat(10_000);
         let encoded = encode_message(&long);
         assert_eq!(encoded.len(), MESSAGE_BYTES_MAX / 9 * 9);

@@ -118,7 +118,9 @@ fn an_answer_by_the_clock_whose_reader_stands_still_costs_no_turns() {
     let mut client = Client::new(world.address);
     client.post("", &message(b"hi"));
     let step = Duration::from_millis(50);
-    assert!(world.turns_within(step) > 10, "it flows");
+    // On a machine with much else to do a step may hold few turns.
+    let flows = (0..100).any(|_| world.turns_within(step) > 10);
+    assert!(flows, "it does not flow");
     // Until every buffer on the way is full.
     let rests = (0..100).any(|_| world.turns_within(step) <= 5);
     assert!(rests, "it spins");

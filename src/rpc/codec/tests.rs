@@ -1351,6 +1351,7 @@ fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
         (&seen.body[..], seen.ended),
         (&b"nobody is there\n"[..], true)
     );
+    assert_eq!(codec.bytes(), seen.body.len() as u64);
 
     let mut codec = ResponseCodec::new(Dialect::Plain, &HeaderMap::new(), LIMIT);
     codec
