@@ -83,7 +83,7 @@ struct State {
 }
 
 impl State {
-    fn part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+    fn part(&mut self, cx: &Context<'_>) -> Poll<Result<Part, Reset>> {
         let next = match (self.yields.pop_front(), self.last) {
             (Some(next), _) => next,
             (None, Some(Ok(()))) => Ok(Part::End(None)),
@@ -109,7 +109,7 @@ impl State {
         Poll::Ready(next)
     }
 
-    fn ask_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<usize, Reset>> {
+    fn ask_room(&mut self, cx: &Context<'_>) -> Poll<Result<usize, Reset>> {
         if let Some(reset) = self.no_room_for_ever {
             self.dead = true;
             return Poll::Ready(Err(reset));

@@ -72,7 +72,8 @@ fn stricter(input: &[u8]) -> Option<Stricter> {
             }
         };
         let before = at.checked_sub(1).map(|at| input[at]);
-        match fault? {
+        let Some(fault) = fault else { continue };
+        match fault {
             BodyFault::ChunkSize if *byte == b'\r' && matches!(before, Some(b' ' | b'\t')) => {
                 return Some(Stricter::SpaceBehindSize);
             }
