@@ -23,6 +23,10 @@ const INBOX: u32 = u32::MAX;
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_RETRIES: u32 = 4;
+/// What the kernel takes for a client beyond what is on its way to it, bytes. Left to itself it takes megabytes for each that
+/// does not read, and asks for more only when a third of that is gone: a slow reader would look as if it stood still. Here it
+/// asks again at half of this, which is the progress that the stall limit wants.
+const UNSENT_BYTES_MAX: u32 = 32 << 10;
 /// A backend that acknowledges nothing for so long is gone, and so is one that takes nothing: its window stays closed. It
 /// finds dead peers without PINGs.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
@@ -82,6 +86,8 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_RETRIES);
     socket.set_tcp_keepalive(&keepalive)?;
+    // Inherited as well.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -189,6 +189,24 @@ impl Peer {
         }
     }
 
+    /// What comes next for those who count all windows: which one has grown by how much (0 is the connection's), or something
+    /// else.
+    pub(crate) fn next_or_windows(&mut self, time: Duration) -> Option<Result<(u32, u32), Seen>> {
+        let limit = self.socket.set_read_timeout(Some(time));
+        limit.expect("a timeout");
+        loop {
+            let Some(frame) = self.read_frame()? else {
+                return Some(Err(Seen::End));
+            };
+            if frame[3] == WINDOW_UPDATE {
+                return Some(Ok((number(&frame[5..9]), number(&frame[9..]))));
+            }
+            if let Some(seen) = self.understand(frame) {
+                return Some(Err(seen));
+            }
+        }
+    }
+
     /// What comes next for those who count their window: how much more may be sent on `own`, or something else.
     pub(crate) fn next_or_window(&mut self, own: u32, time: Duration) -> Option<Result<u32, Seen>> {
         let limit = self.socket.set_read_timeout(Some(time));

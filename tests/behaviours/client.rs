@@ -34,7 +34,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).expect("the proxy listens");
+        Self::of(TcpStream::connect(address).expect("the proxy listens"))
+    }
+
+    fn of(socket: TcpStream) -> Self {
         socket.set_nodelay(true).expect("no delay");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
@@ -42,6 +45,19 @@ impl Client {
             socket,
             unread: Vec::new(),
         }
+    }
+
+    /// One whose kernel takes little that is not read, so that what it leaves unread waits at the proxy.
+    pub(crate) fn narrow(address: SocketAddr, bytes: usize) -> Self {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(address),
+            socket2::Type::STREAM,
+            None,
+        )
+        .expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("a size");
+        socket.connect(&address.into()).expect("the proxy listens");
+        Self::of(socket.into())
     }
 
     /// A new connection that has made a whole call.
@@ -114,6 +130,11 @@ impl Client {
         let mut body = Vec::new();
         let whole = self.chunks(&mut body);
         (body, whole)
+    }
+
+    /// Reads so many bytes, whatever they are. False: the connection ended first.
+    pub(crate) fn skip(&mut self, bytes: usize) -> bool {
+        self.take(bytes).len() == bytes
     }
 
     /// Whether nothing comes for that long.

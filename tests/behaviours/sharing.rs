@@ -1,8 +1,14 @@
-//! Many clients: they are shared by the cores of one port, and no core takes more than it may.
+//! Many clients: they are shared by the cores of one port, no core takes more than it may, and none of them is held up by
+//! those who do not read.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use crate::client::Client;
+use wharf::upstream::settings::STREAM_WINDOW_BYTES;
+use wharf::wire::Reason;
+
+use crate::backend::{Backend, Peer, Seen};
+use crate::client::{Client, message};
 use crate::world::{PATIENCE, Plan, Stepped, World};
 
 const LIVE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -56,4 +62,169 @@ fn r_05_a_client_too_many_is_turned_away_and_the_others_are_served_on() {
     second.assert_closed();
     assert!(healthy(&mut Client::new(world.address)));
     assert!(healthy(&mut first));
+}
+
+/// What a backend has sent on some streams, and what it still may.
+struct Poured {
+    windows: BTreeMap<u32, i64>,
+    bytes: u64,
+}
+
+impl Poured {
+    fn new(streams: impl IntoIterator<Item = u32>) -> Self {
+        let windows = streams.into_iter();
+        Self {
+            windows: windows
+                .map(|own| (own, STREAM_WINDOW_BYTES.into()))
+                .collect(),
+            bytes: 0,
+        }
+    }
+
+    /// Sends on all streams as much as it is let, until it is not let for so long, or something else comes.
+    fn pour(&mut self, peer: &mut Peer, time: Duration) -> Option<Seen> {
+        let piece = message(&[0; 16 << 10]);
+        loop {
+            let mut sent = false;
+            for (&stream, window) in &mut self.windows {
+                if *window >= piece.len() as i64 {
+                    peer.data(stream, &piece, false);
+                    *window -= piece.len() as i64;
+                    self.bytes += piece.len() as u64;
+                    sent = true;
+                }
+            }
+            let wait = if sent { Duration::from_micros(1) } else { time };
+            match peer.next_or_windows(wait) {
+                Some(Ok((stream, more))) => {
+                    if let Some(window) = self.windows.get_mut(&stream) {
+                        *window += i64::from(more);
+                    }
+                }
+                Some(Err(seen)) => return Some(seen),
+                None if sent => {}
+                None => return None,
+            }
+        }
+    }
+}
+
+/// What a client leaves unread waits in its backend. In between it takes one window of HTTP/2, our own output, and as much in
+/// the kernel; left to itself, the kernel would take megabytes for each.
+const UNREAD_BYTES_MAX: u64 = 512 << 10;
+
+#[test]
+fn r_24_an_answer_that_is_not_read_takes_little_memory_in_the_kernel_too() {
+    let backend = Backend::new();
+    let mut plan = Plan::default();
+    plan.limits.stall_timeout = Duration::from_millis(500);
+    let world = World::with(plan, &[&backend]);
+    let mut client = Client::narrow(world.address, 4 << 10);
+    client.post("", &message(b"hi"));
+    let mut peer = backend.accept();
+    let stream = peer.request().stream;
+    peer.grpc_head(stream);
+    let mut poured = Poured::new([stream]);
+    // As long as anything moves, the client is not given up.
+    let seen = poured.pour(&mut peer, PATIENCE);
+    assert!(matches!(seen, Some(Seen::Reset { .. })), "{seen:?}");
+    assert_eq!(world.record().reason, Reason::ClientTooSlow);
+    let bytes = poured.bytes;
+    assert!(
+        bytes >= STREAM_WINDOW_BYTES.into(),
+        "{bytes} bytes are not even a window"
+    );
+    assert!(
+        bytes <= UNREAD_BYTES_MAX,
+        "{bytes} bytes were taken for nobody"
+    );
+    drop(client);
+}
+
+#[test]
+fn r_03_a_reader_that_is_slow_is_not_taken_for_one_that_stands_still() {
+    const READ_BYTES: usize = 16 << 10;
+    const PAUSE: Duration = Duration::from_millis(50);
+    let backend = Backend::new();
+    let mut plan = Plan::default();
+    // 16 KiB in this time are asked for; this client reads about forty times as much.
+    plan.limits.stall_timeout = Duration::from_secs(2);
+    let world = World::with(plan, &[&backend]);
+    let mut client = Client::narrow(world.address, 32 << 10);
+    client.post("", &message(b"hi"));
+    let mut peer = backend.accept();
+    let stream = peer.request().stream;
+    peer.grpc_head(stream);
+    let reader = std::thread::spawn(move || {
+        let until = Instant::now() + Duration::from_secs(6);
+        let mut read = 0;
+        while Instant::now() < until {
+            std::thread::sleep(PAUSE);
+            read += READ_BYTES;
+            assert!(client.skip(READ_BYTES), "cut before byte {read}");
+        }
+        client
+    });
+    // The reader's end is what it waits for.
+    let mut poured = Poured::new([stream]);
+    while !reader.is_finished() {
+        let seen = poured.pour(&mut peer, PAUSE);
+        assert_eq!(seen, None, "after {} bytes", poured.bytes);
+    }
+    let client = reader.join().expect("it could read on");
+    drop(client);
+    assert_eq!(world.record().reason, Reason::ClientLeft);
+}
+
+#[test]
+fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection() {
+    const READERS: usize = 150;
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let mut readers: Vec<Client> = (0..READERS)
+        .map(|_| Client::narrow(world.address, 4 << 10))
+        .collect();
+    for reader in &mut readers {
+        reader.post("", &message(b"much"));
+    }
+    let mut peer = backend.accept();
+    let streams: Vec<u32> = peer
+        .requests(READERS)
+        .iter()
+        .map(|own| own.stream)
+        .collect();
+    for &stream in &streams {
+        peer.grpc_head(stream);
+    }
+    let mut poured = Poured::new(streams);
+    assert_eq!(poured.pour(&mut peer, Duration::from_millis(500)), None);
+    let each = poured.bytes / READERS as u64;
+    assert!(
+        each >= STREAM_WINDOW_BYTES.into(),
+        "{each} bytes are not even a window"
+    );
+    assert!(
+        each <= UNREAD_BYTES_MAX,
+        "{each} bytes were taken for nobody"
+    );
+    // All of it is held by now, on the very connection that the next calls take.
+    let mut other = Client::new(world.address);
+    for round in 0..20 {
+        other.post("", &message(b"little"));
+        let request = loop {
+            match peer.next() {
+                Seen::Head { stream, .. } => break stream,
+                other => panic!("instead of a call: {other:?}"),
+            }
+        };
+        assert_eq!(peer.body(request), message(b"little"));
+        peer.answer(request, &message(b"enough"));
+        let answer = other.answer();
+        assert!(
+            answer.whole && answer.body.starts_with(&message(b"enough")),
+            "round {round}"
+        );
+        assert_eq!(world.record().reason, Reason::Ok);
+    }
+    drop(readers);
 }
