@@ -10,9 +10,12 @@
 
 mod answer;
 mod browser;
+mod http1;
+mod limits;
 mod model;
 mod plan;
 mod server;
+mod still;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
