@@ -1,4 +1,4 @@
-//! Rows R-01, R-02, R-03, R-08 and R-23, and the time of H1-53: who is slow, or holds too much, ends when it is said to and
+//! Rows R-01, R-02, R-03, R-08 and R-23, and the times of H1-50 and H1-53: who is slow, or holds too much, ends when it is said to and
 //! not a millisecond earlier.
 
 use std::time::Duration;
@@ -395,6 +395,40 @@ fn r_23_answers_that_need_no_backend_wait_for_their_reader_too() {
         assert!(got.len() > before, "it stands still");
     }
     assert!(got == answer.repeat(MANY).as_bytes(), "other answers");
+}
+
+#[test]
+fn h1_50_what_is_left_of_a_refused_body_has_a_second_and_the_closing_another() {
+    for drips in [false, true] {
+        let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
+        let client = still.client();
+        let head = "POST /a.B/C HTTP/1.1\r\nhost: a\r\ncontent-type: image/png\r\n\
+                    content-length: 1000000\r\n\r\n";
+        let began = still.machine.now();
+        still.send(&client, head.as_bytes());
+        still.settle();
+        let (bytes, closed) = still.receive(&client);
+        assert!(bytes.starts_with(b"HTTP/1.1 415 "), "{}", text(&bytes));
+        assert!(!closed);
+        // No byte buys more time.
+        let go_on = |still: &mut Still, until: Duration| {
+            while drips && still.machine.now() + 100 * MS < until {
+                still.send(&client, b"x");
+                still.run_until(still.machine.now() + 100 * MS);
+            }
+            still.run_until(until);
+        };
+        go_on(&mut still, began + SECOND - 10 * MS);
+        assert_eq!(received(&client), (Vec::new(), false), "not yet");
+        go_on(&mut still, began + SECOND + 10 * MS);
+        assert_eq!(received(&client), (Vec::new(), true), "half closed");
+        go_on(&mut still, began + 2 * SECOND - 10 * MS);
+        assert_eq!(still.core.census().0, 1, "it lingers");
+        go_on(&mut still, began + 2 * SECOND + 20 * MS);
+        assert_eq!(still.core.census(), (0, 0, 0), "its place is free");
+        assert_eq!(still.records.len(), 1);
+        assert!(still.memory.seen().is_empty());
+    }
 }
 
 #[test]

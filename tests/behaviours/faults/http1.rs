@@ -1548,6 +1548,59 @@ fn h1_62_a_body_under_get_is_read_and_is_no_request() {
 }
 
 #[test]
+fn h1_71_a_body_under_a_preflight_is_read_and_is_no_request() {
+    let world = with_page(Plan::default());
+    let behind = request("", &message(b"smuggled"));
+    let length = behind.len();
+    let chunked = [
+        format!("{length:x}\r\n").as_bytes(),
+        &behind,
+        b"\r\n0\r\n\r\n",
+    ]
+    .concat();
+    for (lines, body) in [
+        (format!("content-length: {length}\r\n"), behind.clone()),
+        ("transfer-encoding: chunked\r\n".to_owned(), chunked),
+    ] {
+        let mut client = Client::new(world.address);
+        let fields = format!(
+            "host: a\r\norigin: https://app.test\r\naccess-control-request-method: POST\r\n{lines}"
+        );
+        client.send(&raw(format!("OPTIONS {PATH} HTTP/1.1"), fields, body));
+        let head = client.bare_head();
+        assert!(head.starts_with("HTTP/1.1 204 No Content\r\n"), "{head}");
+        assert!(
+            !head.contains("content-length") && !head.contains("connection"),
+            "{head}"
+        );
+        client.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(client.answer().body, b"ok\n");
+        assert_eq!(world.record().http_status, Some(204));
+    }
+    // The next record is this one's.
+    let mut client = Client::new(world.address);
+    client.send(b"\0");
+    client.answer();
+    assert_eq!(world.record().refusal, Some("bad_http"));
+}
+
+#[test]
+fn h1_72_a_refused_head_has_no_content_that_the_next_answer_could_be_taken_for() {
+    let stand = Stand::new();
+    for path in [PATH, "/", "/a/b/c"] {
+        let mut client = stand.client();
+        let head = format!("HEAD {path} HTTP/1.1\r\nhost: a\r\naccept: text/html\r\n\r\n");
+        client.send(&[head.as_bytes(), b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n"].concat());
+        let refused = client.bare_head();
+        assert!(refused.starts_with("HTTP/1.1 405 "), "{refused}");
+        assert!(!refused.contains("content-length: 0\r\n"), "{refused}");
+        assert_eq!(client.answer().body, b"ok\n");
+        assert_eq!(stand.world.record().refusal, Some("method"));
+    }
+    stand.assert_nothing_else();
+}
+
+#[test]
 fn h1_63_connection_nominates_no_field_that_decides_and_what_it_nominates_stays_here() {
     let mut stand = Stand::new();
     for name in GUARDED {
