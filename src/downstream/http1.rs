@@ -179,7 +179,10 @@ impl<S: Socket> Http1<S> {
                     }
                     match filled {
                         Filled::Bytes(_) => {}
-                        Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
+                        Filled::Dry | Filled::Starved | Filled::Full => {
+                            transport.compact();
+                            return Poll::Pending;
+                        }
                         // Half a head is nobody's request.
                         Filled::Ended => return Poll::Ready(Incoming::Closed),
                     }
@@ -223,7 +226,7 @@ impl<S: Socket> Http1<S> {
     }
 
     fn take_head(&mut self, length: usize) -> Incoming {
-        let bytes = self.transport.borrow_mut().split(length);
+        let bytes = self.transport.borrow_mut().split_to_keep(length);
         self.state = State::Call;
         self.answer = Answer::Unsent;
         self.ending = false;
@@ -616,3 +619,6 @@ fn forbids_content(status: StatusCode) -> bool {
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
 }
+
+#[cfg(test)]
+mod tests;
