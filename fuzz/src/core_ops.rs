@@ -562,6 +562,7 @@ fn snapshot(generation: u64, limits: u8) -> Arc<Snapshot> {
         filters: Box::new([]),
     };
     Arc::new(Snapshot {
+        unrouted: Arc::new([]),
         generation,
         listeners: vec![Listener {
             name: "main".into(),

@@ -943,6 +943,7 @@ fn status(n: u8) -> HeaderMap {
 
 fn snapshot(limit: u32) -> Snapshot {
     Snapshot {
+        unrouted: Arc::new([]),
         generation: 1,
         listeners: Vec::new(),
         routes: Arc::new([Route {

@@ -275,6 +275,7 @@ impl<'a> Compiler<'a> {
                 })
                 .and_then(|bytes| u32::try_from(bytes).ok())
                 .unwrap_or(default.message_bytes_max),
+            heads_bytes_max: default.heads_bytes_max,
             head_timeout: self
                 .read(&written.header_timeout, time)
                 .unwrap_or(default.head_timeout),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ORIGIN};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use crate::core::messages::Report;
 use crate::core::turn::{Call, Connection, Core, Drain, Seat};
-use crate::downstream::{Http1, Stream};
+use crate::downstream::{Http1, Refused, Stream};
 use crate::exchange::{Exchange, Terms};
 use crate::net::{Alarm, Driver, Key, Now, Socket, Task};
 use crate::policy::filter::{Filter, LocalAnswer};
@@ -233,7 +233,23 @@ fn refuse_rpc(
 
 impl<D: Driver> Core<D> {
     /// Answers bytes that are no request, and closes after it.
-    pub(super) fn refuse(&mut self, key: Key, fault: HeadFault, now: Now) {
+    pub(super) fn refuse(&mut self, key: Key, refused: Refused, now: Now) {
+        self.turn_down(key, refused, "bad_http", Party::Downstream, now);
+    }
+
+    /// Refuses a head that has begun to come, because too much is held of such heads.
+    pub(super) fn refuse_for_want_of_room(&mut self, key: Key, now: Now) {
+        if let Some(Connection {
+            seat: Seat::Home(engine),
+            ..
+        }) = self.connections.get(key)
+        {
+            let refused = engine.refuse(NO_ROOM);
+            self.turn_down(key, refused, "overloaded", Party::Proxy, now);
+        }
+    }
+
+    fn turn_down(&mut self, key: Key, refused: Refused, word: &'static str, by: Party, now: Now) {
         let Some(Connection {
             seat: Seat::Home(engine),
             peer,
@@ -242,6 +258,7 @@ impl<D: Driver> Core<D> {
         else {
             return;
         };
+        let Refused { fault, head } = refused;
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
         let message = explain(fault, engine.transport().borrow().unread());
         let mut answer = text(status, format!("{message}\n"), None);
@@ -251,23 +268,27 @@ impl<D: Driver> Core<D> {
                 .headers
                 .insert(ALLOW, HeaderValue::from_static("GET, POST, OPTIONS"));
         }
-        // A page that sent it may read what was wrong.
-        let mut head = blank_head();
-        if let Some(page) = engine.refused_page() {
-            head.headers.insert(ORIGIN, page);
-        }
-        apply(&self.snapshot.unrouted, &head, &mut answer.head);
+        let known = head.is_some();
+        let head = head.map_or_else(blank_head, |head| *head);
+        // A page may read why it was refused, as it may read every other answer.
+        let whose = match self.snapshot.route(&head) {
+            Some((route, _)) if known => Whose::Route(route),
+            _ => Whose::Unrouted,
+        };
+        apply(whose.filters(&self.snapshot), &head, &mut answer.head);
         engine.respond(answer.head, answer.body);
         engine.come_home(now.instant);
-        let record = Record {
+        let mut record = Record {
             http_status: Some(status.as_u16()),
-            refusal: Some("bad_http"),
-            by: Party::Downstream,
+            refusal: Some(word),
+            by,
             message,
-            verb: String::new(),
-            path: String::new(),
             ..Self::blank_record(&head, Some(*peer), now)
         };
+        if !known {
+            record.verb.clear();
+            record.path.clear();
+        }
         self.report(Report::Record(Box::new(record)));
     }
 
@@ -390,7 +411,7 @@ impl<D: Driver> Core<D> {
 /// What was wrong, and where the first bytes or the limit tell it, what to do.
 fn explain(fault: HeadFault, unread: &[u8]) -> String {
     let what = fault.detail;
-    if unread.starts_with(&TLS_HANDSHAKE) {
+    if unread.first() == Some(&TLS_HANDSHAKE) {
         return "TLS came to a plaintext port: write http://, not https://".to_owned();
     }
     match fault.status {
@@ -403,8 +424,14 @@ fn explain(fault: HeadFault, unread: &[u8]) -> String {
     }
 }
 
-/// The first bytes of a record of type handshake (RFC 8446 §5.1).
-const TLS_HANDSHAKE: [u8; 2] = [0x16, 0x03];
+/// Too many heads that have not come whole.
+const NO_ROOM: HeadFault = HeadFault {
+    status: 503,
+    detail: "too many requests have begun and have not come whole",
+};
+
+/// The first byte of a record of type handshake (RFC 8446 §5.1), and of nothing that is HTTP.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Tells an RPC's caller its end though no exchange has begun.
 fn end_at_once<S: Socket>(

@@ -44,6 +44,12 @@ impl<D: Driver> Core<D> {
                 }
             }
         }
+        let heads = self.connections.iter().map(|(_, own)| own.head_bytes);
+        assert_eq!(
+            heads.sum::<usize>(),
+            self.heads_bytes,
+            "invariant 10: what is held of heads is counted"
+        );
         for (key, call) in self.exchanges.iter() {
             let connection = self.connections.get(call.connection);
             let lent = connection.is_some_and(|own| matches!(own.seat, Seat::Lent(k) if k == key));

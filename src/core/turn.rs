@@ -53,6 +53,8 @@ pub struct Core<D: Driver> {
     pub(super) pool: Pool<D::Socket>,
     pub(super) snapshot: Rules,
     pub(super) drain: Drain,
+    /// What all connections hold of heads that have not come whole, bytes.
+    pub(super) heads_bytes: usize,
     inbox: Receiver<Command>,
     reports: Sender<Report>,
     records_dropped: u64,
@@ -70,6 +72,8 @@ pub(super) struct Connection<S: Socket> {
     pub(super) seat: Seat<S>,
     pub(super) transport: Key,
     pub(super) peer: SocketAddr,
+    /// Its part of [`Core::heads_bytes`].
+    pub(super) head_bytes: usize,
     pub(super) wakeup: Wakeup<Task>,
     pub(super) alarm: Alarm,
 }
@@ -138,6 +142,7 @@ impl<D: Driver> Core<D> {
             pool,
             snapshot: Rules::new(snapshot),
             drain: Drain::No,
+            heads_bytes: 0,
             inbox,
             reports,
             records_dropped: 0,
@@ -272,6 +277,7 @@ impl<D: Driver> Core<D> {
             seat: Seat::Home(engine),
             transport: key,
             peer,
+            head_bytes: 0,
             wakeup: reactor.wakeup(Task::Downstream(own)),
             alarm: Alarm::default(),
         });
@@ -393,9 +399,9 @@ impl<D: Driver> Core<D> {
             && engine
                 .deadline()
                 .is_some_and(|deadline| now.instant >= deadline)
-            && let Some(fault) = engine.handle_timeout(now.instant)
+            && let Some(refused) = engine.handle_timeout(now.instant)
         {
-            self.refuse(key, fault, now);
+            self.refuse(key, refused, now);
         }
         // Only a stall's time is armed here, which is after now; all else is armed by whoever is advanced. A time that has
         // passed would fire in this same pass, for ever.
@@ -478,13 +484,33 @@ impl<D: Driver> Core<D> {
             };
             match engine.poll(now.instant) {
                 Poll::Pending if draining && engine.is_idle() => engine.linger(),
-                Poll::Pending => break,
+                Poll::Pending => {
+                    let bytes = engine.head_bytes();
+                    let most = self.snapshot.limits.heads_bytes_max;
+                    if !self.hold_head(key, bytes) || self.heads_bytes <= most {
+                        break;
+                    }
+                    self.refuse_for_want_of_room(key, now);
+                }
                 Poll::Ready(Incoming::Closed) => return self.close_connection(key, now),
-                Poll::Ready(Incoming::Refused(fault)) => self.refuse(key, fault, now),
-                Poll::Ready(Incoming::Request(request)) => self.admit(key, *request, now),
+                Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
+                Poll::Ready(Incoming::Request(request)) => {
+                    self.hold_head(key, 0);
+                    self.admit(key, *request, now);
+                }
             }
         }
         self.arm_connection(key, now);
+    }
+
+    /// Counts what a connection holds of a head that has not come whole. Whether it has become more.
+    fn hold_head(&mut self, key: Key, bytes: usize) -> bool {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return false;
+        };
+        let before = mem::replace(&mut connection.head_bytes, bytes);
+        self.heads_bytes = self.heads_bytes + bytes - before;
+        bytes > before
     }
 
     fn advance_exchange(&mut self, key: Key, now: Now) {
@@ -594,6 +620,7 @@ impl<D: Driver> Core<D> {
     }
 
     pub(super) fn close_connection(&mut self, key: Key, now: Now) {
+        self.hold_head(key, 0);
         if let Some(mut connection) = self.connections.remove(key) {
             connection.alarm.cancel(&mut self.reactor.timers);
             self.reactor.close(connection.transport, now.instant);

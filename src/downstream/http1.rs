@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
 use crate::net::{Filled, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::wire::http1::{
     BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK,
-    ResponseFraming, Step, page_of, parse_request, scan, write_chunk_head, write_continue,
+    ResponseFraming, Step, glean, parse_request, scan, write_chunk_head, write_continue,
     write_response,
 };
-use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
+use crate::wire::{Part, Reason, RequestHead, Reset, ResponseHead, Sink, Source};
 
 /// From so many staged bytes on, an answer waits, bytes.
 pub const HIGH_WATER: usize = 64 << 10;
@@ -45,9 +45,18 @@ pub enum Incoming {
     /// A whole head. The engine is ready to be lent.
     Request(Box<Http1Request>),
     /// Bytes that are no request. The engine waits for [`Http1::respond`] and closes after it.
-    Refused(HeadFault),
+    Refused(Refused),
     /// Nothing will come any more.
     Closed,
+}
+
+/// Bytes that are no request.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub fault: HeadFault,
+    /// What can be told of them all the same, if anything can.
+    pub head: Option<Box<RequestHead>>,
 }
 
 /// One connection's engine.
@@ -63,11 +72,11 @@ pub struct Http1<S: Socket> {
     body: BodyDecoder,
     persistent: bool,
     expects_continue: bool,
+    /// The client was told to go on, and has not: until when it may take its time.
+    continued_until: Option<Instant>,
     bodiless: bool,
     version: Version,
     fault: Option<Reset>,
-    /// Who sent what was refused, if a page did.
-    refused_page: Option<HeaderValue>,
 
     // Of the present answer.
     answer: Answer,
@@ -124,10 +133,10 @@ impl<S: Socket> Http1<S> {
             body: BodyDecoder::new(Framing::Empty, BodyLimits::default()),
             persistent: true,
             expects_continue: false,
+            continued_until: None,
             bodiless: false,
             version: Version::HTTP_11,
             fault: None,
-            refused_page: None,
             answer: Answer::Unsent,
             pending: Vec::new(),
             pending_bytes: 0,
@@ -153,7 +162,7 @@ impl<S: Socket> Http1<S> {
                     }
                     let found = scan(self.transport.borrow().unread(), scanned, &self.head_limits);
                     match found {
-                        Err(fault) => return Poll::Ready(Incoming::Refused(fault)),
+                        Err(fault) => return Poll::Ready(Incoming::Refused(self.refuse(fault))),
                         Ok(Some(length)) => return Poll::Ready(self.take_head(length)),
                         Ok(None) => {}
                     }
@@ -170,7 +179,10 @@ impl<S: Socket> Http1<S> {
                     }
                     match filled {
                         Filled::Bytes(_) => {}
-                        Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
+                        Filled::Dry | Filled::Starved | Filled::Full => {
+                            transport.compact();
+                            return Poll::Pending;
+                        }
                         // Half a head is nobody's request.
                         Filled::Ended => return Poll::Ready(Incoming::Closed),
                     }
@@ -214,7 +226,7 @@ impl<S: Socket> Http1<S> {
     }
 
     fn take_head(&mut self, length: usize) -> Incoming {
-        let bytes = self.transport.borrow_mut().split(length);
+        let bytes = self.transport.borrow_mut().split_to_keep(length);
         self.state = State::Call;
         self.answer = Answer::Unsent;
         self.ending = false;
@@ -222,15 +234,16 @@ impl<S: Socket> Http1<S> {
         self.persistent = false;
         match parse_request(bytes.clone(), &self.head_limits) {
             Err(fault) => {
-                self.refused_page = page_of(&bytes);
                 self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
                 self.bodiless = false;
-                Incoming::Refused(fault)
+                let head = glean(&bytes).map(Box::new);
+                Incoming::Refused(Refused { fault, head })
             }
             Ok(request) => {
                 self.body = BodyDecoder::new(request.framing, BodyLimits::default());
                 self.persistent = request.persistent;
                 self.expects_continue = request.expect_continue;
+                self.continued_until = None;
                 self.bodiless = request.head.method == Method::HEAD;
                 self.version = request.version;
                 Incoming::Request(Box::new(request))
@@ -295,9 +308,9 @@ impl<S: Socket> Http1<S> {
 
     /// Its deadline has passed: `Some` says with what to refuse, `None` that the connection is to be closed, or that
     /// [`Http1::poll`] knows what to do.
-    pub fn handle_timeout(&mut self, now: Instant) -> Option<HeadFault> {
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Refused> {
         match self.state {
-            State::Head { begun: Some(_), .. } => Some(TOO_SLOW),
+            State::Head { begun: Some(_), .. } => Some(self.refuse(TOO_SLOW)),
             State::Head { .. } => {
                 self.linger();
                 None
@@ -314,12 +327,17 @@ impl<S: Socket> Http1<S> {
         }
     }
 
-    /// The origin of the page whose head is being refused, as far as it can be read.
-    pub fn refused_page(&self) -> Option<HeaderValue> {
+    /// Refuses the head that has begun to come.
+    pub fn refuse(&self, fault: HeadFault) -> Refused {
+        let head = glean(self.transport.borrow().unread()).map(Box::new);
+        Refused { fault, head }
+    }
+
+    /// How much it holds of a head that has not come whole, bytes.
+    pub fn head_bytes(&self) -> usize {
         match self.state {
-            // The head never was one: what there is of it is still unread.
-            State::Head { .. } => page_of(self.transport.borrow().unread()),
-            _ => self.refused_page.clone(),
+            State::Head { .. } => self.transport.borrow().unread().len(),
+            State::Call | State::Draining { .. } | State::Lingering { .. } => 0,
         }
     }
 
@@ -457,7 +475,7 @@ impl<S: Socket> Http1<S> {
 }
 
 impl<S: Socket> Source for Http1<S> {
-    fn poll_part(&mut self, _now: Instant, _cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+    fn poll_part(&mut self, now: Instant, _cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
         if let Some(reset) = self.fault {
             return Poll::Ready(Err(reset));
         }
@@ -480,14 +498,25 @@ impl<S: Socket> Source for Http1<S> {
                 }
             }
             match transport.fill(READ_AHEAD) {
-                Filled::Bytes(_) => self.expects_continue = false,
+                Filled::Bytes(_) => {
+                    self.expects_continue = false;
+                    self.continued_until = None;
+                }
                 Filled::Dry | Filled::Starved | Filled::Full => {
                     // The body is asked for now, nothing of it has come, and the client waits for a word (RFC 9110 §10.1.1).
                     if self.expects_continue && transport.unread().is_empty() {
                         self.expects_continue = false;
                         if self.answer == Answer::Unsent {
                             transport.write_with(write_continue);
+                            self.continued_until = now.checked_add(self.head_timeout);
                         }
+                    }
+                    if self.continued_until.is_some_and(|until| now >= until) {
+                        // It asked for the word, and got it: such a body begins as promptly as a head comes.
+                        self.continued_until = None;
+                        let reset = Reset::downstream(Reason::ClientTooSlow);
+                        self.fault = Some(reset);
+                        return Poll::Ready(Err(reset));
                     }
                     return Poll::Pending;
                 }
@@ -508,6 +537,10 @@ impl<S: Socket> Source for Http1<S> {
 
     fn taken(&mut self, _bytes: usize) {
         // The kernel's window is the socket's: what was read is read.
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.continued_until
     }
 }
 
@@ -586,3 +619,6 @@ fn forbids_content(status: StatusCode) -> bool {
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,5 +7,5 @@
 pub mod http1;
 pub mod stream;
 
-pub use http1::{Http1, Incoming};
+pub use http1::{Http1, Incoming, Refused};
 pub use stream::Stream;

@@ -26,6 +26,12 @@ impl<S: Socket> Source for Stream<S> {
             Self::Http1(engine) => engine.taken(bytes),
         }
     }
+
+    fn wake_at(&self) -> Option<Instant> {
+        match self {
+            Self::Http1(engine) => engine.wake_at(),
+        }
+    }
 }
 
 impl<S: Socket> Sink for Stream<S> {

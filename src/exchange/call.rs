@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use http::Version;
 use http::header::{HeaderName, HeaderValue};
 
-use crate::exchange::outcome::{Outcome, Retry, message_of, status_of};
+use crate::exchange::outcome::{Outcome, Retry, http_status_of, message_of, status_of};
 use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
@@ -285,7 +285,11 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             Phase::Relaying(_) | Phase::Connecting | Phase::Done => None,
         };
         let pace = self.request.pace.map(|pace| pace.until(self.request.read));
-        [self.terms.deadline, up, pace].into_iter().flatten().min()
+        let down = self.down.wake_at();
+        [self.terms.deadline, up, down, pace]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Gives the caller's end back, with the ticket, which may still stand in a queue.
@@ -480,7 +484,14 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                     terms: &self.terms,
                     http_status: &mut self.http_status,
                 };
-                match self.response.end(&status, &mut |part| out.send(part)) {
+                let http = http_status_of(reason).filter(|_| !self.terms.dialect.is_rpc());
+                let mut send = |mut part| {
+                    if let (Part::Head(head), Some(http)) = (&mut part, http) {
+                        head.status = http;
+                    }
+                    out.send(part);
+                };
+                match self.response.end(&status, &mut send) {
                     Closing::Ended => {}
                     Closing::Cut => aborted = true,
                 }

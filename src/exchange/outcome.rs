@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use http::StatusCode;
+
 use crate::wire::{Code, Party, Reason, Reset, Status};
 
 /// How a call ended.
@@ -59,6 +61,15 @@ pub fn status_of(reason: Reason) -> (Code, Retry) {
         }
         Reason::Deadline | Reason::ClientTooSlow => (Code::DEADLINE_EXCEEDED, Retry::Unsafe),
         Reason::Loop | Reason::Panic => (Code::INTERNAL, Retry::Unsafe),
+    }
+}
+
+/// What a caller of plain HTTP is told where the status of the call would blame the proxy for what the caller did.
+pub fn http_status_of(reason: Reason) -> Option<StatusCode> {
+    match reason {
+        Reason::ClientProtocol(_) => Some(StatusCode::BAD_REQUEST),
+        Reason::ClientTooSlow => Some(StatusCode::REQUEST_TIMEOUT),
+        _ => None,
     }
 }
 

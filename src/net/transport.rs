@@ -27,6 +27,8 @@ const SCRATCH_BYTES: usize = 128 << 10;
 const TURN_BYTES_MAX: usize = 256 << 10;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
 const COPY_BYTES_MAX: usize = 1 << 10;
+/// So much of a buffer may be held by bytes that are a small part of it, bytes.
+const SHARED_BYTES_MAX: usize = 4 << 10;
 /// How many pieces go into one `writev`.
 const PIECES_MAX: usize = 32;
 
@@ -112,6 +114,8 @@ pub struct Transport<S> {
     staging: Rc<Staging>,
 
     unread: BytesMut,
+    /// How much was taken from in front of it out of the same buffer, bytes.
+    taken: usize,
     readable: bool,
     read_closed: bool,
     ended: bool,
@@ -169,6 +173,7 @@ impl<S: Socket> Transport<S> {
             key,
             staging: Rc::clone(staging),
             unread: BytesMut::new(),
+            taken: 0,
             readable: connected,
             read_closed: false,
             ended: false,
@@ -275,14 +280,34 @@ impl<S: Socket> Transport<S> {
     /// Forgets the first `n` unread bytes.
     pub fn consume(&mut self, n: usize) {
         self.unread.advance(n);
+        self.taken += n;
         self.give_back();
     }
 
     /// Takes the first `n` unread bytes.
     pub fn split(&mut self, n: usize) -> Bytes {
         let taken = self.unread.split_to(n).freeze();
+        self.taken += n;
         self.give_back();
         taken
+    }
+
+    /// Takes the first `n` unread bytes for whoever keeps them long: a few bytes do not hold the whole of a large read.
+    pub fn split_to_keep(&mut self, n: usize) -> Bytes {
+        if self.unread.len() - n < SHARED_BYTES_MAX {
+            return self.split(n);
+        }
+        let kept = Bytes::copy_from_slice(&self.unread[..n]);
+        self.consume(n);
+        kept
+    }
+
+    /// What is unread will wait: it does not hold the whole of the buffer that what stood before it came in.
+    pub fn compact(&mut self) {
+        if self.taken >= SHARED_BYTES_MAX {
+            self.unread = BytesMut::from(&self.unread[..]);
+            self.taken = 0;
+        }
     }
 
     /// The unread bytes, for a sieve that removes some of them.
@@ -299,6 +324,7 @@ impl<S: Socket> Transport<S> {
         if self.unread.is_empty() {
             // An idle connection holds no buffer.
             self.unread = BytesMut::new();
+            self.taken = 0;
         }
     }
 

@@ -14,6 +14,8 @@ pub struct Limits {
     pub fields_max: usize,
     /// One gRPC message, bytes, by its declared length. Over it: RESOURCE_EXHAUSTED.
     pub message_bytes_max: u32,
+    /// Heads that have not come whole, of all connections of one core together, bytes. Over it the head that grew last: 503.
+    pub heads_bytes_max: usize,
     /// From a head's first byte to its last. Over it: 408.
     pub head_timeout: Duration,
     /// How long a kept connection may be silent between requests. Over it: closed.
@@ -31,6 +33,7 @@ impl Default for Limits {
             line_bytes_max: 8 << 10,
             fields_max: 100,
             message_bytes_max: 4 << 20,
+            heads_bytes_max: 32 << 20,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(30),

@@ -75,7 +75,8 @@ pub trait Source {
     /// The sink has taken so many bytes of what was handed out: their flow-control window may go back to the peer.
     fn taken(&mut self, bytes: usize);
 
-    /// When to be polled again though nothing has happened. Only in-process ends have such a time.
+    /// When to be polled again though nothing has happened. Ends that wait by the clock have such a time: one in this process,
+    /// and a client that was told to go on.
     fn wake_at(&self) -> Option<Instant> {
         None
     }

@@ -154,6 +154,15 @@ impl Client {
         assert_eq!(rest.escape_ascii().to_string(), "");
     }
 
+    /// These bytes come next.
+    pub(crate) fn assert_next(&mut self, bytes: &[u8]) {
+        let next = self.take(bytes.len());
+        assert_eq!(
+            next.escape_ascii().to_string(),
+            bytes.escape_ascii().to_string()
+        );
+    }
+
     /// Says that no more will come, and goes on listening.
     pub(crate) fn finish(&self) {
         let shut = self.socket.shutdown(Shutdown::Write);

@@ -11,9 +11,12 @@
 mod answer;
 mod browser;
 mod clock;
+mod http1;
+mod limits;
 mod model;
 mod plan;
 mod server;
+mod still;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

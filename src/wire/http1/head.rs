@@ -210,6 +210,44 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Http1Request, H
     })
 }
 
+/// What can be told of a request that is refused: its verb, its path, who asks. Read from the lines that came whole, for the
+/// answer's filters and for the record; nothing else may be decided by it, for what is refused is nobody's request.
+pub fn glean(refused: &[u8]) -> Option<RequestHead> {
+    let start = request_line_start(refused);
+    let mut lines = refused
+        .get(start..)?
+        .split_inclusive(|&byte| byte == LF)
+        // Behind a line that does not end as lines do, anything could be meant.
+        .map_while(|line| line.strip_suffix(b"\r\n"));
+    let mut words = lines.next()?.split(|&byte| byte == b' ');
+    let (method, path) = (words.next()?, words.next()?);
+    let method = Method::from_bytes(method).ok()?;
+    let path = PathAndQuery::try_from(path).ok()?;
+    let mut headers = HeaderMap::new();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else {
+            continue;
+        };
+        let (name, value) = line.split_at(colon);
+        let told = |told: &HeaderName| told.as_str().as_bytes().eq_ignore_ascii_case(name);
+        let Some(name) = TOLD.into_iter().find(told) else {
+            continue;
+        };
+        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        if value.is_ascii()
+            && let Ok(value) = HeaderValue::from_bytes(value)
+        {
+            headers.append(name, value);
+        }
+    }
+    Some(RequestHead {
+        method,
+        path,
+        authority: None,
+        headers,
+    })
+}
+
 /// Writes an answer's head. Nothing is added but framing and `connection`; what frames or belongs to one connection is
 /// never taken from the map. (A 426 says which protocol is wanted, as RFC 9110 §15.5.22 demands.)
 pub fn write_response(
@@ -628,6 +666,13 @@ fn write_decimal(mut number: u64, out: &mut BytesMut) {
     }
     out.put_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
+
+/// The fields that say who asks.
+const TOLD: [HeaderName; 3] = [
+    http::header::ORIGIN,
+    http::header::USER_AGENT,
+    HeaderName::from_static("x-user-agent"),
+];
 
 /// No head has more fields than that, whatever the limits say: so many fit on the stack.
 pub const FIELDS_CAP: usize = 256;

@@ -2,11 +2,8 @@
 
 pub mod body;
 pub mod head;
-pub mod page;
-
 pub use body::{BodyDecoder, BodyFault, BodyLimits, CHUNK_END, LAST_CHUNK, Step, write_chunk_head};
 pub use head::{
-    Framing, HeadFault, HeadLimits, Http1Request, ResponseFraming, parse_request, scan,
+    Framing, HeadFault, HeadLimits, Http1Request, ResponseFraming, glean, parse_request, scan,
     write_continue, write_response,
 };
-pub use page::page_of;

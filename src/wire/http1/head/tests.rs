@@ -886,3 +886,49 @@ fn h1_66_a_value_that_would_split_an_answer_can_not_be_made() {
         assert!(HeaderName::from_bytes(bytes).is_err());
     }
 }
+
+#[test]
+fn h1_70_of_what_is_refused_is_told_what_its_whole_lines_say() {
+    type Told = Option<(&'static str, &'static str, Vec<&'static str>)>;
+    let rows: [(&[u8], Told); 11] = [
+        (b"", None),
+        (b"POST /a", None),
+        (b"POST /a HTTP/1.1\n", None),
+        (b"\x16\x03\x01\r\n", None),
+        (b"POST\r\n", None),
+        (
+            b"\r\nPOST /a?b HTTP/1.1\r\n",
+            Some(("POST", "/a?b", vec![])),
+        ),
+        (
+            b"GET /a HTTP/9.9\r\nORIGIN:\t https://a \r\n\r\norigin: b\r\n",
+            Some(("GET", "/a", vec!["https://a"])),
+        ),
+        (
+            b"GET /a HTTP/1.1\r\norigin: a\r\nx\r\norigin: b\r\norigin: c",
+            Some(("GET", "/a", vec!["a", "b"])),
+        ),
+        (
+            b"GET /a HTTP/1.1\r\norigin: a\nb: c\r\n",
+            Some(("GET", "/a", vec![])),
+        ),
+        (
+            b"GET /a HTTP/1.1\r\nx: y\norigin: a\r\n",
+            Some(("GET", "/a", vec![])),
+        ),
+        (
+            b"GET /a HTTP/1.1\r\norigin: \xe9\r\norigin : b\r\n",
+            Some(("GET", "/a", vec![])),
+        ),
+    ];
+    for (bytes, told) in rows {
+        let head = glean(bytes);
+        let seen = head.as_ref().map(|head| {
+            let origins = head.headers.get_all("origin").iter();
+            let origins = origins.map(|value| value.to_str().unwrap()).collect();
+            let path = head.path.as_str();
+            (head.method.as_str(), path, origins)
+        });
+        assert_eq!(seen, told, "{}", bytes.escape_ascii());
+    }
+}
