@@ -337,6 +337,16 @@ impl<S: Socket> Transport<S> {
         self.unwritten.bytes
     }
 
+    /// How many bytes the kernel has taken, in all.
+    pub fn written_total(&self) -> u64 {
+        self.written_total
+    }
+
+    /// How many bytes were ever staged that may still arrive, or have.
+    pub fn staged_total(&self) -> u64 {
+        self.written_total + self.unwritten.bytes as u64
+    }
+
     /// Says that we will send no more, when all is written.
     pub fn shutdown_write(&mut self) {
         if self.shutdown == Shutdown::No {

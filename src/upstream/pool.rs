@@ -449,7 +449,7 @@ impl<S: Socket> Pool<S> {
                 .abandon(Reset::proxy(Reason::BackendConnectTimeout));
         }
         let cx = &mut Context::from_waker(held.wakeup.waker());
-        let after = held.connection.advance(self.reset_stream_duration, cx);
+        let after = held.connection.advance(self.reset_stream_duration, now, cx);
         let endpoint = held.endpoint;
         match (before, after) {
             (Condition::Opening, Condition::Ready) => {
@@ -670,17 +670,15 @@ impl<S: Socket> Dial for Pool<S> {
                     }
                     return Poll::Ready(Ok(Stream::Http2(Box::new(stream))));
                 }
+                // It takes no more calls; its own poll will find out why.
                 Err(Reset {
-                    reason: Reason::NoEndpoint,
+                    reason: Reason::BackendRefused,
                     ..
                 }) => {
-                    return Poll::Ready(Err(Reset::proxy(Reason::NoEndpoint)));
-                }
-                // It takes no more calls; its own poll will find out why.
-                Err(_) => {
                     held.connection.drain();
                     held.wakeup.wake();
                 }
+                Err(reset) => return Poll::Ready(Err(reset)),
             }
         }
         if let Err(reason) = self.want(ticket.backend, now) {
