@@ -427,10 +427,10 @@ impl Peer {
         }
     }
 
-    fn understand(&mut self, frame: Vec<u8>) -> Option<Seen> {
-        let (kind, flags) = (frame[3], frame[4]);
-        let stream = number(&frame[5..9]);
-        let payload = &frame[9..];
+    fn understand(&mut self, bytes: Vec<u8>) -> Option<Seen> {
+        let (kind, flags) = (bytes[3], bytes[4]);
+        let stream = number(&bytes[5..9]);
+        let payload = &bytes[9..];
         let end = flags & END_STREAM != 0;
         match kind {
             HEADERS => {
@@ -460,7 +460,7 @@ impl Peer {
                 Some(Seen::Reset { stream, code })
             }
             SETTINGS if flags & ACK == 0 => {
-                self.frame(SETTINGS, ACK, 0, b"");
+                self.try_raw(&frame(SETTINGS, ACK, 0, b""));
                 None
             }
             PING if flags & ACK != 0 => Some(Seen::Pong),

@@ -542,6 +542,51 @@ fn a_request_that_cannot_be_said_in_http2_costs_no_connection() {
 }
 
 #[test]
+fn u_21_more_than_a_streams_window_costs_that_stream_alone() {
+    let (mut bench, pipe) = ready(frame(SETTINGS, &[]));
+    let callers = [wakeup(1), wakeup(2)];
+    let mut streams = [bench.ticket(), bench.ticket()]
+        .iter_mut()
+        .zip(&callers)
+        .map(|(ticket, caller)| bench.open(ticket, caller))
+        .collect::<Vec<_>>();
+    bench.settle();
+    {
+        let input = &mut pipe.borrow_mut().input;
+        // `:status: 200`, and END_HEADERS.
+        for stream in [1, 3] {
+            input.extend([0, 0, 1, HEADERS, 4, 0, 0, 0, stream, 0x88]);
+        }
+        // Nine times 16 KiB: one too many.
+        for _ in 0..9 {
+            input.extend([0, 0x40, 0, 0, 0, 0, 0, 0, 1]);
+            input.extend(vec![0; 16 << 10]);
+        }
+    }
+    bench.event();
+    bench.settle();
+    let mut parts = |index: usize| {
+        let cx = &mut Context::from_waker(callers[index].waker());
+        streams[index].sense(cx);
+        loop {
+            match streams[index].poll_part(bench.now, cx) {
+                Poll::Ready(Ok(Part::Head(_) | Part::Data(_))) => {}
+                Poll::Ready(Ok(Part::End(_))) => panic!("it has ended"),
+                Poll::Ready(Err(reset)) => return Some(reset),
+                Poll::Pending => return None,
+            }
+        }
+    };
+    let how = "it broke HTTP/2";
+    assert_eq!(
+        parts(0),
+        Some(Reset::upstream(Reason::BackendProtocol(how)))
+    );
+    assert_eq!(parts(1), None);
+    assert_eq!(bench.pool.connections(), 1);
+}
+
+#[test]
 fn u_p4_a_call_whose_head_never_left_is_as_safe_to_repeat_as_a_refused_one() {
     // How many bytes leave after the connection is ready, and whether any of them is the head's.
     for (room, refused) in [(0, true), (1, false), (usize::MAX, false)] {

