@@ -10,7 +10,7 @@ use wharf::wire::{Code, Party, Reason};
 
 use crate::backend::{Backend, INITIAL_WINDOW_SIZE, Peer, Seen, frame};
 use crate::client::{Client, PATH, alone, last, message, streamed, trailer_frame};
-use crate::world::{Plan, World};
+use crate::world::World;
 
 const OK: &str = "grpc-status:0\r\n";
 const CLOSED: &str = "grpc-status:14\r\ngrpc-message:backend \"greeter\" closed the connection\r\n";
