@@ -16,11 +16,16 @@ use crate::net::transport::{Filled, SharedTransport};
 /// Looks at what was read before `h2` does, and may take some of it away.
 pub trait Sieve: Unpin {
     /// How many bytes at the front of `unread` may be handed on now; it may have removed some in front of them. Zero: it
-    /// needs more.
-    fn pass(&mut self, unread: &mut BytesMut) -> usize;
+    /// needs more. `Err`: the peer is to be given up.
+    fn pass(&mut self, unread: &mut BytesMut) -> io::Result<usize>;
 
     /// So many of them were handed on.
     fn passed(&mut self, bytes: usize);
+
+    /// What the peer is to be told for what was taken away. It is asked only where a frame may begin.
+    fn take_answer(&mut self) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// A sieve that lets everything through.
@@ -28,8 +33,8 @@ pub trait Sieve: Unpin {
 pub struct Open;
 
 impl Sieve for Open {
-    fn pass(&mut self, unread: &mut BytesMut) -> usize {
-        unread.len()
+    fn pass(&mut self, unread: &mut BytesMut) -> io::Result<usize> {
+        Ok(unread.len())
     }
 
     fn passed(&mut self, _bytes: usize) {}
@@ -67,7 +72,10 @@ impl<S: Socket, F: Sieve> AsyncRead for Bridge<S, F> {
         } = self.get_mut();
         let mut transport = transport.borrow_mut();
         loop {
-            let passing = sieve.pass(transport.unread_mut()).min(into.remaining());
+            let passing = match sieve.pass(transport.unread_mut()) {
+                Ok(passing) => passing.min(into.remaining()),
+                Err(error) => return Poll::Ready(Err(error)),
+            };
             if passing > 0 {
                 into.put_slice(&transport.unread()[..passing]);
                 transport.consume(passing);
@@ -109,6 +117,13 @@ impl<S: Socket, F: Sieve> AsyncWrite for Bridge<S, F> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self {
+            transport, sieve, ..
+        } = self.get_mut();
+        // `h2` flushes when it holds no byte of a frame any more: here something may stand between two of its own.
+        if let Some(answer) = sieve.take_answer() {
+            transport.borrow_mut().write(&answer);
+        }
         Poll::Ready(Ok(()))
     }
 

@@ -363,6 +363,16 @@ impl<S: Socket> Transport<S> {
         self.unwritten.bytes
     }
 
+    /// How many bytes the kernel has taken, in all.
+    pub fn written_total(&self) -> u64 {
+        self.written_total
+    }
+
+    /// How many bytes were ever staged that may still arrive, or have.
+    pub fn staged_total(&self) -> u64 {
+        self.written_total + self.unwritten.bytes as u64
+    }
+
     /// Says that we will send no more, when all is written.
     pub fn shutdown_write(&mut self) {
         if self.shutdown == Shutdown::No {
@@ -437,6 +447,11 @@ impl<S: Socket> Transport<S> {
         self.failed.is_some()
             || self.deaf
             || (self.unwritten.is_empty() && self.shutdown != Shutdown::Wanted)
+    }
+
+    /// The peer's end has been read: nothing more will come.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// The peer will send no more; unread bytes may be left.

@@ -9,7 +9,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -24,6 +24,8 @@ use crate::wire::{Reason, RequestHead, Reset};
 
 /// From so many staged bytes on `h2` waits, bytes. Many streams share it, so it is wider than a client's.
 const HIGH_WATER: usize = 256 << 10;
+/// In which the gate counts what may come so often and no oftener.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How a connection stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ struct Engine<S: Socket> {
     connection: h2::client::Connection<Bridge<S, Gate>, Bytes>,
     requests: SendRequest<Bytes>,
     notes: Rc<Notes>,
+    /// When the gate began to count anew.
+    second: Instant,
 }
 
 impl<S: Socket> Connection<S> {
@@ -75,7 +79,12 @@ impl<S: Socket> Connection<S> {
     }
 
     /// Goes on as far as it can: connects, reads, writes.
-    pub fn advance(&mut self, reset_stream_duration: Duration, cx: &mut Context<'_>) -> Condition {
+    pub fn advance(
+        &mut self,
+        reset_stream_duration: Duration,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Condition {
         if matches!(self.phase, Phase::Connecting) {
             let (failed, connected) = {
                 let transport = self.transport.borrow();
@@ -84,7 +93,7 @@ impl<S: Socket> Connection<S> {
             self.phase = match failed {
                 Some(kind) => Phase::Gone(Reset::proxy(connect_reason(kind))),
                 None if !connected => return Condition::Opening,
-                None => match self.greet(reset_stream_duration) {
+                None => match self.greet(reset_stream_duration, now) {
                     Some(engine) => Phase::Greeting(engine),
                     None => Phase::Gone(Reset::proxy(Reason::BackendConnectRefused)),
                 },
@@ -94,7 +103,14 @@ impl<S: Socket> Connection<S> {
         let opening = &mut self.opening;
         let (over, turned_away) = match &mut self.phase {
             Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine) => {
-                engine.poll(cx)
+                let (over, turned_away) = engine.poll(now, cx);
+                // `h2` would go on until all it has to say is written; but whoever has ended its side answers nothing more,
+                // and may never read again.
+                let over = over || transport.borrow().has_ended();
+                if over {
+                    engine.lose(transport, now);
+                }
+                (over, turned_away)
             }
             Phase::Connecting => return Condition::Opening,
             Phase::Gone(reset) => return Condition::Gone(*reset),
@@ -125,7 +141,7 @@ impl<S: Socket> Connection<S> {
         self.condition()
     }
 
-    fn greet(&self, reset_stream_duration: Duration) -> Option<Engine<S>> {
+    fn greet(&self, reset_stream_duration: Duration, now: Instant) -> Option<Engine<S>> {
         let gate = Gate::new();
         let notes = gate.notes();
         let bridge = Bridge::new(Rc::clone(&self.transport), gate, HIGH_WATER);
@@ -137,6 +153,7 @@ impl<S: Socket> Connection<S> {
                 connection,
                 requests,
                 notes,
+                second: now,
             }),
             Poll::Ready(Err(_)) | Poll::Pending => None,
         }
@@ -154,7 +171,8 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Opens a stream and sends `head` on it. `authority` is for calls that bring none. `Err`: nothing was sent.
+    /// Opens a stream and sends `head` on it. `authority` is for calls that bring none. `Err`: nothing was sent;
+    /// [`Reason::BackendRefused`]: and nothing will be, by anybody.
     pub fn open(
         &mut self,
         head: &RequestHead,
@@ -166,12 +184,24 @@ impl<S: Socket> Connection<S> {
         };
         let request = request_of(head, authority).ok_or(Reset::proxy(Reason::NoEndpoint))?;
         let slot = Slot::new(&self.open, connection.clone());
+        // Its head comes behind all that is said already.
+        let begins = self.transport.borrow().staged_total();
         // A clone, because the original would remember a stream that fills the last slot, refuse the next call for its sake,
         // and put its own waker in the place of that stream's.
         match engine.requests.clone().send_request(request, false) {
-            Ok((answer, body)) => Ok(Http2::new(answer, body, slot)),
+            Ok((answer, body)) => {
+                let notes = Rc::clone(&engine.notes);
+                Ok(Http2::new(answer, body, slot, notes, begins))
+            }
             // It never left: as safe to repeat as a refusal.
-            Err(_) => Err(Reset::upstream(Reason::BackendRefused)),
+            Err(_) if engine.is_turned_away() => Err(Reset::upstream(Reason::BackendRefused)),
+            // The connection takes calls, but not this one: no other would, and none is to suffer for it.
+            Err(error) => {
+                log::debug!("a request cannot be said in HTTP/2: {error}");
+                Err(Reset::proxy(Reason::ClientProtocol(
+                    "it cannot be said in HTTP/2",
+                )))
+            }
         }
     }
 
@@ -224,13 +254,32 @@ impl<S: Socket> Connection<S> {
 
 impl<S: Socket> Engine<S> {
     /// Reads and writes. Whether the connection is over, and whether it takes no more calls.
-    fn poll(&mut self, cx: &mut Context<'_>) -> (bool, bool) {
+    fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> (bool, bool) {
+        if now >= self.second + SECOND {
+            self.second = now;
+            self.notes.next_second();
+        }
         let over = pin!(&mut self.connection).poll(cx).is_ready();
-        // `h2` tells nobody of a GOAWAY but the streams above its id: one has to ask.
+        (over, self.is_turned_away())
+    }
+
+    /// `h2` tells nobody of a GOAWAY but the streams above its id: one has to ask.
+    fn is_turned_away(&mut self) -> bool {
         let asked = self
             .requests
             .poll_ready(&mut Context::from_waker(Waker::noop()));
-        (over, matches!(asked, Poll::Ready(Err(_))))
+        matches!(asked, Poll::Ready(Err(_)))
+    }
+
+    /// It is over. What has not left by now never will, so that a call whose head is behind it was never made.
+    fn lose(&self, transport: &SharedTransport<S>, now: Instant) {
+        let mut transport = transport.borrow_mut();
+        transport.flush(now);
+        transport.give_up();
+        self.notes.note_lost(transport.written_total());
+        if let Some(fault) = self.notes.fault() {
+            log::debug!("a backend is given up: {}", fault.reason.word());
+        }
     }
 }
 

@@ -1,27 +1,43 @@
 //! What stands between a backend's bytes and `h2`: is this HTTP/2 at all, and frames that would end the connection for
-//! nothing.
+//! nothing, or cost it more than it may.
 //!
 //! `h2` ends a connection at the 101st empty DATA frame of its life (0.4.20, not configurable); a backend that sends one with
-//! every answer would lose every hundredth call. Such frames mean nothing, so they are taken out here and counted. And the
-//! first bytes decide whether the peer speaks HTTP/2 (RFC 9113 §3.4: its preface is a SETTINGS frame): what does not is
-//! never shown to `h2`, so that the reason can be told to a person.
+//! every answer would lose every hundredth call. Such frames mean nothing, so they are taken out here and counted, and the
+//! window that the padding of one has used is given back from here. The first bytes decide whether the peer speaks HTTP/2
+//! (RFC 9113 §3.4: its preface is a SETTINGS frame): what does not is never shown to `h2`, so that the reason can be told to a
+//! person. And a head that is far too long, or a flood of SETTINGS, ends the connection before `h2` has paid for it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
 use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
 
 use crate::net::Sieve;
+use crate::upstream::settings::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX};
+use crate::wire::Reason;
 
 /// RFC 9113 §4.1.
 const FRAME_HEAD_BYTES: usize = 9;
 const FRAME_DATA: u8 = 0;
+const FRAME_HEADERS: u8 = 1;
 const FRAME_SETTINGS: u8 = 4;
+const FRAME_PUSH_PROMISE: u8 = 5;
+const FRAME_WINDOW_UPDATE: u8 = 8;
+const FRAME_CONTINUATION: u8 = 9;
 const FLAG_END_STREAM: u8 = 1;
 const FLAG_PADDED: u8 = 8;
 const FLAG_ACK: u8 = 1;
 /// How much of a first line is kept for people, bytes.
 const LINE_BYTES_MAX: usize = 60;
+/// A head or trailer section as it comes, heads of its frames included, bytes. Over it: the connection ends, its own call as
+/// RESOURCE_EXHAUSTED, the others as UNAVAILABLE. The largest that may be configured fits well; see also
+/// [`crate::upstream::settings::HEADER_LIST_BYTES_MAX`].
+pub const HEADER_BLOCK_BYTES_MAX: usize = 96 << 10;
+/// SETTINGS frames in one second. Over it: the connection ends. Each may change the window of every stream, so a few bytes
+/// of them cost a walk over all.
+pub const SETTINGS_PER_SECOND_MAX: u32 = 100;
 
 /// What a peer's first bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,11 +52,27 @@ pub enum Opening {
     Noise,
 }
 
-/// What the gate has seen; the connection looks at it after each poll.
+/// What the gate has seen; the connection looks at it after each poll, and its streams when they are lost.
 #[derive(Debug, Default)]
 pub struct Notes {
     opening: RefCell<Option<Opening>>,
     dropped: Cell<u64>,
+    /// The stream of the frame that was handed on last.
+    stream: Cell<u32>,
+    fault: Cell<Option<Fault>>,
+    /// SETTINGS frames of the present second.
+    settings: Cell<u32>,
+    /// How many bytes had left when the connection was lost.
+    lost_after: Cell<Option<u64>>,
+}
+
+/// What the gate gave a connection up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// On which stream; 0: on the connection.
+    pub stream: u32,
+    /// Why.
+    pub reason: Reason,
 }
 
 impl Notes {
@@ -53,6 +85,32 @@ impl Notes {
     pub fn dropped(&self) -> u64 {
         self.dropped.get()
     }
+
+    /// The stream of the frame that was handed on last: `h2` looks at each before it asks for another, so what it finds wrong
+    /// with the connection, it found there.
+    pub fn stream(&self) -> u32 {
+        self.stream.get()
+    }
+
+    /// What the gate itself gave the connection up for.
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault.get()
+    }
+
+    /// A second is over.
+    pub fn next_second(&self) {
+        self.settings.set(0);
+    }
+
+    /// The connection is lost; so many bytes have left on it, and no more will.
+    pub fn note_lost(&self, written: u64) {
+        self.lost_after.set(Some(written));
+    }
+
+    /// How many bytes had left when the connection was lost; `None`: it is not.
+    pub fn lost_after(&self) -> Option<u64> {
+        self.lost_after.get()
+    }
 }
 
 /// The sieve of an upstream connection.
@@ -62,6 +120,12 @@ pub struct Gate {
     opened: bool,
     /// Bytes of the present frame that are still to be handed on.
     left: usize,
+    /// Bytes of padding that are still to be thrown away.
+    padding: usize,
+    /// Bytes of the present head or trailer section, so far.
+    block: usize,
+    /// Window that padding has used and that is not given back yet, by stream.
+    owed: BTreeMap<u32, u32>,
 }
 
 impl Gate {
@@ -74,40 +138,94 @@ impl Gate {
     pub fn notes(&self) -> Rc<Notes> {
         Rc::clone(&self.notes)
     }
+
+    fn fail(&self, stream: u32, reason: Reason) -> io::Error {
+        self.notes.fault.set(Some(Fault { stream, reason }));
+        io::ErrorKind::InvalidData.into()
+    }
+
+    /// A frame begins that will be handed on.
+    fn begin(&mut self, kind: u8, flags: u8, length: usize, stream: u32) -> io::Result<()> {
+        let bytes = FRAME_HEAD_BYTES + length;
+        match kind {
+            FRAME_HEADERS | FRAME_PUSH_PROMISE => self.block = bytes,
+            FRAME_CONTINUATION => self.block += bytes,
+            FRAME_SETTINGS if flags & FLAG_ACK == 0 => {
+                let settings = self.notes.settings.get() + 1;
+                self.notes.settings.set(settings);
+                if settings > SETTINGS_PER_SECOND_MAX {
+                    return Err(self.fail(0, Reason::BackendProtocol("it floods SETTINGS")));
+                }
+            }
+            _ => {}
+        }
+        if self.block > HEADER_BLOCK_BYTES_MAX {
+            return Err(self.fail(stream, Reason::MetadataTooLarge));
+        }
+        self.notes.stream.set(stream);
+        self.left = bytes;
+        Ok(())
+    }
+
+    /// Takes out a frame of which nothing but `padding` and its length is left.
+    fn take_out(&mut self, padding: usize, stream: u32) -> io::Result<()> {
+        self.notes.dropped.set(self.notes.dropped.get() + 1);
+        self.padding = padding;
+        if padding > 0 {
+            let owed = self.owed.entry(stream).or_default();
+            *owed = owed.saturating_add(padding as u32);
+            // Whoever keeps to its windows has no more under way.
+            if *owed > STREAM_WINDOW_BYTES || self.owed.len() > STREAMS_MAX {
+                return Err(self.fail(stream, Reason::BackendProtocol("it floods padding")));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Sieve for Gate {
-    fn pass(&mut self, unread: &mut BytesMut) -> usize {
+    fn pass(&mut self, unread: &mut BytesMut) -> io::Result<usize> {
         if !self.opened {
             match opening(unread) {
                 Some(Opening::Http2) => self.opened = true,
                 Some(other) => {
                     *self.notes.opening.borrow_mut() = Some(other);
-                    return 0;
+                    return Ok(0);
                 }
-                None => return 0,
+                None => return Ok(0),
             }
         }
         loop {
-            if self.left > 0 {
-                return self.left.min(unread.len());
+            if self.padding > 0 {
+                let gone = self.padding.min(unread.len());
+                unread.advance(gone);
+                self.padding -= gone;
             }
-            let Some(&[a, b, c, kind, flags, ..]) = unread.get(..FRAME_HEAD_BYTES) else {
-                return 0;
+            if self.left > 0 {
+                return Ok(self.left.min(unread.len()));
+            }
+            let Some(&[a, b, c, kind, flags, s0, s1, s2, s3]) = unread.first_chunk() else {
+                return Ok(0);
             };
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
-            let empty = match (kind, flags & FLAG_PADDED) {
-                (FRAME_DATA, 0) => length == 0,
-                // A padded frame of nothing but padding: its pad length must be known to tell. It keeps its window, so it
-                // may only be taken out where it charges none; one byte of pad length is charged. `h2` counts it, rarely.
-                _ => false,
+            let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
+            let padding = match (kind, flags & (FLAG_PADDED | FLAG_END_STREAM)) {
+                (FRAME_DATA, 0) if length == 0 => Some(0),
+                (FRAME_DATA, FLAG_PADDED) if length > 0 => match unread.get(FRAME_HEAD_BYTES) {
+                    // The length of the padding counts as padding.
+                    Some(&pad) if usize::from(pad) + 1 == length => Some(length),
+                    Some(_) => None,
+                    None => return Ok(0),
+                },
+                _ => None,
             };
-            if empty && flags & FLAG_END_STREAM == 0 {
-                unread.advance(FRAME_HEAD_BYTES);
-                self.notes.dropped.set(self.notes.dropped.get() + 1);
-                continue;
+            match padding {
+                Some(padding) => {
+                    unread.advance(FRAME_HEAD_BYTES);
+                    self.take_out(padding, stream)?;
+                }
+                None => self.begin(kind, flags, length, stream)?,
             }
-            self.left = FRAME_HEAD_BYTES + length;
         }
     }
 
@@ -117,6 +235,22 @@ impl Sieve for Gate {
             // Not before the whole of the first SETTINGS has gone by: they say how many calls the peer takes.
             *self.notes.opening.borrow_mut() = Some(Opening::Http2);
         }
+    }
+
+    fn take_answer(&mut self) -> Option<Vec<u8>> {
+        if self.owed.is_empty() {
+            return None;
+        }
+        let owed = std::mem::take(&mut self.owed);
+        let all: u64 = owed.values().map(|&bytes| u64::from(bytes)).sum();
+        let all = all.min(u64::from(CONNECTION_WINDOW_BYTES)) as u32;
+        let mut answer = Vec::new();
+        for (stream, bytes) in owed.into_iter().chain([(0, all)]) {
+            answer.extend([0, 0, 4, FRAME_WINDOW_UPDATE, 0]);
+            answer.extend(stream.to_be_bytes());
+            answer.extend(bytes.to_be_bytes());
+        }
+        Some(answer)
     }
 }
 
@@ -188,7 +322,7 @@ mod tests {
         for piece in pieces {
             unread.extend_from_slice(piece);
             loop {
-                let n = gate.pass(&mut unread);
+                let n = gate.pass(&mut unread).unwrap();
                 if n == 0 {
                     break;
                 }
@@ -232,6 +366,149 @@ mod tests {
         }
         let bytes: Vec<_> = input.chunks(1).collect();
         assert_eq!(through(&bytes).0, expected);
+    }
+
+    /// A gate that has seen a peer's SETTINGS.
+    fn open_gate() -> Gate {
+        let mut gate = Gate::new();
+        let mut unread = BytesMut::from(&frame(FRAME_SETTINGS, 0, 0, &[])[..]);
+        let n = gate.pass(&mut unread).unwrap();
+        gate.passed(n);
+        gate
+    }
+
+    /// Hands on what it lets pass; the error it ends with, if it does.
+    fn feed(gate: &mut Gate, input: &[u8]) -> io::Result<Vec<u8>> {
+        let mut unread = BytesMut::from(input);
+        let mut out = Vec::new();
+        loop {
+            let n = gate.pass(&mut unread)?;
+            if n == 0 {
+                return Ok(out);
+            }
+            out.extend_from_slice(&unread.split_to(n));
+            gate.passed(n);
+        }
+    }
+
+    fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
+        frame(FRAME_WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+    }
+
+    #[test]
+    fn u_22_padding_around_nothing_is_taken_out_at_every_split_and_its_window_given_back() {
+        let padded = |stream, flags, data: &[u8], padding: u8| {
+            let zeros = vec![0; padding.into()];
+            let payload = [&[padding][..], data, &zeros].concat();
+            frame(FRAME_DATA, FLAG_PADDED | flags, stream, &payload)
+        };
+        let mut input = frame(FRAME_SETTINGS, 0, 0, &[]);
+        let mut expected = input.clone();
+        for (frame, passes) in [
+            (padded(1, 0, b"", 0), false),
+            (padded(3, 0, b"", 255), false),
+            (padded(1, 0, b"hello", 7), true),
+            (padded(1, 0, b"", 9), false),
+            // The end of an answer, and what breaks the rules: `h2` is to see that.
+            (padded(1, FLAG_END_STREAM, b"", 9), true),
+            (frame(FRAME_DATA, FLAG_PADDED, 1, b""), true),
+            (frame(FRAME_DATA, FLAG_PADDED, 1, &[2, 0]), true),
+            // On other frames the flag means something else.
+            (frame(FRAME_HEADERS, FLAG_PADDED, 1, &[0]), true),
+        ] {
+            input.extend(&frame);
+            if passes {
+                expected.extend(&frame);
+            }
+        }
+        let told = [
+            window_update(1, 11),
+            window_update(3, 256),
+            window_update(0, 267),
+        ];
+        for cut in 0..=input.len() {
+            let (a, b) = input.split_at(cut);
+            let mut gate = Gate::new();
+            let mut unread = BytesMut::new();
+            let mut out = Vec::new();
+            for piece in [a, b] {
+                unread.extend_from_slice(piece);
+                loop {
+                    let n = gate.pass(&mut unread).unwrap();
+                    if n == 0 {
+                        break;
+                    }
+                    out.extend_from_slice(&unread.split_to(n));
+                    gate.passed(n);
+                }
+            }
+            assert_eq!(out, expected, "cut at {cut}");
+            assert_eq!(gate.notes().dropped(), 3);
+            assert_eq!(gate.take_answer(), Some(told.concat()));
+            assert_eq!(gate.take_answer(), None, "once");
+        }
+    }
+
+    #[test]
+    fn u_22_more_padding_than_a_window_is_a_fault() {
+        let mut gate = open_gate();
+        let notes = gate.notes();
+        let padded = frame(FRAME_DATA, FLAG_PADDED, 5, &[255; 256]);
+        for _ in 0..STREAM_WINDOW_BYTES / 256 {
+            assert_eq!(feed(&mut gate, &padded).unwrap(), b"");
+        }
+        assert!(gate.take_answer().is_some());
+        for _ in 0..STREAM_WINDOW_BYTES / 256 {
+            feed(&mut gate, &padded).unwrap();
+        }
+        assert_eq!(notes.fault(), None);
+        assert!(feed(&mut gate, &padded).is_err());
+        let reason = Reason::BackendProtocol("it floods padding");
+        assert_eq!(notes.fault(), Some(Fault { stream: 5, reason }));
+    }
+
+    #[test]
+    fn u_16_a_head_is_given_up_at_its_limit_however_it_is_cut() {
+        // As few frames as can be, pieces of a kilobyte, and nothing but frame heads.
+        for piece in [16 << 10, 1 << 10, 0] {
+            let mut gate = open_gate();
+            let notes = gate.notes();
+            // A head within the limit is forgotten at the next one.
+            feed(&mut gate, &frame(FRAME_HEADERS, 4, 3, &[0; 16 << 10])).unwrap();
+            let mut passed = feed(&mut gate, &frame(FRAME_HEADERS, 0, 7, &vec![0; piece]))
+                .unwrap()
+                .len();
+            let error = loop {
+                match feed(&mut gate, &frame(FRAME_CONTINUATION, 0, 7, &vec![0; piece])) {
+                    Ok(more) => passed += more.len(),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+            assert!(passed <= HEADER_BLOCK_BYTES_MAX);
+            assert!(passed + FRAME_HEAD_BYTES + piece > HEADER_BLOCK_BYTES_MAX);
+            let reason = Reason::MetadataTooLarge;
+            assert_eq!(notes.fault(), Some(Fault { stream: 7, reason }));
+            assert_eq!(notes.stream(), 7);
+        }
+    }
+
+    #[test]
+    fn u_22_settings_are_counted_by_the_second_and_acknowledgements_are_not() {
+        let mut gate = open_gate();
+        let notes = gate.notes();
+        let settings = frame(FRAME_SETTINGS, 0, 0, &[]);
+        let acknowledgement = frame(FRAME_SETTINGS, FLAG_ACK, 0, &[]);
+        for _ in 1..SETTINGS_PER_SECOND_MAX {
+            feed(&mut gate, &settings).unwrap();
+            feed(&mut gate, &acknowledgement).unwrap();
+        }
+        notes.next_second();
+        for _ in 0..SETTINGS_PER_SECOND_MAX {
+            feed(&mut gate, &settings).unwrap();
+        }
+        assert!(feed(&mut gate, &settings).is_err());
+        assert_eq!(notes.fault().map(|fault| fault.stream), Some(0));
     }
 
     #[test]

@@ -13,8 +13,11 @@ pub const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 pub const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
 /// Streams on one connection, so that their windows together fit the connection's.
 pub const STREAMS_MAX: usize = (CONNECTION_WINDOW_BYTES / STREAM_WINDOW_BYTES) as usize;
-/// A head or trailer section, bytes as HPACK counts them. Our own limit on metadata is lower; this is where `h2` stops.
-pub const HEADER_LIST_BYTES_MAX: u32 = 64 << 10;
+/// A head or trailer section, bytes as HPACK counts them. Our own limit on metadata is lower; this is where `h2` stops. Of
+/// trailers beyond it `h2` drops what is too much and says nothing, so what is left must still be over our own limit (64 KiB
+/// at most): the largest single field of a section that the gate lets pass has eight fifths of its bytes (RFC 7541, five bits
+/// for a character), and 512 KiB less that is far over it.
+pub const HEADER_LIST_BYTES_MAX: u32 = 512 << 10;
 /// Streams that may be opened before the peer's SETTINGS say so. We wait for them, so it only bounds a peer that names none.
 const INITIAL_STREAMS: usize = 100;
 /// Reset streams that are remembered, so that late frames of them are ignored instead of counted as errors: a mass

@@ -15,11 +15,15 @@ use h2::client::ResponseFuture;
 use h2::{Reason as H2Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use crate::upstream::gate::Notes;
 use crate::upstream::local::Local;
 use crate::wire::{Part, Pieces, Reason, Reset, ResponseHead, Sink, Source};
 
 /// What is held of a request for want of window, bytes. Beyond it the request waits in its client.
 const UNSENT_BYTES_MAX: usize = 64 << 10;
+
+/// Interim heads (1xx) of one answer. Over it: the stream is reset, INTERNAL.
+const INTERIM_HEADS_MAX: u32 = 16;
 
 /// The upstream end of a call.
 pub enum Stream {
@@ -95,6 +99,11 @@ pub struct Http2 {
     body: SendStream<Bytes>,
     /// Held for its drop.
     _slot: Slot,
+    /// What is known of its connection.
+    notes: Rc<Notes>,
+    /// What had been staged on the connection before its head.
+    begins: u64,
+    interim_heads: u32,
     head_seen: bool,
     /// DATA that has arrived and waits for its sink.
     gathered: Pieces,
@@ -149,11 +158,20 @@ impl Drop for Slot {
 }
 
 impl Http2 {
-    pub(super) fn new(answer: ResponseFuture, body: SendStream<Bytes>, slot: Slot) -> Self {
+    pub(super) fn new(
+        answer: ResponseFuture,
+        body: SendStream<Bytes>,
+        slot: Slot,
+        notes: Rc<Notes>,
+        begins: u64,
+    ) -> Self {
         Self {
             answer: Answer::Awaited(answer),
             body,
             _slot: slot,
+            notes,
+            begins,
+            interim_heads: 0,
             head_seen: false,
             gathered: Pieces::default(),
             end: None,
@@ -171,7 +189,7 @@ impl Http2 {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => {
                 self.answer = Answer::Over;
-                let reset = reset_of(&error, self.head_seen);
+                let reset = self.reset_of(&error);
                 self.end = Some(Err(reset));
                 Poll::Ready(Err(reset))
             }
@@ -199,18 +217,20 @@ impl Source for Http2 {
             // `h2` gives trailers out once; asked again it says that there were none.
             return;
         }
-        let Answer::Body(body) = &mut self.answer else {
-            return;
+        let body = match &mut self.answer {
+            Answer::Body(body) => body,
+            Answer::Awaited(_) => return self.skip_interim_heads(cx),
+            Answer::Over => return,
         };
         let end = loop {
             match body.poll_data(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Some(Ok(bytes))) => self.gathered.push(bytes),
-                Poll::Ready(Some(Err(error))) => break Err(reset_of(&error, self.head_seen)),
+                Poll::Ready(Some(Err(error))) => break Err(self.reset_of(&error)),
                 Poll::Ready(None) => match body.poll_trailers(cx) {
                     Poll::Pending => return,
                     Poll::Ready(Ok(trailers)) => break Ok(trailers.map(Box::new)),
-                    Poll::Ready(Err(error)) => break Err(reset_of(&error, self.head_seen)),
+                    Poll::Ready(Err(error)) => break Err(self.reset_of(&error)),
                 },
             }
         };
@@ -283,6 +303,61 @@ impl Sink for Http2 {
 }
 
 impl Http2 {
+    /// Takes out of `h2` the heads before the head; like DATA they would gather there.
+    fn skip_interim_heads(&mut self, cx: &mut Context<'_>) {
+        let Answer::Awaited(response) = &mut self.answer else {
+            return;
+        };
+        // Errors and the end are sticky: `poll_head` meets them again.
+        while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
+            self.interim_heads += 1;
+            if self.interim_heads > INTERIM_HEADS_MAX {
+                self.body.send_reset(H2Reason::CANCEL);
+                self.answer = Answer::Over;
+                let how = "too many interim heads";
+                self.end = Some(Err(Reset::upstream(Reason::BackendProtocol(how))));
+                return;
+            }
+        }
+    }
+
+    /// Who ended it, and why, from what `h2` says and what its connection has seen.
+    fn reset_of(&self, error: &h2::Error) -> Reset {
+        let own = self.body.stream_id().as_u32();
+        let on_connection = error.is_io() || error.is_go_away();
+        let never_left = || {
+            let lost_after = self.notes.lost_after();
+            lost_after.is_some_and(|written| written <= self.begins)
+        };
+        if not_processed(error, self.head_seen) || on_connection && never_left() {
+            return Reset::upstream(Reason::BackendRefused);
+        }
+        if let Some(fault) = self.notes.fault()
+            && fault.stream == own
+        {
+            return Reset::upstream(fault.reason);
+        }
+        match error.reason() {
+            Some(reason) if error.is_remote() && error.is_reset() => {
+                Reset::upstream(Reason::BackendReset(reason.into()))
+            }
+            // `h2` has found the connection broken, and it was on this stream.
+            Some(reason) if error.is_library() && self.notes.stream() == own => {
+                Reset::upstream(match reason {
+                    H2Reason::ENHANCE_YOUR_CALM => Reason::MetadataTooLarge,
+                    _ => Reason::BackendProtocol("it broke HTTP/2"),
+                })
+            }
+            // It has found this stream broken.
+            Some(_) if error.is_reset() => {
+                Reset::upstream(Reason::BackendProtocol("it broke HTTP/2"))
+            }
+            // The connection is lost: by its socket, by a GOAWAY with our stream at or below its last id, or for what another
+            // stream's frame did. The call may have run.
+            _ => Reset::upstream(Reason::BackendClosed),
+        }
+    }
+
     /// Hands to `h2` what it has window for.
     fn send_unsent(&mut self, cx: &mut Context<'_>) {
         while matches!(self.upload, Upload::Open | Upload::Ending) {
@@ -330,24 +405,6 @@ impl Drop for Http2 {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
             self.body.send_reset(H2Reason::NO_ERROR);
         }
-    }
-}
-
-/// Who ended a stream, and why, from what `h2` says of it. `head_seen`: an answer has begun, so the call was processed.
-fn reset_of(error: &h2::Error, head_seen: bool) -> Reset {
-    if not_processed(error, head_seen) {
-        return Reset::upstream(Reason::BackendRefused);
-    }
-    if error.is_io() {
-        return Reset::upstream(Reason::BackendClosed);
-    }
-    match error.reason() {
-        Some(reason) if error.is_remote() && error.is_reset() => {
-            Reset::upstream(Reason::BackendReset(reason.into()))
-        }
-        // A GOAWAY with an error, our stream at or below its last id: the connection is lost, the call may have run.
-        Some(_) if error.is_remote() => Reset::upstream(Reason::BackendClosed),
-        _ => Reset::upstream(Reason::BackendProtocol("it broke HTTP/2")),
     }
 }
 

@@ -186,6 +186,7 @@ impl Still {
             rpc: kind == RouteKind::Rpc,
         };
         let snapshot = Snapshot {
+            unrouted: Arc::new([]),
             generation: 1,
             listeners: vec![Listener {
                 name: "main".into(),
