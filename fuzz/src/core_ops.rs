@@ -102,7 +102,7 @@ impl World {
             _ => Weather::of(&mut fastrand::Rng::with_seed(seed)),
         };
         let machine = Machine::new(seed, weather, 1, Instant::now());
-        machine.keep_lines(1);
+        machine.keep_lines(Some(1));
         let (commands, inbox) = unbounded();
         let (sender, reports) = unbounded();
         let core = Core::new(

@@ -3,7 +3,26 @@
 //! Owns no rule of its own: each check names the invariant of ARCHITECTURE.md that it holds the house to.
 
 use crate::core::turn::{Core, Drain, Seat};
-use crate::net::{Driver, Task};
+use crate::downstream::http1::HIGH_WATER;
+use crate::net::{Driver, Key, Task};
+
+/// What is held of anything at most, bytes: each is its own limit and what one step may add to it.
+const STAGED_DOWN_MAX: usize = HIGH_WATER + (512 << 10);
+const STAGED_UP_MAX: usize = (256 << 10) + (128 << 10);
+const UNREAD_MAX: usize = 512 << 10;
+const GATHERED_MAX: usize = 128 << 10;
+const REQUEST_MAX: usize = 256 << 10;
+
+/// Which of the seldom used joints are in use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reached {
+    /// A write to a backend waits, because too much is staged.
+    pub refused: bool,
+    /// Empty frames were kept from `h2`.
+    pub sieved: bool,
+    /// The rest of a request is thrown away.
+    pub discards: bool,
+}
 
 impl<D: Driver> Core<D> {
     /// Panics where the house is broken. Called after every turn of a simulation.
@@ -36,7 +55,7 @@ impl<D: Driver> Core<D> {
                         noted,
                         "invariant 1: an idle connection has a wake-up or a deadline"
                     );
-                    let waits = transport.unwritten() >= crate::downstream::http1::HIGH_WATER;
+                    let waits = transport.unwritten() >= HIGH_WATER;
                     assert!(
                         !transport.may_read() || waits || connection.wakeup.queued(),
                         "invariant 1: unread bytes in the kernel and nobody to read them"
@@ -59,6 +78,29 @@ impl<D: Driver> Core<D> {
                 "done",
                 "invariant 5: an ended exchange is gone"
             );
+            let (waiting, kept) = call.exchange.held();
+            let (gathered, unsent) = call.exchange.up().map_or((0, 0), |up| up.held());
+            assert!(
+                waiting <= REQUEST_MAX && kept <= REQUEST_MAX && unsent <= REQUEST_MAX,
+                "invariant 10: a request holds {waiting}, {kept} and {unsent} bytes"
+            );
+            assert!(
+                gathered <= GATHERED_MAX,
+                "invariant 10: an answer holds {gathered} bytes, more than its window"
+            );
+        }
+        for (_, place) in self.reactor.transports.iter() {
+            let transport = place.transport.borrow();
+            let staged_max = match place.owner {
+                Task::Upstream(_) => STAGED_UP_MAX,
+                Task::Downstream(_) | Task::Exchange(_) => STAGED_DOWN_MAX,
+            };
+            let (staged, unread) = (transport.unwritten(), transport.unread().len());
+            assert!(
+                staged <= staged_max && unread <= UNREAD_MAX,
+                "invariant 10: {:?} has staged {staged} and read ahead {unread} bytes",
+                place.owner
+            );
         }
         for (key, connection) in self.pool.iter() {
             let place = self.reactor.transports.get(connection.transport_key());
@@ -68,7 +110,26 @@ impl<D: Driver> Core<D> {
                 Task::Upstream(key),
                 "a transport knows its owner"
             );
+            let transport = place.transport.borrow();
+            assert!(
+                !transport.may_read() || transport.has_refused() || self.pool.queued(key),
+                "invariant 1: unread bytes of a backend in the kernel and nobody to read them"
+            );
         }
+        let relaying = self.relaying();
+        assert!(
+            self.streams() <= relaying,
+            "a stream on a connection is an exchange's"
+        );
+        assert!(
+            self.pool.waiting() <= self.exchanges.len() - relaying,
+            "only who has no stream waits for one"
+        );
+        let owners = self.connections.len() + self.exchanges.len() + self.pool.connections();
+        assert!(
+            self.reactor.timers.len() <= owners,
+            "invariant 10: one deadline for each who may have one"
+        );
         let transports = self.connections.len() + self.pool.connections();
         assert_eq!(
             self.reactor.transports.len(),
@@ -89,6 +150,83 @@ impl<D: Driver> Core<D> {
             && self.exchanges.is_empty()
             && self.reactor.transports.is_empty()
             && self.reactor.timers.is_empty()
+    }
+
+    fn relaying(&self) -> usize {
+        let calls = self.exchanges.iter();
+        calls
+            .filter(|(_, call)| call.exchange.up().is_some())
+            .count()
+    }
+
+    fn streams(&self) -> usize {
+        self.pool.iter().map(|(_, own)| own.streams()).sum()
+    }
+
+    /// Whether it would sleep: nobody is ready, nothing is due.
+    pub fn is_resting(&self) -> bool {
+        let now = self.now.map(|now| now.instant);
+        now.is_some_and(|now| self.wait_until().is_none_or(|until| until > now))
+    }
+
+    /// Panics where somebody sleeps who ought not to. `untold`: sockets with bytes in the kernel of which no event will tell
+    /// any more. To be called when the core rests.
+    ///
+    /// # Panics
+    ///
+    /// When an invariant does not hold.
+    pub fn check_rest(&self, untold: &[(Key, usize)]) {
+        for &(key, bytes) in untold {
+            let Some(place) = self.reactor.transports.get(key) else {
+                panic!("invariant 1: a socket that nobody owns");
+            };
+            let transport = place.transport.borrow();
+            let reads = match place.owner {
+                Task::Upstream(_) => transport.is_connected() && !transport.has_refused(),
+                Task::Downstream(key) => match self.connections.get(key).map(|own| &own.seat) {
+                    Some(Seat::Lent(exchange)) => self
+                        .exchanges
+                        .get(*exchange)
+                        .is_some_and(|call| call.exchange.wants_more()),
+                    _ => transport.unwritten() < HIGH_WATER,
+                },
+                Task::Exchange(_) => false,
+            };
+            assert!(
+                !reads,
+                "invariant 1: {bytes} bytes lie in the kernel and {:?} sleeps",
+                place.owner
+            );
+        }
+    }
+
+    /// Wakes everybody, with cause or without.
+    pub fn rouse(&self) {
+        for (_, connection) in self.connections.iter() {
+            connection.wakeup.wake();
+        }
+        for (_, call) in self.exchanges.iter() {
+            call.wakeup.wake();
+        }
+        for (key, _) in self.pool.iter() {
+            self.pool.wake(key);
+        }
+    }
+
+    /// Which of the seldom used joints are in use now.
+    pub fn reached(&self) -> Reached {
+        let mut reached = Reached::default();
+        for (key, own) in self.pool.iter() {
+            reached.sieved |= own.dropped() > 0;
+            let transport = self.reactor.transports.get(own.transport_key());
+            reached.refused |= transport.is_some_and(|own| {
+                debug_assert_eq!(own.owner, Task::Upstream(key));
+                own.transport.borrow().has_refused()
+            });
+        }
+        let mut calls = self.exchanges.iter();
+        reached.discards = calls.any(|(_, call)| call.exchange.discards());
+        reached
     }
 
     /// How many clients are connected, how many calls are open, and how many connections to backends there are.

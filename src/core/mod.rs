@@ -9,5 +9,6 @@ pub mod invariants;
 pub mod messages;
 pub mod turn;
 
+pub use invariants::Reached;
 pub use messages::{Command, Report};
 pub use turn::{Core, Flow};

@@ -59,7 +59,7 @@ pub struct Core<D: Driver> {
     reports: Sender<Report>,
     records_dropped: u64,
     listeners: Vec<Accepting>,
-    now: Option<Now>,
+    pub(super) now: Option<Now>,
     /// When a client was last said to be turned away.
     turned_away: Option<Instant>,
     events: Vec<Event>,
@@ -181,7 +181,7 @@ impl<D: Driver> Core<D> {
         &mut self.reactor.driver
     }
 
-    fn wait_until(&self) -> Option<Instant> {
+    pub(super) fn wait_until(&self) -> Option<Instant> {
         let now = self.now?.instant;
         if !self.reactor.ready.is_empty() || self.listeners.contains(&Accepting::More) {
             return Some(now);

@@ -338,6 +338,31 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         )
     }
 
+    /// The backend's end, while there is one.
+    pub fn up(&self) -> Option<&L::Stream> {
+        match &self.phase {
+            Phase::Relaying(up) => Some(up),
+            Phase::Connecting | Phase::Done => None,
+        }
+    }
+
+    /// Whether it would read more of the request now.
+    pub fn wants_more(&self) -> bool {
+        let connected = matches!(self.phase, Phase::Relaying(_));
+        self.request.wants_more(connected)
+    }
+
+    /// Whether the rest of the request is thrown away.
+    pub fn discards(&self) -> bool {
+        self.request.state == Lane::Discard
+    }
+
+    /// What it holds of the request: what waits for room, and what is kept to be sent again, bytes.
+    pub fn held(&self) -> (usize, usize) {
+        let kept = self.request.kept.as_ref().map_or(0, Pieces::bytes);
+        (self.request.waiting.bytes(), kept)
+    }
+
     /// The name of its phase, for people.
     pub fn phase(&self) -> &'static str {
         match self.phase {

@@ -24,8 +24,22 @@ use crate::net::slots::Key;
 
 /// How many lines of the trace are kept unless more are asked for.
 const LINES_KEPT: usize = 50;
-/// `EMFILE` of Linux: no descriptor is left.
-const EMFILE: i32 = 24;
+/// What `accept` fails with on Linux for want of something, and then can again: ENOMEM, ENFILE, EMFILE, ENOBUFS.
+const ACCEPT_EXHAUSTED: [i32; 4] = [12, 23, 24, 105];
+/// What it fails with for the sake of one client, who is lost: EINTR loses nobody. EPERM, EPROTO, ECONNABORTED.
+const ACCEPT_LOST: [i32; 3] = [1, 71, 103];
+/// `EINTR`.
+const INTERRUPTED: i32 = 4;
+/// What `connect` fails with at once: EACCES, EMFILE, EADDRNOTAVAIL, ENETUNREACH, ENOBUFS, ECONNREFUSED.
+const CONNECT_FAILS: [i32; 6] = [13, 24, 99, 101, 105, 111];
+/// What a read or a write fails with when the connection is lost: EIO, ECONNRESET, ETIMEDOUT, EHOSTUNREACH.
+const BREAKS: [i32; 4] = [5, 104, 110, 113];
+/// `ENOSPC`: epoll watches no more.
+const UNWATCHED: i32 = 28;
+
+/// How far the clock leaps, and how often at most.
+const LEAP: Duration = Duration::from_secs(3600);
+const LEAPS_MAX: usize = 3;
 
 /// How bad the machine is. Chances are out of 256.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +56,14 @@ pub struct Weather {
     pub late: u8,
     /// An event for a socket that is closed already.
     pub stale: u8,
+    /// An event for an open socket of which nothing has changed.
+    pub spurious: u8,
+    /// A read or a write that fails for good, out of 65,536: the connection is lost.
+    pub breaks: u16,
+    /// A socket that cannot be watched.
+    pub unwatched: u8,
+    /// A wait after which an hour has passed, out of 65,536, whatever was on its way.
+    pub leap: u16,
     /// An accept that fails.
     pub accept: u8,
     /// A connect that fails at once.
@@ -50,6 +72,8 @@ pub struct Weather {
     pub oversleep: u8,
     /// What a socket buffer holds at most, bytes.
     pub buffer_bytes_max: usize,
+    /// And at least.
+    pub buffer_bytes_min: usize,
 }
 
 impl Weather {
@@ -62,10 +86,15 @@ impl Weather {
             interrupted: 0,
             late: 0,
             stale: 0,
+            spurious: 0,
+            breaks: 0,
+            unwatched: 0,
+            leap: 0,
             accept: 0,
             connect: 0,
             oversleep: 0,
             buffer_bytes_max: 1 << 20,
+            buffer_bytes_min: 1,
         }
     }
 
@@ -75,6 +104,15 @@ impl Weather {
         let (torn, blocked, interrupted) = (chance(200), chance(100), chance(30));
         let (late, stale) = (chance(160), chance(20));
         let (accept, connect, oversleep) = (chance(40), chance(60), chance(40));
+        let (spurious, unwatched) = (chance(60), chance(6));
+        let mut seldom = |max: u16| {
+            if rng.u8(..4) != 0 {
+                0
+            } else {
+                rng.u16(1..=max)
+            }
+        };
+        let (breaks, leap) = (seldom(400), seldom(100));
         Self {
             torn,
             crumbs: rng.u8(..8) == 0,
@@ -82,10 +120,15 @@ impl Weather {
             interrupted,
             late,
             stale,
+            spurious,
+            breaks,
+            unwatched,
+            leap,
             accept,
             connect,
             oversleep,
             buffer_bytes_max: 1 << rng.u8(6..=20),
+            buffer_bytes_min: 1,
         }
     }
 }
@@ -107,7 +150,41 @@ struct State {
     busy: bool,
     wake: Option<Duration>,
     stuck: u32,
+    /// Nothing happens in the next wait: neither time nor events.
+    frozen: bool,
+    losses: Vec<Loss>,
+    leaps: Vec<Duration>,
+    /// Reads and writes of the core so far.
+    operations: u64,
+    /// One fault for one operation, counted from the first.
+    fated: Option<(u64, Fault)>,
+    moved: u64,
+    deeds: u64,
     trace: Trace,
+}
+
+/// What befalls one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It moves one byte.
+    Crumb,
+    /// It would block; an event follows.
+    Blocks,
+    /// It is interrupted.
+    Interrupted,
+    /// It fails, and the connection is lost.
+    Breaks,
+}
+
+/// A connection that the machine has lost by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Loss {
+    /// When.
+    pub at: Duration,
+    /// Which; `None`: there never was one.
+    pub link: Option<usize>,
+    /// Where to, if the core was making it.
+    pub address: Option<SocketAddr>,
 }
 
 /// One connection: two pipes, and what epoll knows of the core's end.
@@ -128,6 +205,9 @@ struct Link {
     said_closed: bool,
     /// A write was refused or cut short for want of room.
     full: bool,
+    /// What the core has read of it since the last wait, and the most that it ever read between two.
+    read: usize,
+    read_most: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,6 +237,8 @@ struct Queue {
 }
 
 struct Trace {
+    /// Lines are made and hashed.
+    kept: bool,
     hash: u64,
     lines: VecDeque<String>,
     lines_kept: usize,
@@ -183,7 +265,15 @@ impl Machine {
             busy: false,
             wake: None,
             stuck: 0,
+            frozen: false,
+            losses: Vec::new(),
+            leaps: Vec::new(),
+            operations: 0,
+            fated: None,
+            moved: 0,
+            deeds: 0,
             trace: Trace {
+                kept: true,
                 hash: 0xcbf2_9ce4_8422_2325,
                 lines: VecDeque::new(),
                 lines_kept: LINES_KEPT,
@@ -263,9 +353,82 @@ impl Machine {
         self.0.borrow().trace.hash
     }
 
-    /// Keeps so many lines of the trace.
-    pub fn keep_lines(&self, count: usize) {
-        self.0.borrow_mut().trace.lines_kept = count;
+    /// Keeps so many lines of the trace; `None`: makes none, and no hash of them, which is what takes the time of a seed.
+    pub fn keep_lines(&self, count: Option<usize>) {
+        let mut state = self.0.borrow_mut();
+        state.trace.kept = count.is_some();
+        state.trace.lines_kept = count.unwrap_or_default();
+    }
+
+    /// How much has happened so far: every line of the trace is one more, kept or not, and all that the world has moved.
+    pub fn moved(&self) -> u64 {
+        self.0.borrow().moved
+    }
+
+    /// How often the core has moved bytes or closed something.
+    pub fn deeds(&self) -> u64 {
+        self.0.borrow().deeds
+    }
+
+    /// Lets the next wait pass without time and without events.
+    pub fn freeze(&self) {
+        self.0.borrow_mut().frozen = true;
+    }
+
+    /// Whether the next wait would find neither an event nor a message: whatever happens then is a deed of the clock or of
+    /// the world.
+    pub fn is_quiet(&self) -> bool {
+        !self.0.borrow().pending()
+    }
+
+    /// Takes the connections that the machine itself has lost.
+    pub fn take_losses(&self) -> Vec<Loss> {
+        mem::take(&mut self.0.borrow_mut().losses)
+    }
+
+    /// When the clock has leapt.
+    pub fn leaps(&self) -> Vec<Duration> {
+        self.0.borrow().leaps.clone()
+    }
+
+    /// How often the core has read or written so far.
+    pub fn operations(&self) -> u64 {
+        self.0.borrow().operations
+    }
+
+    /// Lets that fault befall the operation of that number.
+    pub fn fate(&self, operation: u64, fault: Fault) {
+        self.0.borrow_mut().fated = Some((operation, fault));
+    }
+
+    /// How many links there have been.
+    pub fn links(&self) -> usize {
+        self.0.borrow().links.len()
+    }
+
+    /// An hour passes.
+    pub fn leap(&self) {
+        let mut state = self.0.borrow_mut();
+        state.now += LEAP;
+        let now = state.now;
+        state.leaps.push(now);
+        state.note(format_args!("the clock leaps"), &[]);
+    }
+
+    /// The most that the core has read of that link between two waits, bytes.
+    pub fn read_most(&self, link: usize) -> usize {
+        self.0.borrow().links[link].read_most
+    }
+
+    /// The sockets of the core that have bytes in the kernel of which no event will tell any more.
+    pub fn untold(&self) -> Vec<(Key, usize)> {
+        let state = self.0.borrow();
+        let untold = state.links.iter().filter(|link| {
+            let there = !link.inward.bytes.is_empty();
+            link.core && link.edge.is_none() && there && link.stage == Stage::Open
+        });
+        let untold = untold.filter_map(|link| Some((link.key?, link.inward.bytes.len())));
+        untold.collect()
     }
 
     /// Takes the lines of the trace that were kept.
@@ -281,7 +444,9 @@ impl State {
 
     fn link(&mut self, stage: Stage) -> usize {
         let mut pipe = || Pipe {
-            capacity: self.rng.usize(1..=self.weather.buffer_bytes_max),
+            capacity: self
+                .rng
+                .usize(self.weather.buffer_bytes_min..=self.weather.buffer_bytes_max),
             ..Pipe::default()
         };
         let (inward, outward) = (pipe(), pipe());
@@ -296,22 +461,78 @@ impl State {
             edge: None,
             said_closed: false,
             full: false,
+            read: 0,
+            read_most: 0,
         });
         self.links.len() - 1
     }
 
+    fn pending(&self) -> bool {
+        self.links.iter().any(Link::has_edge)
+            || self.queues.iter().any(|queue| queue.edge && queue.open)
+            || self.rung
+    }
+
+    fn seldom(&mut self, of_65536: u16) -> bool {
+        of_65536 > 0 && self.rng.u16(..) < of_65536
+    }
+
+    /// The fault of this operation on that link. Every read and every write of the core comes by here once.
+    fn fault(&mut self, id: usize) -> Option<Fault> {
+        let number = self.operations;
+        self.operations += 1;
+        if let Some((fated, fault)) = self.fated {
+            return (fated == number).then_some(fault);
+        }
+        if self.chance(self.weather.interrupted) {
+            return Some(Fault::Interrupted);
+        }
+        // Who is gone already is not lost.
+        let whole = !self.links[id].reset && self.links[id].world;
+        if whole && self.seldom(self.weather.breaks) {
+            return Some(Fault::Breaks);
+        }
+        if self.chance(self.weather.blocked) {
+            return Some(Fault::Blocks);
+        }
+        None
+    }
+
+    /// The machine loses that connection.
+    fn lose(&mut self, id: usize) -> io::Error {
+        let kind = self.rng.usize(..BREAKS.len());
+        let at = self.now;
+        self.losses.push(Loss {
+            at,
+            link: Some(id),
+            address: None,
+        });
+        let link = &mut self.links[id];
+        link.inward.bytes.clear();
+        link.break_off();
+        self.note(format_args!("#{id} is lost: errno {}", BREAKS[kind]), &[]);
+        io::Error::from_raw_os_error(BREAKS[kind])
+    }
+
     fn note(&mut self, line: fmt::Arguments<'_>, bytes: &[u8]) {
+        self.moved += 1;
+        if !self.trace.kept {
+            return;
+        }
         let line = format!("{:>13.6} {line}", self.now.as_secs_f64());
         self.trace.mix(line.as_bytes());
         self.trace.mix(bytes);
-        if self.trace.lines.len() >= self.trace.lines_kept {
+        self.trace.lines.push_back(line);
+        if self.trace.lines.len() > self.trace.lines_kept {
             self.trace.lines.pop_front();
         }
-        self.trace.lines.push_back(line);
     }
 
     /// How much of `most` is moved at once.
-    fn tear(&mut self, most: usize) -> usize {
+    fn tear(&mut self, most: usize, fault: Option<Fault>) -> usize {
+        if fault == Some(Fault::Crumb) {
+            return most.min(1);
+        }
         if most > 1 && self.chance(self.weather.torn) {
             let crumbs = self.weather.crumbs || self.rng.u8(..4) == 0;
             if crumbs { 1 } else { self.rng.usize(1..most) }
@@ -324,10 +545,13 @@ impl State {
         if self.links[id].stage != Stage::Open {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        if self.chance(self.weather.interrupted) {
-            return Err(io::ErrorKind::Interrupted.into());
+        let fault = self.fault(id);
+        match fault {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Breaks) => return Err(self.lose(id)),
+            _ => {}
         }
-        let blocked = self.chance(self.weather.blocked);
+        let blocked = fault == Some(Fault::Blocks);
         let link = &mut self.links[id];
         let there = link.inward.bytes.len();
         if there == 0 {
@@ -342,12 +566,15 @@ impl State {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let most = there.min(into.len());
-        let n = self.tear(most);
+        let n = self.tear(most, fault);
         let link = &mut self.links[id];
+        link.read += n;
+        link.read_most = link.read_most.max(link.read);
         into[..n].copy_from_slice(&link.inward.bytes.split_to(n));
         if n < most && !link.said_closed {
             link.raise(true, false);
         }
+        self.deeds += 1;
         self.note(format_args!("#{id} core reads {n} of {there}"), &into[..n]);
         Ok(n)
     }
@@ -356,10 +583,13 @@ impl State {
         if self.links[id].stage != Stage::Open {
             return Err(io::ErrorKind::NotConnected.into());
         }
-        if self.chance(self.weather.interrupted) {
-            return Err(io::ErrorKind::Interrupted.into());
+        let fault = self.fault(id);
+        match fault {
+            Some(Fault::Interrupted) => return Err(io::ErrorKind::Interrupted.into()),
+            Some(Fault::Breaks) => return Err(self.lose(id)),
+            _ => {}
         }
-        let blocked = self.chance(self.weather.blocked);
+        let blocked = fault == Some(Fault::Blocks);
         let total: usize = from.iter().map(|piece| piece.len()).sum();
         let broken = self.rng.bool();
         let link = &mut self.links[id];
@@ -382,7 +612,7 @@ impl State {
             }
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let n = self.tear(total.min(room));
+        let n = self.tear(total.min(room), fault);
         let link = &mut self.links[id];
         let before = link.outward.bytes.len();
         let mut left = n;
@@ -397,16 +627,24 @@ impl State {
                 link.raise(false, true);
             }
         }
-        let written = link.outward.bytes[before..].to_vec();
+        let written = match self.trace.kept {
+            true => link.outward.bytes[before..].to_vec(),
+            false => Vec::new(),
+        };
+        self.deeds += 1;
         self.note(format_args!("#{id} core writes {n} of {total}"), &written);
         Ok(n)
     }
 
     fn wait(&mut self, until: Option<Instant>, events: &mut Vec<Event>) -> Now {
+        for link in &mut self.links {
+            link.read = 0;
+        }
+        if mem::take(&mut self.frozen) {
+            return self.clocks();
+        }
         let until = until.map(|until| until.saturating_duration_since(self.base));
-        let pending = self.links.iter().any(Link::has_edge)
-            || self.queues.iter().any(|queue| queue.edge && queue.open)
-            || self.rung;
+        let pending = self.pending();
         let due = until.is_some_and(|until| until <= self.now);
         if pending || self.busy || due {
             self.stuck = 0;
@@ -417,13 +655,22 @@ impl State {
             if next.is_none() {
                 self.stuck += 1;
             }
-            self.now = next.unwrap_or(self.now + Duration::from_secs(1));
+            self.now = next.map_or(self.now + Duration::from_secs(1), |next| next.max(self.now));
             if self.chance(self.weather.oversleep) {
                 self.now += Duration::from_millis(self.rng.u64(..3_000));
             }
             self.note(format_args!("the clock jumps"), &[]);
         }
+        if self.leaps.len() < LEAPS_MAX && self.seldom(self.weather.leap) {
+            self.now += LEAP;
+            self.leaps.push(self.now);
+            self.note(format_args!("the clock leaps"), &[]);
+        }
         self.deliver(events);
+        self.clocks()
+    }
+
+    fn clocks(&self) -> Now {
         Now {
             instant: self.base + self.now,
             wall: SystemTime::UNIX_EPOCH + self.now,
@@ -472,6 +719,19 @@ impl State {
             ];
             let flags = String::from_iter(flags);
             self.note(format_args!("#{id} event {flags}"), &[]);
+        }
+        if self.chance(self.weather.spurious) && !self.links.is_empty() {
+            let id = self.rng.usize(..self.links.len());
+            let (readable, writable) = (self.rng.bool(), self.rng.bool());
+            let link = &self.links[id];
+            if let (Some(key), true) = (link.key, link.core && link.stage != Stage::Connecting) {
+                events.push(Event {
+                    readable,
+                    writable,
+                    ..event(Token::Transport(key))
+                });
+                self.note(format_args!("#{id} event for nothing"), &[]);
+            }
         }
         if self.chance(self.weather.stale)
             && let Some(&key) = self.rng.choice(&self.dead_keys)
@@ -574,20 +834,26 @@ impl Driver for SimDriver {
         let mut state = self.0.0.borrow_mut();
         let chance = state.weather.accept;
         let fails = state.chance(chance);
-        let exhausted = state.rng.bool();
+        let how = state
+            .rng
+            .usize(..ACCEPT_EXHAUSTED.len() + ACCEPT_LOST.len() + 1);
         let queue = state.queues.get_mut(listener as usize);
         let Some(queue) = queue.filter(|queue| !queue.waiting.is_empty()) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
-        if fails && exhausted {
-            return Err(io::Error::from_raw_os_error(EMFILE));
+        if fails && let Some(&errno) = ACCEPT_EXHAUSTED.get(how) {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        let lost = ACCEPT_LOST.get(how.wrapping_sub(ACCEPT_EXHAUSTED.len()));
+        if fails && lost.is_none() {
+            return Err(io::Error::from_raw_os_error(INTERRUPTED));
         }
         let link = queue.waiting.pop_front().unwrap_or_default();
-        if fails {
+        if fails && let Some(&errno) = lost {
             state.links[link].core = false;
             state.links[link].break_off();
             state.note(format_args!("#{link} is lost before accept"), &[]);
-            return Err(io::ErrorKind::ConnectionAborted.into());
+            return Err(io::Error::from_raw_os_error(errno));
         }
         state.note(format_args!("#{link} accepted"), &[]);
         drop(state);
@@ -599,8 +865,15 @@ impl Driver for SimDriver {
         let mut state = self.0.0.borrow_mut();
         let chance = state.weather.connect;
         if state.chance(chance) {
+            let kind = state.rng.usize(..CONNECT_FAILS.len());
+            let at = state.now;
+            state.losses.push(Loss {
+                at,
+                link: None,
+                address: Some(address),
+            });
             state.note(format_args!("connect to {address} fails"), &[]);
-            return Err(io::ErrorKind::ConnectionRefused.into());
+            return Err(io::Error::from_raw_os_error(CONNECT_FAILS[kind]));
         }
         let link = state.link(Stage::Connecting);
         state.dialled.push_back((link, address));
@@ -612,6 +885,15 @@ impl Driver for SimDriver {
 
     fn register(&mut self, socket: &mut SimSocket, key: Key) -> io::Result<()> {
         let mut state = self.0.0.borrow_mut();
+        let chance = state.weather.unwatched;
+        if state.chance(chance) {
+            let (at, link) = (state.now, Some(socket.link));
+            let address = state.dialled.iter().find(|own| Some(own.0) == link);
+            let address = address.map(|own| own.1);
+            state.losses.push(Loss { at, link, address });
+            state.note(format_args!("#{} cannot be watched", socket.link), &[]);
+            return Err(io::Error::from_raw_os_error(UNWATCHED));
+        }
         let link = &mut state.links[socket.link];
         link.key = Some(key);
         if link.stage == Stage::Open {
@@ -648,6 +930,7 @@ impl Socket for SimSocket {
         let mut state = self.machine.0.borrow_mut();
         let id = self.link;
         state.links[id].outward.shut = true;
+        state.deeds += 1;
         state.note(format_args!("#{id} core shuts down"), &[]);
         Ok(())
     }
@@ -685,6 +968,7 @@ impl Drop for SimSocket {
         if let Some(key) = link.key {
             state.dead_keys.push(key);
         }
+        state.deeds += 1;
         state.note(format_args!("#{id} core closes, {unread} unread"), &[]);
     }
 }
@@ -701,6 +985,11 @@ pub struct Dialled {
 }
 
 impl Dialled {
+    /// Which link, as the trace names it.
+    pub fn id(&self) -> usize {
+        self.link
+    }
+
     /// It is made.
     pub fn accept(self) -> End {
         let mut state = self.machine.0.borrow_mut();
@@ -763,6 +1052,8 @@ impl End {
         let link = &mut state.links[self.link];
         let n = link.outward.bytes.len().min(max);
         if n > 0 {
+            state.moved += 1;
+            let link = &mut state.links[self.link];
             into.extend_from_slice(&link.outward.bytes.split_to(n));
             // Linux says that there is room again when a third is free.
             if link.full && link.outward.room() * 3 >= link.outward.capacity {
@@ -794,6 +1085,7 @@ impl End {
         if n > 0 {
             link.inward.bytes.extend_from_slice(&bytes[..n]);
             link.raise(true, false);
+            state.moved += 1;
         }
         Ok(n)
     }

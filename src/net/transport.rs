@@ -479,6 +479,11 @@ impl<S: Socket> Transport<S> {
         self.connected
     }
 
+    /// Whether somebody waits for less to be staged.
+    pub fn has_refused(&self) -> bool {
+        self.refused
+    }
+
     /// Whether there may be something to read that no event will announce (for the law of Pending's watchdog).
     pub fn may_read(&self) -> bool {
         self.readable && self.connected && !self.ended && self.failed.is_none()

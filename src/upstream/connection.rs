@@ -236,6 +236,16 @@ impl<S: Socket> Connection<S> {
         self.opening.as_ref()
     }
 
+    /// How many empty frames of the peer were taken out on the way to `h2`.
+    pub fn dropped(&self) -> u64 {
+        match &self.phase {
+            Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine) => {
+                engine.notes.dropped()
+            }
+            Phase::Connecting | Phase::Gone(_) => 0,
+        }
+    }
+
     /// How many streams are open on it.
     pub fn streams(&self) -> usize {
         self.open.get()

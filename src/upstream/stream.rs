@@ -33,6 +33,16 @@ pub enum Stream {
     Local(Local),
 }
 
+impl Stream {
+    /// What it holds: of the answer for its sink, of the request for want of window, bytes.
+    pub fn held(&self) -> (usize, usize) {
+        match self {
+            Self::Http2(stream) => (stream.gathered.bytes(), stream.unsent.bytes()),
+            Self::Local(_) => (0, 0),
+        }
+    }
+}
+
 impl Source for Stream {
     fn sense(&mut self, cx: &mut Context<'_>) {
         match self {

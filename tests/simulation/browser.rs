@@ -27,6 +27,7 @@ pub(crate) struct Browser {
     pub(crate) ended_at: Duration,
     pub(crate) sent: usize,
     pub(crate) done: bool,
+    pub(crate) done_at: Duration,
     out: Vec<u8>,
     barriers: Vec<(usize, Barrier)>,
     leave: Option<(Point, Way)>,
@@ -36,7 +37,7 @@ pub(crate) struct Browser {
     read_max: usize,
     patience: Duration,
     /// It does not read while it has something to write.
-    writes_first: bool,
+    pub(crate) may_stall: bool,
     scratch: Vec<u8>,
 }
 
@@ -79,9 +80,16 @@ pub(crate) enum Step {
 }
 
 impl Browser {
-    pub(crate) fn new(machine: &Machine, rng: &mut fastrand::Rng, plans: &[Plan]) -> Option<Self> {
+    /// `plain`: it does what it is to do, and nothing else.
+    pub(crate) fn new(
+        machine: &Machine,
+        rng: &mut fastrand::Rng,
+        plans: &[Plan],
+        plain: bool,
+    ) -> Option<Self> {
         let end = machine.dial_in(0)?;
-        let pipelined = rng.u8(..4) == 0;
+        let one_in = |many: u8, rng: &mut fastrand::Rng| rng.u8(..many) == 0 && !plain;
+        let pipelined = one_in(4, rng);
         let mut out = Vec::new();
         let mut barriers = Vec::new();
         let mut calls = Vec::new();
@@ -90,7 +98,7 @@ impl Browser {
             if index > 0 && !pipelined {
                 barriers.push((out.len(), Barrier::Answers(index)));
             }
-            let expect = rng.u8(..8) == 0;
+            let expect = one_in(8, rng);
             let head_end = write_request(plan, expect, rng, &mut out);
             if expect && out.len() > head_end {
                 continues += 1;
@@ -107,7 +115,7 @@ impl Browser {
             .flat_map(Plan::replies)
             .map(|reply| reply.len())
             .sum();
-        let garbage = rng.u8(..12) == 0;
+        let garbage = one_in(12, rng);
         if garbage {
             match rng.u8(..5) {
                 0 => out.extend_from_slice(b"GET / HTTP/1.1\nHost: x\n\n"),
@@ -121,15 +129,16 @@ impl Browser {
             true => Point::Sent(rng.usize(..=out.len())),
             false => Point::Received(rng.usize(1..2_000)),
         };
-        let leave = (rng.u8(..5) == 0).then(|| {
+        let leave = one_in(5, rng).then(|| {
             let way = [Way::Reset, Way::Close, Way::Half][rng.usize(..3)];
             (point(rng), way)
         });
-        let stall = (rng.u8(..6) == 0).then(|| {
+        let stall = one_in(6, rng).then(|| {
             let time = if rng.bool() { 2_000 } else { 120_000 };
             (point(rng), Duration::from_millis(rng.u64(1..time)))
         });
         let mut pace = |bytes: usize| match rng.u8(..6) {
+            _ if plain => 1 << 20,
             // So slow, but not so slow that it takes a thousand turns.
             0 => rng.usize(1..8) + bytes / 300,
             1 | 2 => rng.usize(1..700) + bytes / 300,
@@ -148,6 +157,7 @@ impl Browser {
             ended_at: Duration::ZERO,
             sent: 0,
             done: false,
+            done_at: Duration::ZERO,
             out,
             barriers,
             leave,
@@ -156,11 +166,12 @@ impl Browser {
             write_max,
             read_max,
             patience: match rng.u8(..6) {
+                _ if plain => Duration::ZERO,
                 0 => Duration::from_secs(100),
                 1 => Duration::from_secs(3),
                 _ => Duration::ZERO,
             },
-            writes_first: rng.u8(..5) == 0,
+            may_stall: one_in(5, rng),
             scratch: Vec::new(),
         })
     }
@@ -174,6 +185,7 @@ impl Browser {
         if self.done {
             return Ok(Step::Idle);
         }
+        self.done_at = now;
         if let Some(until) = self.sleeps_until {
             if now < until {
                 return Ok(Step::Sleeps(until));
@@ -204,7 +216,7 @@ impl Browser {
             return Ok(Step::Progress);
         }
         let wrote = self.write(now, rng);
-        let writing = self.writes_first && matches!(wrote, Step::Progress | Step::Waits);
+        let writing = self.may_stall && matches!(wrote, Step::Progress | Step::Waits);
         let read = !writing && self.read(now, rng)?;
         if self.done || read {
             return Ok(Step::Progress);

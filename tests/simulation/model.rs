@@ -1,5 +1,7 @@
 //! What a call may have come to, given what was done to it.
 
+use std::time::Duration;
+
 use wharf::telemetry::Record;
 use wharf::upstream::pool::PENDING_TIMEOUT;
 use wharf::wire::{Party, Reason};
@@ -8,7 +10,7 @@ use wharf::net::sim::Arrival;
 
 use crate::answer::{Answer, Content};
 use crate::browser::Browser;
-use crate::plan::{CutBy, Facts, Faults, Play, frame};
+use crate::plan::{CutBy, Deed, Facts, Faults, Play, began, frame};
 use crate::world::{CONNECT_TIMEOUT, World};
 
 /// Panics where something came to what it may not.
@@ -16,6 +18,7 @@ pub(crate) fn judge(world: &mut World) {
     let ledger = world.ledger.borrow();
     world.tally.seeds += 1;
     world.tally.turns += world.turns;
+    world.tally.rests += world.rests;
     for facts in &ledger.calls {
         let id = facts.plan.id;
         assert!(
@@ -42,6 +45,7 @@ pub(crate) fn judge(world: &mut World) {
                 browser,
                 facts,
                 faults: &ledger.weather,
+                lost: world.lost.contains(&browser.link),
             };
             if let Some(answer) = browser.reader.answers.get(index) {
                 world.tally.whole += 1;
@@ -75,6 +79,8 @@ struct Judge<'a> {
     browser: &'a Browser,
     facts: &'a Facts,
     faults: &'a Faults,
+    /// The machine has lost its connection.
+    lost: bool,
 }
 
 impl Judge<'_> {
@@ -116,7 +122,9 @@ impl Judge<'_> {
 
     /// The head did not come whole in time, so it never was a call.
     fn came_too_late(&self, answer: &Answer) -> bool {
-        let late = answer.status == 408 && self.browser.stalled && self.facts.records.is_empty();
+        let late = answer.status == 408
+            && (self.browser.stalled || !self.faults.leaps.is_empty())
+            && self.facts.records.is_empty();
         self.hold(
             !late || answer.closes(),
             "a refused head ends the connection",
@@ -201,10 +209,19 @@ impl Judge<'_> {
     fn lost(&self) -> bool {
         let until = self.faults.drained_until;
         self.browser.left
+            || self.lost
+            || self.leapt()
             || self.reset_early()
             || self.browser.stalled
             || self.faults.drained_hard
             || until.is_some_and(|until| self.browser.ended_at >= until)
+    }
+
+    /// Whether an hour passed between the call's beginning and the end of its connection: every patience ends then.
+    fn leapt(&self) -> bool {
+        let began = self.facts.records.first().map_or(Duration::ZERO, began);
+        let mut leaps = self.faults.leaps.iter();
+        leaps.any(|&leap| began <= leap && leap <= self.browser.ended_at)
     }
 
     /// Whether the connection was reset before its answers were safe: a browser that has sent everything is lingered for.
@@ -234,7 +251,8 @@ impl Judge<'_> {
                 || self.faults.draining
                 || earlier
                 || earlier_aborted
-                || self.browser.stalled,
+                || self.browser.stalled
+                || self.leapt(),
             "a call that was made is answered",
         );
     }
@@ -247,7 +265,8 @@ impl Judge<'_> {
             .timeout
             .is_some_and(|timeout| record.elapsed >= timeout);
         let code = record.code.map(|code| code.number());
-        let gone = self.browser.left || self.browser.ended == Some(Arrival::Reset);
+        let gone = self.browser.left || self.lost || self.browser.ended == Some(Arrival::Reset);
+        let met = |deeds: &[Deed]| faults.met(deeds, plan.backend, record);
         let (may, expected) = match record.reason {
             Reason::Ok | Reason::BackendStatus => {
                 self.hold(self.facts.finished, "the server said so");
@@ -262,6 +281,7 @@ impl Judge<'_> {
                     } => *own == h2,
                     _ => false,
                 };
+                let may = may || self.facts.resets.contains(&h2);
                 let code = match h2 {
                     7 => 14,
                     8 => 1,
@@ -272,18 +292,19 @@ impl Judge<'_> {
                 (may, Some(code))
             }
             Reason::BackendRefused => (
-                faults.goaway
-                    // Its head had not left when the connection was lost, twice.
-                    || faults.killed
+                // Or its head had not left when the connection was lost, twice.
+                met(&[Deed::GoesAway, Deed::Dies, Deed::Violates])
                     || matches!(plan.play, Play::Refuse { .. })
                     || matches!(plan.play, Play::Reset { sizes: None, h2: 7 }),
                 Some(14),
             ),
-            Reason::BackendClosed => (faults.killed || faults.goaway, Some(14)),
-            Reason::BackendConnectRefused => (faults.connect_refused, Some(14)),
-            Reason::BackendConnectTimeout => (faults.connect_silent, Some(14)),
-            Reason::BackendNotGrpc(0) => (faults.not_http2, Some(14)),
-            Reason::BackendTls => (faults.tls, Some(14)),
+            Reason::BackendClosed => (met(&[Deed::Dies, Deed::GoesAway, Deed::Violates]), Some(14)),
+            Reason::BackendConnectRefused => (met(&[Deed::Refuses]), Some(14)),
+            Reason::BackendConnectTimeout => {
+                (met(&[Deed::Silent]) || faults.leapt(record), Some(14))
+            }
+            Reason::BackendNotGrpc(0) => (met(&[Deed::Foreign, Deed::Violates]), Some(14)),
+            Reason::BackendTls => (met(&[Deed::Tls]), Some(14)),
             Reason::BackendNoTrailers => (
                 matches!(plan.play, Play::NoTrailers { .. }),
                 Some(if record.response.messages == 0 { 2 } else { 13 }),
@@ -295,13 +316,15 @@ impl Judge<'_> {
                         by: CutBy::End | CutBy::Trailers,
                         ..
                     }
-                ),
+                ) || met(&[Deed::Violates]),
                 Some(13),
             ),
             Reason::ClientLeft => (gone, Some(1)),
             Reason::ClientProtocol(_) => (plan.broken.is_some() || gone, Some(13)),
-            // The clock jumps also while a browser is inside a message.
-            Reason::ClientTooSlow => (true, Some(4)),
+            Reason::ClientTooSlow => (
+                self.browser.stalled || self.browser.may_stall || faults.leapt(record),
+                Some(4),
+            ),
             Reason::Deadline => (late, Some(4)),
             Reason::Draining => (faults.draining, Some(14)),
             // A server that takes one call at a time may be busy with the others for longer than anybody waits.

@@ -2,8 +2,9 @@
 //! that judges it.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use wharf::telemetry::Record;
 
@@ -267,18 +268,57 @@ pub(crate) struct Facts {
     pub(crate) request_ended: bool,
     /// Where a server's end of it still stands open.
     pub(crate) open: u32,
+    /// Codes that its stream was reset with before its time.
+    pub(crate) resets: Vec<u32>,
     pub(crate) records: Vec<Record>,
 }
 
-/// Which faults the world has committed, so that calls may have failed for them.
-#[derive(Clone, Copy, Debug, Default)]
+impl Facts {
+    pub(crate) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            processed: 0,
+            refused: 0,
+            finished: false,
+            request_ended: false,
+            open: 0,
+            resets: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+}
+
+/// Something that the world did to a server or to the way to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// The connection could not be made.
+    Refuses,
+    /// It was made, or not, and nothing was heard of it.
+    Silent,
+    /// What came was no HTTP/2.
+    Foreign,
+    /// It wanted TLS.
+    Tls,
+    /// A connection was lost.
+    Dies,
+    /// A frame that HTTP/2 forbids.
+    Violates,
+    /// GOAWAY.
+    GoesAway,
+}
+
+/// How long after a deed a call that begins may still fail for it: a refused endpoint rests for a second, a silent one is
+/// waited for, and a machine may sleep too long.
+const AFTERMATH: Duration = Duration::from_secs(12);
+/// How long it may take until a lost connection is known to be lost.
+const NEWS: Duration = Duration::from_secs(1);
+
+/// Which faults the world has committed, when and against whom, so that a call may fail for those that touched it.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Faults {
-    pub(crate) connect_refused: bool,
-    pub(crate) connect_silent: bool,
-    pub not_http2: bool,
-    pub(crate) tls: bool,
-    pub(crate) killed: bool,
-    pub(crate) goaway: bool,
+    pub(crate) deeds: Vec<(Duration, SocketAddr, Deed)>,
+    /// When the clock leapt, and for how long.
+    pub(crate) leaps: Vec<Duration>,
     pub(crate) draining: bool,
     /// When the drain's patience ends.
     pub(crate) drained_until: Option<Duration>,
@@ -286,6 +326,56 @@ pub(crate) struct Faults {
     pub(crate) pending_max_small: bool,
     /// The machine sleeps longer than it was asked to, so that what is patient seems impatient.
     pub(crate) oversleeps: bool,
+}
+
+impl Faults {
+    /// Whether one of those deeds against a server of that backend may have met a call that lived so long.
+    pub(crate) fn met(&self, deeds: &[Deed], backend: char, record: &Record) -> bool {
+        let began = began(record);
+        let ended = began + record.elapsed;
+        self.deeds.iter().any(|(at, address, deed)| {
+            let news = match deed {
+                Deed::Dies | Deed::Violates | Deed::GoesAway => NEWS,
+                Deed::Refuses | Deed::Silent | Deed::Foreign | Deed::Tls => AFTERMATH,
+            };
+            // Every clock of the world leaps at once, so an hour that nobody lived does not count.
+            let leapt = self
+                .leaps
+                .iter()
+                .filter(|leap| at < leap && **leap <= began);
+            let leapt = Duration::from_secs(3600) * leapt.count() as u32;
+            deeds.contains(deed)
+                && serves(backend, *address)
+                && *at <= ended
+                && began.saturating_sub(*at).saturating_sub(leapt) <= news
+        })
+    }
+
+    /// Whether the clock leapt while the call lived.
+    pub(crate) fn leapt(&self, record: &Record) -> bool {
+        let began = began(record);
+        let ended = began + record.elapsed;
+        let mut leaps = self.leaps.iter();
+        // What failed at a leap is remembered for a second.
+        leaps.any(|&leap| began <= leap + NEWS && leap <= ended)
+    }
+}
+
+/// When a call began, on the machine's clock.
+pub(crate) fn began(record: &Record) -> Duration {
+    let began = record.started.duration_since(SystemTime::UNIX_EPOCH);
+    began.unwrap_or_default()
+}
+
+/// Whether that backend has, or had, that server.
+fn serves(backend: char, address: SocketAddr) -> bool {
+    let first = [server(1), server(2)].contains(&address);
+    first == (backend == 'A')
+}
+
+/// The address of a server.
+pub(crate) fn server(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 50_051))
 }
 
 pub(crate) type SharedLedger = Rc<RefCell<Ledger>>;

@@ -2,18 +2,21 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Connection, Handshake, SendResponse};
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use wharf::net::sim::{Arrival, Dialled, End};
+use wharf::net::sim::{Arrival, Dialled, End, Machine};
 
-use crate::plan::{CutBy, Plan, Play, SharedLedger, frame};
+use crate::plan::{CutBy, Deed, Plan, Play, SharedLedger, frame};
+use crate::raw::Raw;
 
 /// What becomes of connections to one address, drawn per seed.
 #[derive(Clone, Debug)]
@@ -25,6 +28,10 @@ pub(crate) struct Temper {
     pub(crate) foreign: u8,
     pub(crate) dies: u8,
     pub(crate) goes_away: u8,
+    /// It writes its frames by itself.
+    pub(crate) raw: u8,
+    /// It does nothing that a call may not survive.
+    pub(crate) harmless: bool,
     pub(crate) streams_max: Option<u32>,
     pub(crate) window: Option<u32>,
 }
@@ -39,6 +46,8 @@ impl Temper {
             foreign: chance(60),
             dies: chance(150),
             goes_away: chance(150),
+            raw: [0, 128, 255][rng.usize(..3)],
+            harmless: rng.bool(),
             streams_max: (rng.u8(..4) == 0).then(|| rng.u32(1..3)),
             window: (rng.u8(..2) == 0).then(|| match rng.bool() {
                 true => rng.u32(1..300),
@@ -54,12 +63,15 @@ impl Temper {
         self.foreign = 0;
         self.dies = 0;
         self.goes_away = 0;
+        self.harmless = true;
     }
 }
 
 /// One connection, from the server's side.
-pub(crate) struct Peer {
+pub(crate) struct Tame {
     phase: Phase,
+    address: SocketAddr,
+    stage: Stage,
     wire: Rc<RefCell<Wire>>,
     calls: Vec<Call>,
     /// Streams beyond a GOAWAY's last id: never looked at.
@@ -83,20 +95,20 @@ enum Phase {
 /// What becomes of a connection that the core makes.
 pub(crate) fn welcome(
     dialled: Dialled,
+    address: SocketAddr,
     temper: &Temper,
     rng: &mut fastrand::Rng,
-    ledger: &SharedLedger,
+    stage: &Stage,
     unfinished: &mut Vec<Dialled>,
 ) -> Option<Peer> {
     let mut roll = |of: u8| of > 0 && rng.u8(..) < of;
-    let faults = &mut ledger.borrow_mut().weather;
     if roll(temper.refuses) {
-        faults.connect_refused = true;
+        stage.commit(address, Deed::Refuses);
         dialled.refuse(io::ErrorKind::ConnectionRefused);
         return None;
     }
     if roll(temper.never_connects) {
-        faults.connect_silent = true;
+        stage.commit(address, Deed::Silent);
         unfinished.push(dialled);
         return None;
     }
@@ -104,7 +116,12 @@ pub(crate) fn welcome(
     let foreign = roll(temper.foreign);
     let dies = roll(temper.dies);
     let goes = roll(temper.goes_away);
+    let raw = roll(temper.raw);
     let end = dialled.accept();
+    if raw && !silent && !foreign {
+        let raw = Raw::new(end, address, temper.harmless, stage.clone(), rng);
+        return Some(Peer::Raw(Box::new(raw)));
+    }
     let wire = Rc::new(RefCell::new(Wire {
         end: Some(end),
         read_left: 0,
@@ -121,7 +138,7 @@ pub(crate) fn welcome(
         failed: false,
     }));
     let phase = if silent {
-        faults.connect_silent = true;
+        stage.commit(address, Deed::Silent);
         Phase::Mute
     } else if foreign {
         let text: &[u8] = match rng.u8(..3) {
@@ -130,16 +147,18 @@ pub(crate) fn welcome(
             _ => &[0x15, 3, 3, 0, 2, 2, 70],
         };
         if text[0] == 0x15 {
-            faults.tls = true;
+            stage.commit(address, Deed::Tls);
         } else {
-            faults.not_http2 = true;
+            stage.commit(address, Deed::Foreign);
         }
         let wire = wire.borrow();
         if let Some(end) = &wire.end {
             let whole = end.write(text).is_ok_and(|n| n == text.len());
             // What does not fit is never sent: then nobody can tell what it was to be.
-            faults.not_http2 |= !whole;
-            faults.connect_silent |= !whole;
+            if !whole {
+                stage.commit(address, Deed::Foreign);
+                stage.commit(address, Deed::Silent);
+            }
             if rng.bool() {
                 end.shutdown();
             }
@@ -148,7 +167,7 @@ pub(crate) fn welcome(
     } else {
         let mut builder = h2::server::Builder::new();
         builder
-            .reset_stream_duration(std::time::Duration::MAX)
+            .reset_stream_duration(Duration::MAX)
             .max_concurrent_reset_streams(1 << 16)
             .max_pending_accept_reset_streams(1 << 16)
             // Small windows make small frames; that is no attack here.
@@ -163,8 +182,9 @@ pub(crate) fn welcome(
         let io = Pipe(Rc::clone(&wire));
         Phase::Waiting(Box::new(builder.handshake(io)))
     };
-    Some(Peer {
+    Some(Peer::Tame(Box::new(Tame {
         phase,
+        address,
         wire,
         calls: Vec::new(),
         ignored: Vec::new(),
@@ -172,18 +192,74 @@ pub(crate) fn welcome(
         seen_id: 0,
         goaway_at: goes.then(|| rng.u32(1..12) * 2 - 1),
         lazy: if rng.bool() { 0 } else { rng.u8(..150) },
-        ledger: Rc::clone(ledger),
-    })
+        ledger: Rc::clone(&stage.ledger),
+        stage: stage.clone(),
+    })))
+}
+
+/// A server's end of one connection.
+pub(crate) enum Peer {
+    /// `h2`'s.
+    Tame(Box<Tame>),
+    /// One that writes its frames by itself.
+    Raw(Box<Raw>),
 }
 
 impl Peer {
+    pub(crate) fn is_gone(&self) -> bool {
+        match self {
+            Self::Tame(peer) => peer.is_gone(),
+            Self::Raw(peer) => peer.is_gone(),
+        }
+    }
+
+    pub(crate) fn kill(&mut self, rng: &mut fastrand::Rng) {
+        match self {
+            Self::Tame(peer) => peer.kill(rng),
+            Self::Raw(peer) => peer.kill(rng),
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        match self {
+            Self::Tame(peer) => peer.close(false),
+            Self::Raw(peer) => peer.close(false),
+        }
+    }
+
+    /// Whether something has happened, and when something will.
+    pub(crate) fn step(&mut self, rng: &mut fastrand::Rng) -> (bool, Option<Duration>) {
+        match self {
+            Self::Tame(peer) => (peer.step(rng.u8(..16) == 0, rng), None),
+            Self::Raw(peer) => peer.step(rng),
+        }
+    }
+}
+
+/// Where the servers play: the clock, and the ledger that their deeds are written into.
+#[derive(Clone)]
+pub(crate) struct Stage {
+    pub(crate) machine: Machine,
+    pub(crate) ledger: SharedLedger,
+}
+
+impl Stage {
+    pub(crate) fn commit(&self, address: SocketAddr, deed: Deed) {
+        let at = self.machine.now();
+        self.machine.note(format_args!("{address}: {deed:?}"));
+        let deeds = &mut self.ledger.borrow_mut().weather.deeds;
+        deeds.push((at, address, deed));
+    }
+}
+
+impl Tame {
     pub(crate) fn is_gone(&self) -> bool {
         matches!(self.phase, Phase::Gone)
     }
 
     /// Ends it from outside.
     pub(crate) fn kill(&mut self, rng: &mut fastrand::Rng) {
-        self.ledger.borrow_mut().weather.killed = true;
+        self.stage.commit(self.address, Deed::Dies);
         self.close(rng.bool());
     }
 
@@ -326,7 +402,8 @@ impl Peer {
                 wire.injected.extend(goaway(0x7fff_ffff, 0));
             }
             wire.injected.extend(goaway(last, 0));
-            self.ledger.borrow_mut().weather.goaway = true;
+            drop(wire);
+            self.stage.commit(self.address, Deed::GoesAway);
         }
         if self.last_id.is_some_and(|last| id > last) {
             self.ignored.push((request, respond));

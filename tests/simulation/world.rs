@@ -1,14 +1,14 @@
 //! One seed's world, turned until everything has ended.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use wharf::core::{Command, Core, Flow, Report};
+use wharf::core::{Command, Core, Flow, Reached, Report};
 use wharf::net::Driver;
 use wharf::net::sim::{Dialled, Machine, SimDriver, Weather};
 use wharf::policy::snapshot::{Backend, Listener, PathMatch, Route, RouteKind, Target};
@@ -16,11 +16,11 @@ use wharf::policy::{BackendId, Endpoint, Limits, Snapshot};
 
 use crate::browser::{Browser, Step};
 use crate::model;
-use crate::plan::{Facts, Ledger, Plan, SharedLedger, Size};
-use crate::server::{Peer, Temper, welcome};
+use crate::plan::{Deed, Facts, Ledger, Plan, SharedLedger, Size, server};
+use crate::server::{Peer, Stage, Temper, welcome};
 
 /// After so many turns a seed is taken never to end.
-const TURNS_MAX: u64 = 5_000_000;
+const TURNS_MAX: u64 = 300_000;
 /// How many turns in a row may move nothing.
 const IDLE_TURNS_MAX: u64 = 1_000;
 
@@ -41,6 +41,13 @@ pub(crate) struct World {
     coming: Vec<(Duration, Vec<Plan>)>,
     tempers: BTreeMap<SocketAddr, Temper>,
     peers: Vec<Peer>,
+    stage: Stage,
+    /// Which link of the core leads where.
+    ways: BTreeMap<usize, SocketAddr>,
+    /// Links of browsers that the machine has lost.
+    pub(crate) lost: BTreeSet<usize>,
+    /// How often the core rested while nothing was due.
+    pub(crate) rests: u64,
     unfinished: Vec<Dialled>,
     generation: u64,
     pending_max: usize,
@@ -49,6 +56,9 @@ pub(crate) struct World {
     kills: u8,
     clears_up_at: Duration,
     stopped: bool,
+    plain: bool,
+    /// How often everybody is woken for nothing before every third turn.
+    pub(crate) storm: usize,
 }
 
 /// What the seeds have come to, so that one sees whether they come to anything.
@@ -60,6 +70,12 @@ pub(crate) struct Tally {
     pub(crate) whole: u64,
     pub(crate) cut: u64,
     pub(crate) unanswered: u64,
+    /// How often the core was found at rest, and woken for nothing.
+    pub(crate) rests: u64,
+    /// Seeds in which a write to a backend had to wait, empty frames were taken out, a request was thrown away.
+    pub(crate) refused: u64,
+    pub(crate) sieved: u64,
+    pub(crate) discards: u64,
     pub(crate) reasons: BTreeMap<&'static str, u64>,
 }
 
@@ -71,25 +87,25 @@ impl Tally {
         self.whole += other.whole;
         self.cut += other.cut;
         self.unanswered += other.unanswered;
+        self.rests += other.rests;
+        self.refused += other.refused;
+        self.sieved += other.sieved;
+        self.discards += other.discards;
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason).or_default() += count;
         }
     }
 }
 
-fn address(n: u16) -> SocketAddr {
-    SocketAddr::from(([10, 0, 0, n as u8], 50_051))
-}
-
 fn snapshot(generation: u64, pending_max: usize, b_moves: bool) -> Arc<Snapshot> {
-    let backend = |name: &str, endpoints: &[u16]| Backend {
+    let backend = |name: &str, endpoints: &[u8]| Backend {
         name: name.into(),
         target: Target::Endpoints(
             endpoints
                 .iter()
                 .map(|&n| Endpoint {
                     name: format!("server{n}:50051").as_str().into(),
-                    addresses: vec![address(n)],
+                    addresses: vec![server(n)],
                 })
                 .collect(),
         ),
@@ -122,7 +138,7 @@ fn snapshot(generation: u64, pending_max: usize, b_moves: bool) -> Arc<Snapshot>
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, base: Instant, lines: usize) -> Self {
+    pub(crate) fn new(seed: u64, base: Instant, lines: Option<usize>) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let weather = if rng.u8(..4) == 0 {
             Weather::fair()
@@ -132,8 +148,7 @@ impl World {
         let machine = Machine::new(rng.u64(..), weather, 1, base);
         machine.keep_lines(lines);
         let mut ledger = Ledger::default();
-        ledger.weather.oversleeps = weather.oversleep > 0;
-        ledger.weather.connect_refused = weather.connect > 0;
+        ledger.weather.oversleeps = weather.oversleep > 0 || weather.leap > 0;
         let pending_max = if rng.u8(..5) == 0 {
             rng.usize(1..4)
         } else {
@@ -152,15 +167,7 @@ impl World {
             let plans: Vec<Plan> = (0..rng.usize(0..=4))
                 .map(|_| {
                     let plan = Plan::draw(ledger.calls.len(), size, &mut rng);
-                    ledger.calls.push(Facts {
-                        plan: plan.clone(),
-                        processed: 0,
-                        refused: 0,
-                        finished: false,
-                        request_ended: false,
-                        open: 0,
-                        records: Vec::new(),
-                    });
+                    ledger.calls.push(Facts::new(plan.clone()));
                     plan
                 })
                 .collect();
@@ -173,9 +180,62 @@ impl World {
             if good {
                 temper.clear_up();
             }
-            (address(n), temper)
+            if size == Size::Flood && rng.bool() {
+                // So wide that it is the socket that is too narrow.
+                temper.window = Some(1 << 22);
+                temper.raw = 0;
+            }
+            (server(n), temper)
         });
         let tempers = tempers.collect();
+        let drain_at = (rng.u8(..4) == 0).then(|| {
+            let at = Duration::from_micros(rng.u64(..3_000_000));
+            (at, Duration::from_millis(rng.u64(..20_000)))
+        });
+        let adopts = if rng.u8(..4) == 0 { rng.u8(1..4) } else { 0 };
+        let kills = if rng.u8(..4) == 0 { rng.u8(1..4) } else { 0 };
+        let clears_up_at = Duration::from_secs(rng.u64(1..10));
+        Self {
+            drain_at,
+            adopts,
+            kills,
+            clears_up_at,
+            ..Self::with(rng, machine, ledger, coming, tempers, pending_max)
+        }
+    }
+
+    /// Browsers and servers that do what they are to do, each browser on a connection of its own, all at once.
+    pub(crate) fn plain(browsers: Vec<Vec<Plan>>, weather: Weather, base: Instant) -> Self {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let machine = Machine::new(1, weather, 1, base);
+        let mut ledger = Ledger::default();
+        let mut plans: Vec<&Plan> = browsers.iter().flatten().collect();
+        plans.sort_by_key(|plan| plan.id);
+        ledger.calls = plans.into_iter().cloned().map(Facts::new).collect();
+        let coming = browsers.into_iter().map(|own| (Duration::ZERO, own));
+        let coming = coming.collect();
+        let tempers = (1..=4).map(|n| {
+            let mut temper = Temper::draw(&mut rng);
+            temper.clear_up();
+            temper.raw = 0;
+            temper.streams_max = None;
+            temper.window = Some(1 << 20);
+            (server(n), temper)
+        });
+        let tempers = tempers.collect();
+        let mut world = Self::with(rng, machine, ledger, coming, tempers, 1000);
+        world.plain = true;
+        world
+    }
+
+    fn with(
+        rng: fastrand::Rng,
+        machine: Machine,
+        ledger: Ledger,
+        coming: Vec<(Duration, Vec<Plan>)>,
+        tempers: BTreeMap<SocketAddr, Temper>,
+        pending_max: usize,
+    ) -> Self {
         let (commands, inbox) = unbounded();
         let (sender, reports) = unbounded();
         let core = Core::new(
@@ -187,14 +247,18 @@ impl World {
             sender,
             Duration::MAX,
         );
-        let drain_at = (rng.u8(..4) == 0).then(|| {
-            let at = Duration::from_micros(rng.u64(..3_000_000));
-            (at, Duration::from_millis(rng.u64(..20_000)))
-        });
+        let ledger = Rc::new(RefCell::new(ledger));
         Self {
             turns: 0,
             tally: Tally::default(),
-            ledger: Rc::new(RefCell::new(ledger)),
+            stage: Stage {
+                machine: machine.clone(),
+                ledger: Rc::clone(&ledger),
+            },
+            ways: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            rests: 0,
+            ledger,
             browsers: Vec::new(),
             core,
             commands,
@@ -205,10 +269,12 @@ impl World {
             unfinished: Vec::new(),
             generation: 1,
             pending_max,
-            drain_at,
-            adopts: if rng.u8(..4) == 0 { rng.u8(1..4) } else { 0 },
-            kills: if rng.u8(..4) == 0 { rng.u8(1..4) } else { 0 },
-            clears_up_at: Duration::from_secs(rng.u64(1..10)),
+            drain_at: None,
+            adopts: 0,
+            kills: 0,
+            clears_up_at: Duration::MAX,
+            plain: false,
+            storm: 0,
             stopped: false,
             machine,
             rng,
@@ -217,13 +283,13 @@ impl World {
 
     /// Turns it to its end, and judges it.
     pub(crate) fn run(&mut self) {
-        let (mut seen, mut idle) = (self.machine.hash(), 0);
+        let (mut seen, mut idle) = (self.machine.moved(), 0);
         while !(self.coming.is_empty() && self.browsers.iter().all(|browser| browser.done)) {
             self.turn();
             let stuck = self.machine.stuck();
             assert!(stuck < 3, "it hangs: {}", self.unfinished());
             // A window of two bytes makes many turns of a long request, each of which moves something.
-            let now = self.machine.hash();
+            let now = self.machine.moved();
             idle = if now == seen { idle + 1 } else { 0 };
             seen = now;
             assert!(idle < IDLE_TURNS_MAX, "it spins: {}", self.unfinished());
@@ -249,8 +315,9 @@ impl World {
         }
         assert!(self.core.is_empty(), "after the end every slab is empty");
         for peer in &mut self.peers {
-            peer.close(false);
+            peer.close();
         }
+        self.ledger.borrow_mut().weather.leaps = self.machine.leaps();
         model::judge(self);
     }
 
@@ -306,22 +373,83 @@ impl World {
         text
     }
 
-    fn turn(&mut self) {
+    pub(crate) fn core(&self) -> &Core<SimDriver> {
+        &self.core
+    }
+
+    pub(crate) fn turn(&mut self) {
         self.turns += 1;
         let (busy, wake) = self.act();
         self.machine.expect(busy, wake);
+        if !busy && !self.stopped && self.core.is_resting() && self.machine.is_quiet() {
+            self.rest();
+        }
         if self.stopped {
             // Time goes on without the core.
             self.machine.driver().wait(None, &mut Vec::new());
             return;
         }
+        // Between storms the clock may jump.
+        for _ in 0..if self.turns.is_multiple_of(3) {
+            self.storm
+        } else {
+            0
+        } {
+            self.core.rouse();
+        }
         if self.core.turn() == Flow::Stopped {
             self.stopped = true;
         }
         self.core.check_invariants();
+        self.look();
         while let Ok(report) = self.reports.try_recv() {
             self.note(report);
         }
+    }
+
+    /// Nothing has happened and nothing is due: whoever would do something now, were he woken, has lost his wake-up.
+    fn rest(&mut self) {
+        self.rests += 1;
+        self.core.check_rest(&self.machine.untold());
+        self.core.rouse();
+        self.machine.freeze();
+        let deeds = self.machine.deeds();
+        self.core.turn();
+        self.core.check_invariants();
+        assert_eq!(
+            self.machine.deeds(),
+            deeds,
+            "invariant 1: somebody slept who had something to do"
+        );
+        while let Ok(report) = self.reports.try_recv() {
+            assert!(
+                !matches!(report, Report::Record(_)),
+                "invariant 1: a call slept over its end: {report:?}"
+            );
+            self.note(report);
+        }
+    }
+
+    /// What the machine has lost by itself, and which joints are in use.
+    fn look(&mut self) {
+        for loss in self.machine.take_losses() {
+            let way = loss.link.and_then(|link| self.ways.get(&link).copied());
+            if let Some(address) = loss.address {
+                self.stage.commit(address, Deed::Refuses);
+            } else if let Some(address) = way {
+                self.stage.commit(address, Deed::Dies);
+            } else if let Some(link) = loss.link {
+                self.lost.insert(link);
+            }
+        }
+        let Reached {
+            refused,
+            sieved,
+            discards,
+        } = self.core.reached();
+        self.tally.refused |= u64::from(refused);
+        self.tally.sieved |= u64::from(sieved);
+        self.tally.discards |= u64::from(discards);
     }
 
     fn note(&mut self, report: Report) {
@@ -412,7 +540,7 @@ impl World {
                 continue;
             }
             let (_, plans) = self.coming.remove(index);
-            if let Some(browser) = Browser::new(&self.machine, &mut self.rng, &plans) {
+            if let Some(browser) = Browser::new(&self.machine, &mut self.rng, &plans, self.plain) {
                 self.browsers.push(browser);
             }
             busy = true;
@@ -431,11 +559,13 @@ impl World {
         while let Some((address, dialled)) = self.machine.dialled() {
             busy = true;
             let temper = &self.tempers[&address];
+            self.ways.insert(dialled.id(), address);
             let peer = welcome(
                 dialled,
+                address,
                 temper,
                 &mut self.rng,
-                &self.ledger,
+                &self.stage,
                 &mut self.unfinished,
             );
             self.peers.extend(peer);
@@ -444,7 +574,11 @@ impl World {
             if !everybody && self.rng.bool() {
                 continue;
             }
-            busy |= peer.step(self.rng.u8(..16) == 0, &mut self.rng);
+            let (acted, until) = peer.step(&mut self.rng);
+            busy |= acted;
+            if let Some(until) = until {
+                sleep(until);
+            }
         }
         if self.kills > 0
             && self.rng.u8(..) == 0
