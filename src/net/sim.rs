@@ -24,8 +24,8 @@ use crate::net::slots::Key;
 
 /// How many lines of the trace are kept unless more are asked for.
 const LINES_KEPT: usize = 50;
-/// `EMFILE` of Linux: no descriptor is left.
-const EMFILE: i32 = 24;
+/// `EMFILE`, `ENFILE`, `ENOMEM`, `ENOBUFS` of Linux.
+const EXHAUSTED: [i32; 4] = [24, 23, 12, 105];
 
 /// How bad the machine is. Chances are out of 256.
 #[derive(Clone, Copy, Debug)]
@@ -580,7 +580,8 @@ impl Driver for SimDriver {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         if fails && exhausted {
-            return Err(io::Error::from_raw_os_error(EMFILE));
+            let errno = EXHAUSTED[state.rng.usize(..EXHAUSTED.len())];
+            return Err(io::Error::from_raw_os_error(errno));
         }
         let link = queue.waiting.pop_front().unwrap_or_default();
         if fails {
@@ -593,6 +594,17 @@ impl Driver for SimDriver {
         drop(state);
         let machine = self.0.clone();
         Ok((SimSocket { machine, link }, peer(link)))
+    }
+
+    fn turn_away(&mut self, listener: u32) -> io::Result<()> {
+        let mut state = self.0.0.borrow_mut();
+        let queue = state.queues.get_mut(listener as usize);
+        let link = queue.and_then(|queue| queue.waiting.pop_front());
+        let link = link.ok_or(io::ErrorKind::WouldBlock)?;
+        state.links[link].core = false;
+        state.links[link].break_off();
+        state.note(format_args!("#{link} is turned away"), &[]);
+        Ok(())
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<SimSocket> {

@@ -15,6 +15,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason as H2Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use crate::telemetry::panics;
 use crate::upstream::local::Local;
 use crate::wire::{Part, Pieces, Reason, Reset, ResponseHead, Sink, Source};
 
@@ -27,6 +28,23 @@ pub enum Stream {
     Http2(Box<Http2>),
     /// In this process.
     Local(Local),
+}
+
+impl Stream {
+    /// Whether nothing may be asked of it any more, not even its drop; see [`Stream::forget`].
+    pub fn is_poisoned(&self) -> bool {
+        match self {
+            Self::Http2(stream) => stream.is_poisoned(),
+            Self::Local(_) => false,
+        }
+    }
+
+    /// Gives up a poisoned stream. What `h2` holds for its connection is never freed; so much does such a panic cost.
+    pub fn forget(mut self) {
+        if let Self::Http2(stream) = &mut self {
+            stream.forget();
+        }
+    }
 }
 
 impl Source for Stream {
@@ -89,10 +107,10 @@ impl Sink for Stream {
 
 /// A stream on an HTTP/2 connection.
 pub struct Http2 {
-    // Declared, and so dropped, before the sending half: dropping a receiving half of a poisoned connection panics also while
-    // unwinding, and then nothing else of the stream may be in the way.
+    // Both are dropped by hand, see `drop`.
     answer: Answer,
-    body: SendStream<Bytes>,
+    /// There until it is dropped.
+    body: Option<SendStream<Bytes>>,
     /// Held for its drop.
     _slot: Slot,
     head_seen: bool,
@@ -152,7 +170,7 @@ impl Http2 {
     pub(super) fn new(answer: ResponseFuture, body: SendStream<Bytes>, slot: Slot) -> Self {
         Self {
             answer: Answer::Awaited(answer),
-            body,
+            body: Some(body),
             _slot: slot,
             head_seen: false,
             gathered: Pieces::default(),
@@ -178,8 +196,11 @@ impl Http2 {
             Poll::Ready(Ok(response)) => {
                 self.head_seen = true;
                 let (head, body) = response.into_parts();
-                let end = body.is_end_stream();
-                self.answer = Answer::Body(body);
+                // It has its place before anything else is asked of `h2`: a receiving half that an unwinding frame owned would
+                // end the process.
+                let awaited = std::mem::replace(&mut self.answer, Answer::Body(body));
+                drop(awaited);
+                let end = matches!(&self.answer, Answer::Body(body) if body.is_end_stream());
                 let head = ResponseHead {
                     status: head.status,
                     headers: head.headers,
@@ -285,21 +306,24 @@ impl Sink for Http2 {
 impl Http2 {
     /// Hands to `h2` what it has window for.
     fn send_unsent(&mut self, cx: &mut Context<'_>) {
+        let Some(body) = &mut self.body else {
+            return;
+        };
         while matches!(self.upload, Upload::Open | Upload::Ending) {
             if self.unsent.bytes() == 0 {
                 if self.upload == Upload::Ending {
                     // The last DATA had gone before the end was known (wire rule: never END_STREAM on HEADERS).
-                    self.upload = match self.body.send_data(Bytes::new(), true) {
+                    self.upload = match body.send_data(Bytes::new(), true) {
                         Ok(()) => Upload::Ended,
                         Err(_) => Upload::Refused,
                     };
                 }
                 return;
             }
-            self.body.reserve_capacity(self.unsent.bytes());
-            let mut capacity = self.body.capacity();
+            body.reserve_capacity(self.unsent.bytes());
+            let mut capacity = body.capacity();
             if capacity == 0 {
-                capacity = match self.body.poll_capacity(cx) {
+                capacity = match body.poll_capacity(cx) {
                     Poll::Pending => return,
                     Poll::Ready(Some(Ok(capacity))) => capacity,
                     Poll::Ready(None | Some(Err(_))) => {
@@ -314,7 +338,7 @@ impl Http2 {
             }
             let bytes = self.unsent.take(capacity);
             let last = self.unsent.bytes() == 0 && self.upload == Upload::Ending;
-            match self.body.send_data(bytes, last) {
+            match body.send_data(bytes, last) {
                 Ok(()) if last => self.upload = Upload::Ended,
                 Ok(()) => {}
                 Err(_) => self.upload = Upload::Refused,
@@ -323,13 +347,44 @@ impl Http2 {
     }
 }
 
+impl Http2 {
+    /// Whether somebody has panicked under the lock of its connection: every call into `h2` would panic from now on.
+    fn is_poisoned(&self) -> bool {
+        let asked = panics::quietly(|| self.body.as_ref().map(SendStream::capacity));
+        asked.is_none()
+    }
+
+    /// Leaves the handles' memory behind, for they cannot be dropped any more.
+    fn forget(&mut self) {
+        std::mem::forget(std::mem::replace(&mut self.answer, Answer::Over));
+        std::mem::forget(self.body.take());
+    }
+}
+
 impl Drop for Http2 {
+    /// Hands the handles back to `h2`, each by itself: a receiving half whose drop panics while something else unwinds ends
+    /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
         let complete = matches!(self.end, Some(Ok(_)));
         if complete && matches!(self.upload, Upload::Open | Upload::Ending) {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
-            self.body.send_reset(H2Reason::NO_ERROR);
+            let body = &mut self.body;
+            let told = panics::contained(|| {
+                if let Some(body) = body {
+                    body.send_reset(H2Reason::NO_ERROR);
+                }
+            });
+            if told.is_none() {
+                self.forget();
+            }
         }
+        let answer = std::mem::replace(&mut self.answer, Answer::Over);
+        if panics::contained(|| drop(answer)).is_none() {
+            self.forget();
+        }
+        let body = self.body.take();
+        // Whoever polls the connection next meets what has happened here.
+        let _ = panics::contained(|| drop(body));
     }
 }
 
