@@ -11,6 +11,7 @@
 mod answer;
 mod browser;
 mod model;
+mod panics;
 mod plan;
 mod server;
 mod world;
