@@ -5,6 +5,7 @@
 //! A room imports only rooms below it, and a test (`tests/tidy.rs`) holds that.
 #![forbid(unsafe_code)]
 
+pub mod tripwire;
 pub mod wire;
 
 pub mod net;

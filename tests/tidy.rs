@@ -189,6 +189,20 @@ fn every_file_that_decodes_what_strangers_send_has_a_fuzz_target() {
 }
 
 #[test]
+fn x_06_what_is_released_checks_every_overflow_and_unwinds() {
+    let manifest = read(&root().join("Cargo.toml")).text;
+    let (_, rest) = manifest
+        .split_once("[profile.release]\n")
+        .expect("a release profile");
+    let profile = rest.split("\n[").next().unwrap_or_default();
+    // No counter and no window wraps in silence; and a panic that comes of it ends one key, which takes unwinding.
+    for line in ["overflow-checks = true", "panic = \"unwind\""] {
+        let set = profile.lines().any(|own| own.trim() == line);
+        assert!(set, "[profile.release] lacks {line}: {profile}");
+    }
+}
+
+#[test]
 fn no_runtime_of_tokio_is_built_in() {
     // `normal`: what the binary holds. Tests may use what they like.
     let output = Command::new(env!("CARGO"))

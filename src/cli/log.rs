@@ -10,6 +10,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::cli::style::Color;
+use crate::telemetry::panics;
 
 /// How many lines may wait; beyond it they are dropped and counted.
 const LINES_MAX: usize = 1024;
@@ -52,6 +53,7 @@ impl Log {
         }
         // Somebody who embeds the library may have a logger of his own.
         let _ = builder.try_init();
+        panics::tell_in_the_log();
         Self {
             lines: started.is_ok().then_some(lines),
         }

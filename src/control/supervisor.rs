@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{
     Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select, tick, unbounded,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use crate::config::{Compiled, Process};
@@ -35,6 +35,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 const REFRESH_ROUNDS: u32 = 15;
 /// How long the last notice may wait to be heard.
 const LAST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+/// The first two end the process. The others would, if nobody heard them: a terminal that closes, a tool that asks daemons to
+/// reload or to rotate their logs, must not cut calls.
+const HEARD: [i32; 5] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2];
 /// How long the start waits for names to be resolved.
 const FIRST_RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -181,15 +184,18 @@ impl Control {
         }
         drop(reports);
 
-        let signals = Signals::new([SIGINT, SIGTERM]).map_err(machine("listen for signals"))?;
+        let signals = Signals::new(HEARD).map_err(machine("listen for signals"))?;
         let (stop, stopped) = bounded(4);
         let signalled = stop.clone();
         thread::Builder::new()
             .name("wharf-signals".to_owned())
             .spawn(move || {
                 let mut signals = signals;
-                for _ in signals.forever() {
-                    if signalled.send(()).is_err() {
+                for signal in signals.forever() {
+                    if !matches!(signal, SIGINT | SIGTERM) {
+                        let name = signal_hook::low_level::signal_name(signal);
+                        log::info!("{} is not used", name.unwrap_or("a signal"));
+                    } else if signalled.send(()).is_err() {
                         break;
                     }
                 }
@@ -197,7 +203,7 @@ impl Control {
             .map_err(machine("start the signals' thread"))?;
 
         // The banner says whether the backends answer. One core asks; the others connect when somebody calls.
-        watch.command_one(Command::Probe);
+        watch.probe();
         let thread = thread::Builder::new()
             .name("wharf-control".to_owned())
             .spawn(move || watch.run(&reported, &stopped))
@@ -223,10 +229,13 @@ struct Reins {
 }
 
 impl Reins {
-    fn command(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
+    /// Whether there is still somebody to obey.
+    fn command(&self, command: Command) -> bool {
+        let lives = self.commands.send(command).is_ok();
+        if lives {
             let _ = self.waker.wake();
         }
+        lives
     }
 }
 
@@ -275,7 +284,7 @@ impl Watch {
                     round += 1;
                     self.ask(round.is_multiple_of(REFRESH_ROUNDS));
                     if !self.unreachable.is_empty() && !self.draining {
-                        self.command_one(Command::Probe);
+                        self.probe();
                     }
                 }
             }
@@ -347,10 +356,9 @@ impl Watch {
         }
     }
 
-    fn command_one(&self, command: Command) {
-        if let Some(core) = self.cores.first() {
-            core.command(command);
-        }
+    /// Has one core, the first that lives, ask the backends whether they answer.
+    fn probe(&self) {
+        let _ = self.cores.iter().any(|core| core.command(Command::Probe));
     }
 
     /// Sends every core the snapshot.
@@ -359,7 +367,7 @@ impl Watch {
             core.command(Command::Adopt(Arc::clone(&self.snapshot)));
         }
         if !self.unreachable.is_empty() {
-            self.command_one(Command::Probe);
+            self.probe();
         }
     }
 

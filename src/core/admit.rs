@@ -13,15 +13,17 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use crate::core::messages::Report;
 use crate::core::turn::{Call, Connection, Core, Drain, Seat};
 use crate::downstream::{Http1, Refused, Stream};
+use crate::exchange::outcome::{message_of, status_of};
 use crate::exchange::{Exchange, Terms};
 use crate::net::{Alarm, Driver, Key, Now, Socket, Task};
 use crate::policy::filter::{Filter, LocalAnswer};
 use crate::policy::{Peer, RouteKind, Snapshot, Verdict};
 use crate::rpc::{Dialect, ResponseCodec, classify, is_rpc_path};
-use crate::telemetry::Record;
+use crate::telemetry::{Record, panics};
+use crate::tripwire::{Place, trip};
 use crate::wire::http1::{HeadFault, Http1Request};
 use crate::wire::{
-    Code, Part, Party, Reason, RequestHead, ResponseHead, Sink, Status, metadata, timeout,
+    Code, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata, timeout,
 };
 
 /// What becomes of a request.
@@ -153,6 +155,31 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
                 Party::Downstream,
             )
         }
+    }
+}
+
+/// Deciding has panicked: an RPC ends as one, whatever else is answered in HTTP. The head may have been changed by half.
+fn excuse(snapshot: &Snapshot, head: &RequestHead) -> Decision {
+    let reset = Reset::proxy(Reason::Panic);
+    let message = message_of(reset, "");
+    let route = panics::contained(|| snapshot.route(head).map(|(index, _)| index)).flatten();
+    match panics::contained(|| classify(head)) {
+        Some(Ok(dialect)) => Decision::End {
+            dialect,
+            status: Status::new(status_of(reset.reason).0, message),
+            reason: reset.reason,
+            by: reset.by,
+            route,
+        },
+        Some(Err(_)) | None => Decision::Answer {
+            answer: text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                format!("{message}\n"),
+                Some((reset.reason.word(), message.into_owned())),
+            ),
+            whose: route.map_or(Whose::Unrouted, Whose::Route),
+            silent: false,
+        },
     }
 }
 
@@ -308,7 +335,17 @@ impl<D: Driver> Core<D> {
             engine.condemn();
         }
         let snapshot = self.snapshot.clone();
-        let decision = decide(&snapshot, &mut head, &peer);
+        let decided = panics::contained(|| {
+            trip(Place::Admit);
+            decide(&snapshot, &mut head, &peer)
+        });
+        let decision = match decided {
+            Some(decision) => decision,
+            None => {
+                self.count_panic(now);
+                excuse(&snapshot, &head)
+            }
+        };
         match decision {
             Decision::Answer {
                 mut answer,
@@ -381,6 +418,7 @@ impl<D: Driver> Core<D> {
                     deadline: time.and_then(|time| now.instant.checked_add(time)),
                     started: now.instant,
                 };
+                trip(Place::Lend);
                 let exchange = Exchange::new(Stream::Http1(engine), ticket, terms);
                 let reactor = &self.reactor;
                 let own = self.exchanges.insert_with(|own| Call {
@@ -390,6 +428,7 @@ impl<D: Driver> Core<D> {
                     alarm: Alarm::default(),
                     started: now,
                 });
+                trip(Place::Lend);
                 if let Some(connection) = self.connections.get_mut(key) {
                     connection.seat = Seat::Lent(own);
                 }
@@ -459,7 +498,7 @@ fn apply(filters: &[Box<dyn Filter>], request: &RequestHead, head: &mut Response
     }
 }
 
-fn blank_head() -> RequestHead {
+pub(super) fn blank_head() -> RequestHead {
     RequestHead {
         method: Method::GET,
         path: http::uri::PathAndQuery::from_static("/"),

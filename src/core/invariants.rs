@@ -144,12 +144,14 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    /// Whether every slab is empty and no timer is set (invariant 12).
+    /// Whether every slab and every queue is empty and no timer is set (invariant 12).
     pub fn is_empty(&self) -> bool {
         self.connections.is_empty()
             && self.exchanges.is_empty()
             && self.reactor.transports.is_empty()
             && self.reactor.timers.is_empty()
+            && self.pool.connections() == 0
+            && self.pool.waiting() == 0
     }
 
     fn relaying(&self) -> usize {

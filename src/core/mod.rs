@@ -4,7 +4,7 @@
 //! tells by [`Report`]s.
 
 pub mod admit;
-
+pub mod contain;
 pub mod invariants;
 pub mod messages;
 pub mod turn;

@@ -6,32 +6,42 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
+use crate::core::contain::{Panics, Work};
 use crate::core::messages::{Command, Report};
 use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
-use crate::net::{Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup};
+use crate::net::{
+    AcceptFault, Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
+};
 use crate::policy::{Rules, Snapshot};
 use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
+use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
 use crate::wire::Reason;
 
 /// How many clients are accepted from one listener in one turn; then others have their turn.
 const ACCEPTS_MAX: usize = 256;
+/// How many clients are taken from a listener that is about to close: as many as its queue holds.
+const QUEUE_MAX: usize = 4096;
+/// After so many clients in a row that were lost in `accept`, it rests.
+const LOST_MAX: usize = 64;
 /// The pause after an `accept` that failed for want of something (descriptors, memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is said that clients are turned away.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
 const ROUNDS_MAX: usize = 8;
+/// Whose address is not known any more.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Progress that a slow reader must make within the stall limit, bytes.
 const STALL_PROGRESS_BYTES: u64 = 16 << 10;
 
@@ -57,7 +67,11 @@ pub struct Core<D: Driver> {
     pub(super) heads_bytes: usize,
     inbox: Receiver<Command>,
     reports: Sender<Report>,
-    records_dropped: u64,
+    /// How many records the channel had no room for.
+    pub(super) records_dropped: u64,
+    /// How many there were in all.
+    pub(super) records: u64,
+    pub(super) panics: Panics,
     listeners: Vec<Accepting>,
     pub(super) now: Option<Now>,
     /// When a client was last said to be turned away.
@@ -146,6 +160,8 @@ impl<D: Driver> Core<D> {
             inbox,
             reports,
             records_dropped: 0,
+            records: 0,
+            panics: Panics::default(),
             // The queue may have filled before the first wait.
             listeners: vec![Accepting::More; listeners],
             now: None,
@@ -210,11 +226,16 @@ impl<D: Driver> Core<D> {
                 }
                 Token::Transport(key) => {
                     // A late event for a dead connection finds nobody.
-                    if let Some(place) = self.reactor.transports.get(key) {
-                        place.transport.borrow_mut().handle_event(&event);
-                        let owner = place.owner;
-                        self.wake(owner);
-                    }
+                    let Some(owner) = self.reactor.transports.get(key).map(|place| place.owner)
+                    else {
+                        continue;
+                    };
+                    self.contain(Work::Task(owner), now, |core| {
+                        if let Some(place) = core.reactor.transports.get(key) {
+                            place.transport.borrow_mut().handle_event(&event);
+                        }
+                        core.wake(owner);
+                    });
                 }
             }
         }
@@ -232,29 +253,64 @@ impl<D: Driver> Core<D> {
 
     /// Takes clients out of a listener's queue. It never gives up a listener, whatever `accept` says.
     fn accept(&mut self, index: usize, accepts_max: usize, now: Now) -> Accepting {
+        let later = Accepting::Paused(now.instant + ACCEPT_PAUSE);
+        let mut lost = 0;
         for _ in 0..accepts_max {
-            match self.reactor.driver.accept(index as u32) {
-                Ok((socket, peer)) => self.welcome(socket, peer, now),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => return Accepting::Idle,
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
-                    _ => {
-                        log::warn!("cannot accept a connection, trying again: {error}");
-                        return Accepting::Paused(now.instant + ACCEPT_PAUSE);
+            let accepted = self.contain(Work::Other, now, |core| {
+                let (socket, peer) = core.reactor.driver.accept(index as u32)?;
+                trip(Place::Accept);
+                core.welcome(socket, peer, now);
+                Ok::<_, io::Error>(())
+            });
+            match accepted {
+                Some(Ok(())) => lost = 0,
+                None => lost += 1,
+                Some(Err(error)) => match AcceptFault::of(&error) {
+                    AcceptFault::Nobody => return Accepting::Idle,
+                    AcceptFault::Lost => lost += 1,
+                    AcceptFault::Full => {
+                        let count = self.turn_away(index, accepts_max);
+                        if self.may_complain(now) {
+                            log::warn!("{error}: {count} clients were turned away");
+                        }
+                        return later;
+                    }
+                    AcceptFault::Later => {
+                        if self.may_complain(now) {
+                            log::warn!("cannot accept a connection, trying again: {error}");
+                        }
+                        return later;
                     }
                 },
+            }
+            if lost == LOST_MAX {
+                // Whether such an error takes somebody out of the queue is for the kernel to know.
+                return later;
             }
         }
         Accepting::More
     }
 
+    /// Closes those who wait in a listener's queue, since there is no descriptor to serve them on. How many they were.
+    fn turn_away(&mut self, index: usize, clients_max: usize) -> usize {
+        (0..clients_max)
+            .take_while(|_| self.reactor.driver.turn_away(index as u32).is_ok())
+            .count()
+    }
+
+    /// Whether it may be said again that clients are not served.
+    fn may_complain(&mut self, now: Now) -> bool {
+        let rested = |last: Instant| now.instant - last >= TURNED_AWAY_PAUSE;
+        let may = self.turned_away.is_none_or(rested);
+        if may {
+            self.turned_away = Some(now.instant);
+        }
+        may
+    }
+
     fn welcome(&mut self, socket: D::Socket, peer: SocketAddr, now: Now) {
         if self.connections.len() >= self.snapshot.limits.connections_max {
-            if self
-                .turned_away
-                .is_none_or(|last| now.instant - last >= TURNED_AWAY_PAUSE)
-            {
-                self.turned_away = Some(now.instant);
+            if self.may_complain(now) {
                 log::warn!("{peer} was turned away: limits.connections is reached");
             }
             return;
@@ -311,39 +367,61 @@ impl<D: Driver> Core<D> {
 
     fn obey(&mut self, now: Now) {
         while let Ok(command) = self.inbox.try_recv() {
-            match command {
-                Command::Adopt(snapshot) => {
-                    self.pool.adopt(&snapshot);
-                    let generation = snapshot.generation;
-                    self.snapshot = Rules::new(snapshot);
-                    self.report(Report::Adopted {
-                        core: self.id,
-                        generation,
-                    });
-                }
-                Command::Probe => {
-                    self.pool.probe();
-                    self.pool.connect_wanted(&mut self.reactor, now.instant);
-                    self.report_attempts();
-                }
-                Command::Drain(limit) => self.begin_drain(now.instant + limit, now),
-                Command::Stop => {
-                    // A drain without patience: open calls are told, and each has its record.
-                    self.begin_drain(now.instant, now);
-                    self.drain = Drain::Until(now.instant);
-                }
+            self.contain(Work::Command, now, |core| core.obey_one(command, now));
+        }
+    }
+
+    fn obey_one(&mut self, command: Command, now: Now) {
+        match command {
+            Command::Adopt(snapshot) => {
+                self.pool.adopt(&snapshot);
+                trip(Place::Obey);
+                let generation = snapshot.generation;
+                self.snapshot = Rules::new(snapshot);
+                self.report(Report::Adopted {
+                    core: self.id,
+                    generation,
+                });
+            }
+            Command::Probe => {
+                self.pool.probe();
+                self.connect_wanted(now);
+            }
+            Command::Drain(limit) => self.begin_drain(now.instant + limit, now),
+            Command::Stop => {
+                // A drain without patience: open calls are told, and each has its record.
+                self.begin_drain(now.instant, now);
+                self.drain = Drain::Until(now.instant);
             }
         }
     }
 
-    fn begin_drain(&mut self, until: Instant, now: Now) {
+    /// Begins the connections that calls have asked for.
+    fn connect_wanted(&mut self, now: Now) {
+        self.contain(Work::Other, now, |core| {
+            core.pool.connect_wanted(&mut core.reactor, now.instant);
+        });
+        self.report_attempts();
+    }
+
+    pub(super) fn begin_drain(&mut self, until: Instant, now: Now) {
         if self.drain != Drain::No {
             return;
         }
         self.drain = Drain::Until(until);
+        trip(Place::Obey);
+        self.close_doors(now);
+    }
+
+    /// No more clients, and no more requests of those who are here.
+    pub(super) fn close_doors(&mut self, now: Now) {
         for index in 0..self.listeners.len() {
+            if self.listeners[index] == Accepting::Closed {
+                continue;
+            }
             // A closed SO_REUSEPORT listener drops what waits in its queue: whoever is in it is served.
-            while self.accept(index, ACCEPTS_MAX, now) == Accepting::More {}
+            // Not more than it can hold: under a stream of new ones the drain must begin all the same.
+            self.accept(index, QUEUE_MAX, now);
             self.reactor.driver.close_listener(index as u32);
             self.listeners[index] = Accepting::Closed;
         }
@@ -359,16 +437,21 @@ impl<D: Driver> Core<D> {
 
     fn expire(&mut self, now: Now) {
         while let Some(task) = self.reactor.timers.expired(now.instant) {
-            match task {
-                Task::Upstream(key) => self.pool.wake(key),
-                Task::Exchange(key) => {
-                    if let Some(call) = self.exchanges.get_mut(key) {
-                        call.alarm.fired();
-                        call.wakeup.wake();
-                    }
+            self.contain(Work::Task(task), now, |core| core.expire_one(task, now));
+        }
+    }
+
+    fn expire_one(&mut self, task: Task, now: Now) {
+        trip(Place::Expire);
+        match task {
+            Task::Upstream(key) => self.pool.wake(key),
+            Task::Exchange(key) => {
+                if let Some(call) = self.exchanges.get_mut(key) {
+                    call.alarm.fired();
+                    call.wakeup.wake();
                 }
-                Task::Downstream(key) => self.expire_connection(key, now),
             }
+            Task::Downstream(key) => self.expire_connection(key, now),
         }
     }
 
@@ -449,9 +532,15 @@ impl<D: Driver> Core<D> {
             }
             for &task in &batch {
                 match task {
-                    Task::Downstream(key) => self.advance_connection(key, now),
+                    Task::Downstream(key) => {
+                        self.contain(Work::Task(task), now, |core| {
+                            core.advance_connection(key, now)
+                        });
+                    }
                     Task::Upstream(key) => {
-                        self.pool.advance(key, &mut self.reactor, now.instant);
+                        self.contain(Work::Task(task), now, |core| {
+                            core.pool.advance(key, &mut core.reactor, now.instant);
+                        });
                         self.report_attempts();
                     }
                     Task::Exchange(_) => {}
@@ -459,12 +548,13 @@ impl<D: Driver> Core<D> {
             }
             for &task in &batch {
                 if let Task::Exchange(key) = task {
-                    self.advance_exchange(key, now);
+                    self.contain(Work::Task(task), now, |core| {
+                        core.advance_exchange(key, now)
+                    });
                 }
             }
             batch.clear();
-            self.pool.connect_wanted(&mut self.reactor, now.instant);
-            self.report_attempts();
+            self.connect_wanted(now);
         }
         self.batch = batch;
     }
@@ -473,6 +563,7 @@ impl<D: Driver> Core<D> {
         if let Some(connection) = self.connections.get(key) {
             connection.wakeup.popped();
         }
+        trip(Place::Downstream);
         loop {
             let draining = self.drain != Drain::No;
             let Some(Connection {
@@ -496,7 +587,14 @@ impl<D: Driver> Core<D> {
                 Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
                 Poll::Ready(Incoming::Request(request)) => {
                     self.hold_head(key, 0);
-                    self.admit(key, *request, now);
+                    let (records, peer) = (self.records, self.peer(key));
+                    let admitted = self.contain(Work::Task(Task::Downstream(key)), now, |core| {
+                        core.admit(key, *request, now);
+                    });
+                    // A request that came whole is accounted for, whatever became of it.
+                    if admitted.is_none() && self.records == records {
+                        self.record_lost(peer, now);
+                    }
                 }
             }
         }
@@ -530,12 +628,17 @@ impl<D: Driver> Core<D> {
     }
 
     /// The one end of every exchange: both streams go, the engine comes home, the record is written.
-    fn finish(&mut self, key: Key, outcome: Outcome, now: Now) {
+    pub(super) fn finish(&mut self, key: Key, outcome: Outcome, now: Now) {
+        let Some(call) = self.exchanges.get(key) else {
+            return;
+        };
+        let record = self.record(call, outcome, now);
+        self.report(Report::Record(Box::new(record)));
         let Some(mut call) = self.exchanges.remove(key) else {
             return;
         };
         call.alarm.cancel(&mut self.reactor.timers);
-        let record = self.record(&call, outcome, now);
+        trip(Place::Finish);
         let connection = call.connection;
         let (stream, ticket, _) = call.exchange.into_parts();
         self.pool.leave(&ticket);
@@ -549,7 +652,6 @@ impl<D: Driver> Core<D> {
                 }
             }
         }
-        self.report(Report::Record(Box::new(record)));
     }
 
     fn record(&self, call: &Call<D::Socket>, outcome: Outcome, now: Now) -> Record {
@@ -597,7 +699,7 @@ impl<D: Driver> Core<D> {
             started: started.wall,
             elapsed: Duration::ZERO,
             first_byte: None,
-            client: peer.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
+            client: peer.unwrap_or(NOBODY),
             verb: head.method.as_str().to_owned(),
             path: head.path.path().to_owned(),
             origin: text("origin"),
@@ -619,6 +721,11 @@ impl<D: Driver> Core<D> {
         }
     }
 
+    pub(super) fn peer(&self, key: Key) -> SocketAddr {
+        let connection = self.connections.get(key);
+        connection.map_or(NOBODY, |connection| connection.peer)
+    }
+
     pub(super) fn close_connection(&mut self, key: Key, now: Now) {
         self.hold_head(key, 0);
         if let Some(mut connection) = self.connections.remove(key) {
@@ -632,26 +739,12 @@ impl<D: Driver> Core<D> {
         let mut keys = mem::take(&mut self.keys);
         self.reactor.staging.take_dirty(&mut keys);
         for key in keys.drain(..) {
-            let Some(place) = self.reactor.transports.get(key) else {
+            let Some(owner) = self.reactor.transports.get(key).map(|place| place.owner) else {
                 continue;
             };
-            let owner = place.owner;
-            let mut transport = place.transport.borrow_mut();
-            transport.flush(now.instant);
-            let high_water = match owner {
-                Task::Upstream(_) => usize::MAX,
-                Task::Downstream(_) | Task::Exchange(_) => HIGH_WATER,
-            };
-            let relieved = transport.take_relieved(high_water);
-            let failed = transport.is_broken();
-            let waiting = transport.unwritten() > 0 && !failed;
-            drop(transport);
-            if relieved || failed {
-                self.wake(owner);
-            }
-            if waiting && let Task::Downstream(key) = owner {
-                self.arm_connection(key, now);
-            }
+            self.contain(Work::Task(owner), now, |core| {
+                core.flush_one(key, owner, now)
+            });
         }
         self.reactor.staging.take_starved(&mut keys);
         for key in keys.drain(..) {
@@ -660,6 +753,28 @@ impl<D: Driver> Core<D> {
             }
         }
         self.keys = keys;
+    }
+
+    fn flush_one(&mut self, key: Key, owner: Task, now: Now) {
+        let Some(place) = self.reactor.transports.get(key) else {
+            return;
+        };
+        let mut transport = place.transport.borrow_mut();
+        transport.flush(now.instant);
+        let high_water = match owner {
+            Task::Upstream(_) => usize::MAX,
+            Task::Downstream(_) | Task::Exchange(_) => HIGH_WATER,
+        };
+        let relieved = transport.take_relieved(high_water);
+        let failed = transport.is_broken();
+        let waiting = transport.unwritten() > 0 && !failed;
+        drop(transport);
+        if relieved || failed {
+            self.wake(owner);
+        }
+        if waiting && let Task::Downstream(key) = owner {
+            self.arm_connection(key, now);
+        }
     }
 
     /// Whether this was the last turn.
@@ -671,11 +786,13 @@ impl<D: Driver> Core<D> {
                 // The last row of the table of ends: what is left is told why.
                 let keys: Vec<Key> = self.exchanges.iter().map(|(key, _)| key).collect();
                 for key in keys {
-                    if let Some(call) = self.exchanges.get_mut(key) {
-                        let cx = &mut Context::from_waker(call.wakeup.waker());
-                        let outcome = call.exchange.abandon(Reason::Draining, now.instant, cx);
-                        self.finish(key, outcome, now);
-                    }
+                    self.contain(Work::Task(Task::Exchange(key)), now, |core| {
+                        if let Some(call) = core.exchanges.get_mut(key) {
+                            let cx = &mut Context::from_waker(call.wakeup.waker());
+                            let outcome = call.exchange.abandon(Reason::Draining, now.instant, cx);
+                            core.finish(key, outcome, now);
+                        }
+                    });
                 }
                 self.drain = Drain::Done;
             }
@@ -686,21 +803,27 @@ impl<D: Driver> Core<D> {
         self.flush(now);
         let keys: Vec<Key> = self.exchanges.iter().map(|(key, _)| key).collect();
         for key in keys {
-            if let Some(mut call) = self.exchanges.remove(key) {
-                call.alarm.cancel(&mut self.reactor.timers);
-            }
+            self.contain(Work::Task(Task::Exchange(key)), now, |core| {
+                if let Some(mut call) = core.exchanges.remove(key) {
+                    call.alarm.cancel(&mut core.reactor.timers);
+                }
+            });
         }
         let keys: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
         for key in keys {
-            self.close_connection(key, now);
+            let task = Task::Downstream(key);
+            self.contain(Work::Task(task), now, |core| {
+                core.close_connection(key, now)
+            });
         }
-        self.pool.close(&mut self.reactor, now.instant);
-        let records_dropped = self.records_dropped;
+        let keys: Vec<Key> = self.pool.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.contain(Work::Task(Task::Upstream(key)), now, |core| {
+                core.pool.remove(key, &mut core.reactor, now.instant);
+            });
+        }
         // The last word must arrive: whoever waits for this core waits for it.
-        let _ = self.reports.send(Report::Stopped {
-            core: self.id,
-            records_dropped,
-        });
+        let _ = self.reports.send(self.last_word());
         Flow::Stopped
     }
 
@@ -712,8 +835,10 @@ impl<D: Driver> Core<D> {
 
     /// Tells the control thread; a full channel costs the report, never the turn.
     pub(super) fn report(&mut self, report: Report) {
+        let is_record = u64::from(matches!(report, Report::Record(_)));
+        self.records += is_record;
         if self.reports.try_send(report).is_err() {
-            self.records_dropped += 1;
+            self.records_dropped += is_record;
         }
     }
 }

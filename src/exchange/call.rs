@@ -7,6 +7,7 @@
 //! It never retries what a backend may have seen.
 
 use std::fmt;
+use std::mem;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::exchange::outcome::{Outcome, Retry, http_status_of, message_of, statu
 use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
+use crate::tripwire::{Place, trip};
 use crate::wire::status::{GRPC_MESSAGE, MESSAGE_BYTES_MAX};
 use crate::wire::{
     Code, Dial, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source, Status, metadata,
@@ -103,6 +105,11 @@ pub struct Exchange<D, L: Dial> {
     request: RequestLane,
     response: ResponseCodec,
     repeats: u32,
+    /// The answer has been written to its end, with this outcome; there until it is given out.
+    told: Option<Outcome>,
+    /// A part of the answer is being translated, sent or put together. Still so after a panic: nobody knows how much of it has
+    /// gone out.
+    torn: bool,
     /// The response lane waits for its sink, so the backend is not asked, however late it is.
     blocked: bool,
     /// The caller's sink has said that nothing will arrive any more, so nothing is sent (invariant 4).
@@ -211,6 +218,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             request: lane,
             response,
             repeats: 0,
+            told: None,
+            torn: false,
             blocked: false,
             deaf: false,
             first_byte: None,
@@ -220,6 +229,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
 
     /// Goes on as far as it can. `Ready` once, at the end.
     pub fn poll(&mut self, dial: &mut L, now: Instant, cx: &mut Context<'_>) -> Poll<Outcome> {
+        trip(Place::Exchange);
         self.down.sense(cx);
         let outcome = loop {
             match &mut self.phase {
@@ -257,13 +267,14 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             }
             break None;
         };
-        self.down.settle(cx);
-        match outcome {
-            Some(outcome) => {
-                // Dropping the stream is what tells the backend.
-                self.phase = Phase::Done;
-                Poll::Ready(outcome)
-            }
+        self.settle(cx);
+        if outcome.is_some() {
+            // What the caller has been told stands, even if dropping the stream, which tells the backend, should panic.
+            self.told = outcome;
+            self.phase = Phase::Done;
+        }
+        match self.told.take() {
+            Some(outcome) => Poll::Ready(outcome),
             None => Poll::Pending,
         }
     }
@@ -271,9 +282,68 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     /// Ends it from outside: the proxy is shutting down.
     pub fn abandon(&mut self, reason: Reason, now: Instant, cx: &mut Context<'_>) -> Outcome {
         let outcome = self.end(Reset::proxy(reason), now);
-        self.down.settle(cx);
+        self.settle(cx);
         self.phase = Phase::Done;
         outcome
+    }
+
+    /// Ends it after a panic, in one of its own steps or of what it stands on. The upstream stream must have been taken out.
+    /// The caller is told where that can be done without a lie: before a head, or where what has been sent is known.
+    pub fn fail(&mut self, now: Instant, cx: &mut Context<'_>) -> Outcome {
+        let reason = Reason::Panic;
+        if let Some(told) = self.told.take() {
+            return told;
+        }
+        // What was read of the request may be lost.
+        self.down.condemn();
+        if self.torn && self.http_status.is_some() {
+            return self.cut(reason);
+        }
+        if self.torn {
+            // Nothing of the answer has left: another one is told whole.
+            let limit = self.terms.snapshot.limits.message_bytes_max;
+            let fields = &self.terms.head.headers;
+            self.response = ResponseCodec::new(self.terms.dialect, fields, limit);
+            self.torn = false;
+        }
+        self.abandon(reason, now, cx)
+    }
+
+    /// The same where telling the caller has failed too: its connection is cut.
+    pub fn cut(&mut self, reason: Reason) -> Outcome {
+        self.phase = Phase::Done;
+        let reset = Reset::proxy(reason);
+        let (code, retry) = status_of(reason);
+        Outcome {
+            status: Status::new(code, message_of(reset, self.terms.backend())),
+            reason,
+            by: reset.by,
+            retry,
+            aborted: true,
+        }
+    }
+
+    /// The upstream stream, if it has one.
+    pub fn upstream(&self) -> Option<&L::Stream> {
+        match &self.phase {
+            Phase::Relaying(up) => Some(up),
+            Phase::Connecting | Phase::Done => None,
+        }
+    }
+
+    /// Hands the upstream stream out, before [`Exchange::fail`]: after a panic it may not be fit to be dropped.
+    pub fn take_upstream(&mut self) -> Option<L::Stream> {
+        match mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Relaying(up) => Some(up),
+            Phase::Connecting | Phase::Done => None,
+        }
+    }
+
+    /// Puts together what the step has sent.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        let before = mem::replace(&mut self.torn, true);
+        self.down.settle(cx);
+        self.torn = before;
     }
 
     /// The caller's connection takes no further request after this one: the proxy is shutting down.
@@ -433,7 +503,11 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                 terms: &self.terms,
                 http_status: &mut self.http_status,
             };
+            self.torn = true;
+            trip(Place::ResponseCodec);
             let ending = self.response.translate(part, &mut |part| out.send(part));
+            trip(Place::Sent);
+            self.torn = false;
             up.taken(bytes);
             if let Some(Ending { status, reason }) = ending? {
                 return Ok(Some(Outcome {
@@ -494,7 +568,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     /// Ends the answer, wherever it stands, with the status that this end has.
     fn end(&mut self, reset: Reset, now: Instant) -> Outcome {
         // Whoever's timer fires first, at the deadline every loss is the deadline: a server may reset instead of answering.
-        let reset = if self.terms.is_late(now) && reset.by != Party::Downstream {
+        let excused = reset.by == Party::Downstream || reset.reason == Reason::Panic;
+        let reset = if self.terms.is_late(now) && !excused {
             Reset::proxy(Reason::Deadline)
         } else {
             reset
@@ -515,6 +590,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                     terms: &self.terms,
                     http_status: &mut self.http_status,
                 };
+                self.torn = true;
                 let http = http_status_of(reason).filter(|_| !self.terms.dialect.is_rpc());
                 let mut send = |mut part| {
                     if let (Part::Head(head), Some(http)) = (&mut part, http) {
@@ -526,6 +602,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                     Closing::Ended => {}
                     Closing::Cut => aborted = true,
                 }
+                self.torn = false;
             }
         }
         Outcome {
@@ -578,6 +655,7 @@ impl RequestLane {
             ended,
             ..
         } = self;
+        trip(Place::RequestCodec);
         codec.translate(part, &mut |part| match part {
             Part::Data(data) => waiting.push(data),
             Part::End(_) => *ended = Ended::Seen,

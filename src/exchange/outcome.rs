@@ -50,7 +50,9 @@ pub fn status_of(reason: Reason) -> (Code, Retry) {
         // The connection turned out to speak something else before any call was sent on it.
         | Reason::BackendNotGrpc(0) => (Code::UNAVAILABLE, Retry::Safe),
         // Calls that were cut by the drain may have run.
-        Reason::BackendClosed | Reason::Draining => (Code::UNAVAILABLE, Retry::Unsafe),
+        Reason::BackendClosed | Reason::BackendLost | Reason::Draining => {
+            (Code::UNAVAILABLE, Retry::Unsafe)
+        }
         Reason::BackendNotGrpc(http) => (Code::from_http(http), Retry::Unsafe),
         Reason::BackendReset(h2) => (Code::from_h2_reason(h2), Retry::Unsafe),
         Reason::BackendNoTrailers | Reason::BackendProtocol(_) => (Code::INTERNAL, Retry::Unsafe),
@@ -98,6 +100,9 @@ pub fn message_of(reset: Reset, backend: &str) -> Cow<'static, str> {
             format!("backend \"{backend}\" reset the stream ({name})").into()
         }
         Reason::BackendRefused => format!("backend \"{backend}\" refused the call").into(),
+        Reason::BackendLost => {
+            format!("the proxy lost its connection to backend \"{backend}\"").into()
+        }
         Reason::BackendClosed => format!("backend \"{backend}\" closed the connection").into(),
         Reason::BackendNoTrailers => {
             format!("backend \"{backend}\" ended its answer without a status").into()
@@ -153,7 +158,7 @@ mod tests {
     use super::*;
 
     /// Every reason, its code, whether the call may be made again, and what the caller is told.
-    const ROWS: [(Reset, u32, Retry, &str); 30] = {
+    const ROWS: [(Reset, u32, Retry, &str); 31] = {
         use Reason as R;
         use Retry::{Safe, Unsafe};
         [
@@ -236,6 +241,12 @@ mod tests {
                 14,
                 Unsafe,
                 "backend \"b\" closed the connection",
+            ),
+            (
+                Reset::proxy(R::BackendLost),
+                14,
+                Unsafe,
+                "the proxy lost its connection to backend \"b\"",
             ),
             (
                 Reset::upstream(R::BackendNoTrailers),
@@ -340,7 +351,7 @@ mod tests {
         }
         let words: std::collections::BTreeSet<&str> =
             ROWS.iter().map(|(reset, ..)| reset.reason.word()).collect();
-        assert_eq!(words.len(), 25, "a reason without a row");
+        assert_eq!(words.len(), 26, "a reason without a row");
     }
 
     #[test]

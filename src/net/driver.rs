@@ -4,6 +4,8 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
+use rustix::io::Errno;
+
 use crate::net::slots::Key;
 
 /// Both clocks, read once per turn (invariant 9).
@@ -53,6 +55,51 @@ pub trait Socket: Sized + 'static {
     fn connected(&mut self) -> io::Result<bool>;
 }
 
+/// What an `accept` that failed says of the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptFault {
+    /// Nobody waits.
+    Nobody,
+    /// That client is lost, or was never one; the next may be fine.
+    Lost,
+    /// The process or the machine has no descriptor left.
+    Full,
+    /// The machine has no memory for it, or something else is wrong: later, perhaps.
+    Later,
+}
+
+impl AcceptFault {
+    /// Every error has its place; accept(2) names them, and says that errors of the network which are pending on the new
+    /// socket come out here.
+    pub fn of(error: &io::Error) -> Self {
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE) => Self::Full,
+            Some(
+                Errno::CONNABORTED
+                | Errno::INTR
+                | Errno::PERM
+                | Errno::PROTO
+                | Errno::NETDOWN
+                | Errno::NOPROTOOPT
+                | Errno::HOSTDOWN
+                | Errno::NONET
+                | Errno::HOSTUNREACH
+                | Errno::OPNOTSUPP
+                | Errno::NETUNREACH
+                | Errno::TIMEDOUT
+                | Errno::CONNRESET,
+            ) => Self::Lost,
+            Some(_) | None => match error.kind() {
+                io::ErrorKind::WouldBlock => Self::Nobody,
+                io::ErrorKind::Interrupted
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionReset => Self::Lost,
+                _ => Self::Later,
+            },
+        }
+    }
+}
+
 /// What a core asks of the machine.
 pub trait Driver {
     /// Its sockets.
@@ -63,6 +110,10 @@ pub trait Driver {
 
     /// Takes one waiting client of a listener. `WouldBlock`: none.
     fn accept(&mut self, listener: u32) -> io::Result<(Self::Socket, SocketAddr)>;
+
+    /// No descriptor is left: takes one waiting client of a listener with the one that is kept for this, and closes it, so
+    /// that it does not wait for nothing. `WouldBlock`: none waits.
+    fn turn_away(&mut self, listener: u32) -> io::Result<()>;
 
     /// Begins to connect.
     fn connect(&mut self, address: SocketAddr) -> io::Result<Self::Socket>;

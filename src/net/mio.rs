@@ -1,5 +1,6 @@
 //! The real machine: mio, socket2 and the clocks. The only file that reads a clock on the data path.
 
+use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
@@ -42,6 +43,8 @@ pub struct MioDriver {
     events: Events,
     listeners: Vec<Option<TcpListener>>,
     waker: Arc<Waker>,
+    /// A descriptor that is held for nothing, so that it can be let go when there is no other.
+    spare: Option<File>,
 }
 
 impl MioDriver {
@@ -62,6 +65,7 @@ impl MioDriver {
             events: Events::with_capacity(EVENTS_MAX),
             listeners: own,
             waker,
+            spare: spare(),
         })
     }
 
@@ -116,6 +120,10 @@ pub fn in_use(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
 impl Driver for MioDriver {
     type Socket = TcpStream;
 
@@ -149,6 +157,18 @@ impl Driver for MioDriver {
         // One write per turn is all there is, so waiting for more to send can only cost latency.
         let _ = stream.set_nodelay(true);
         Ok((stream, peer))
+    }
+
+    fn turn_away(&mut self, listener: u32) -> io::Result<()> {
+        let Some(Some(listener)) = self.listeners.get(listener as usize) else {
+            return Err(io::ErrorKind::WouldBlock.into());
+        };
+        self.spare = None;
+        let accepted = listener.accept();
+        let turned_away = accepted.map(|(client, _)| drop(client));
+        // Another thread may have been faster. Then the next one to ask finds out.
+        self.spare = spare();
+        turned_away
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<TcpStream> {

@@ -15,6 +15,7 @@ use crate::net::ready::{ReadyList, Wakeup};
 use crate::net::slots::{Key, Slots};
 use crate::net::timers::Timers;
 use crate::net::transport::{SharedTransport, Staging, Transport};
+use crate::tripwire::{self, trip};
 
 /// What can be advanced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +77,7 @@ impl<D: Driver> Reactor<D> {
         address: SocketAddr,
         owner: Task,
     ) -> io::Result<(Key, SharedTransport<D::Socket>)> {
+        trip(tripwire::Place::Connect);
         let socket = self.driver.connect(address)?;
         self.place(socket, owner, Transport::connecting)
     }

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
 
+use crate::tripwire::{Place, trip};
+
 /// Keys that want to be advanced, in the order in which they were woken.
 #[derive(Debug)]
 pub struct ReadyList<K> {
@@ -92,6 +94,7 @@ impl<K: Copy + Send + Sync + 'static> Wakeup<K> {
 
 impl<K: Copy + Send + Sync + 'static> Note<K> {
     fn enqueue(&self) {
+        trip(Place::Wake);
         if !self.queued.swap(true, Ordering::AcqRel) {
             self.list.push(self.key);
         }

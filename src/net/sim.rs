@@ -861,6 +861,17 @@ impl Driver for SimDriver {
         Ok((SimSocket { machine, link }, peer(link)))
     }
 
+    fn turn_away(&mut self, listener: u32) -> io::Result<()> {
+        let mut state = self.0.0.borrow_mut();
+        let queue = state.queues.get_mut(listener as usize);
+        let link = queue.and_then(|queue| queue.waiting.pop_front());
+        let link = link.ok_or(io::ErrorKind::WouldBlock)?;
+        state.links[link].core = false;
+        state.links[link].break_off();
+        state.note(format_args!("#{link} is turned away"), &[]);
+        Ok(())
+    }
+
     fn connect(&mut self, address: SocketAddr) -> io::Result<SimSocket> {
         let mut state = self.0.0.borrow_mut();
         let chance = state.weather.connect;

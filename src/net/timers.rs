@@ -70,6 +70,15 @@ impl<K: Copy> Timers<K> {
         }
     }
 
+    /// Takes out every deadline of those whom `keep` does not know.
+    pub fn retain(&mut self, keep: impl Fn(K) -> bool) {
+        let stale = self.heap.iter().filter(|entry| !keep(entry.key));
+        let stale: Vec<Key> = stale.map(|entry| entry.id).collect();
+        for id in stale {
+            self.cancel(&mut Some(TimerId(id)));
+        }
+    }
+
     /// The next deadline.
     pub fn next(&self) -> Option<Instant> {
         self.heap.first().map(|entry| entry.at)

@@ -20,6 +20,7 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use crate::net::driver::Socket;
 use crate::net::slots::Key;
+use crate::tripwire::{Place, trip};
 
 /// What one `read` may bring at most, bytes.
 const SCRATCH_BYTES: usize = 128 << 10;
@@ -37,7 +38,8 @@ pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 
 /// What the transports of one core share: a buffer to read into, and the notes for the end of the turn.
 pub struct Staging {
-    scratch: Cell<Vec<u8>>,
+    /// Borrowed for one read: a panic inside gives it back.
+    scratch: RefCell<Vec<u8>>,
     turn: Cell<u64>,
     dirty: Cell<Vec<Key>>,
     starved: Cell<Vec<Key>>,
@@ -54,7 +56,7 @@ impl fmt::Debug for Staging {
 impl Default for Staging {
     fn default() -> Self {
         Self {
-            scratch: Cell::new(vec![0; SCRATCH_BYTES]),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             turn: Cell::new(0),
             dirty: Cell::default(),
             starved: Cell::default(),
@@ -239,18 +241,20 @@ impl<S: Socket> Transport<S> {
             }
             return Filled::Starved;
         }
-        let mut scratch = self.staging.scratch.take();
+        let mut scratch = self.staging.scratch.borrow_mut();
         let asked = scratch
             .len()
             .min(unread_max - self.unread.len())
             .min(self.budget);
+        trip(Place::Read);
         let read = loop {
             match self.socket.read(&mut scratch[..asked]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read,
             }
         };
-        let filled = match read {
+        trip(Place::HasRead);
+        match read {
             Ok(0) => {
                 self.ended = true;
                 self.read_closed = true;
@@ -269,12 +273,11 @@ impl<S: Socket> Transport<S> {
                 Filled::Dry
             }
             Err(error) => {
+                drop(scratch);
                 self.fail(error.kind());
                 Filled::Ended
             }
-        };
-        self.staging.scratch.set(scratch);
-        filled
+        }
     }
 
     /// Forgets the first `n` unread bytes.
@@ -401,7 +404,10 @@ impl<S: Socket> Transport<S> {
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
             let count = self.unwritten.pieces(&mut pieces);
             let asked: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
-            match self.socket.write_vectored(&pieces[..count]) {
+            trip(Place::Write);
+            let written = self.socket.write_vectored(&pieces[..count]);
+            trip(Place::Written);
+            match written {
                 Ok(0) => self.hear_only(),
                 Ok(n) => {
                     self.unwritten.advance(n);

@@ -1,5 +1,6 @@
-//! What is counted and remembered: data, no IO and no clock.
+//! What is counted and remembered, and what is told of a panic: data, no IO and no clock.
 
+pub mod panics;
 pub mod record;
 
 pub use record::Record;

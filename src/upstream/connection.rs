@@ -17,6 +17,7 @@ use http::uri::Scheme;
 use http::{Request, Uri, Version};
 
 use crate::net::{Bridge, Key, SharedTransport, Socket};
+use crate::telemetry::panics;
 use crate::upstream::gate::{Gate, Notes, Opening, opening_at_end};
 use crate::upstream::settings;
 use crate::upstream::stream::{Http2, Slot};
@@ -229,6 +230,16 @@ impl<S: Socket> Connection<S> {
             Phase::Ready(engine) => Phase::Draining(engine),
             phase => phase,
         };
+    }
+
+    /// Whether somebody has panicked under `h2`'s lock: it can only be dropped. Its streams ask for themselves.
+    pub fn is_poisoned(&self) -> bool {
+        let (Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine)) =
+            &self.phase
+        else {
+            return false;
+        };
+        panics::quietly(|| engine.requests.current_max_send_streams()).is_none()
     }
 
     /// What the peer's first bytes said, where they were not HTTP/2's.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::net::{Driver, Key, Reactor, Slots, Socket, Task, TimerId, Wakeup};
 use crate::policy::{BackendId, Callee, Snapshot, Target};
+use crate::tripwire::{Place, trip};
 use crate::upstream::connection::{Condition, Connection};
 use crate::upstream::gate::Opening;
 use crate::upstream::local::Local;
@@ -117,6 +118,11 @@ impl Ticket {
     /// Where the last stream was opened to.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// The place in the queue that it holds.
+    pub fn place(&self) -> Option<u64> {
+        self.place
     }
 
     /// How many streams were opened with it.
@@ -457,6 +463,7 @@ impl<S: Socket> Pool<S> {
             return;
         };
         held.wakeup.popped();
+        trip(Place::Upstream);
         let before = held.connection.condition();
         if before == Condition::Opening && now >= held.deadline {
             held.connection
@@ -527,6 +534,75 @@ impl<S: Socket> Pool<S> {
             drop(held);
             reactor.close(transport, now);
         }
+    }
+
+    /// Gives up a connection, whatever state a panic has left it in. The house is mended afterwards, by [`Pool::mend`].
+    pub fn lose<D: Driver<Socket = S>>(
+        &mut self,
+        key: Key,
+        reactor: &mut Reactor<D>,
+        now: Instant,
+    ) {
+        if let Some(held) = self.connections.get_mut(key) {
+            // Nobody knows what has been written of a frame: nothing follows it.
+            held.connection.transport().borrow_mut().give_up();
+            self.remove(key, reactor, now);
+        }
+    }
+
+    /// Puts in order what a panic may have left half done, wherever it was: connections that are no good, attempts that
+    /// nobody makes, places in queues that nobody holds. `holds`: whether a call holds that ticket's place.
+    pub fn mend<D: Driver<Socket = S>>(
+        &mut self,
+        holds: impl Fn(u64) -> bool,
+        reactor: &mut Reactor<D>,
+        now: Instant,
+    ) {
+        let broken: Vec<Key> = self
+            .connections
+            .iter()
+            .filter(|(key, held)| {
+                let placed = reactor.transports.get(held.connection.transport_key());
+                let endpoint = self.endpoints.get(held.endpoint);
+                let listed = endpoint.is_none_or(|own| own.connections.contains(key));
+                held.connection.is_poisoned() || placed.is_none() || !listed
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in broken {
+            self.lose(key, reactor, now);
+        }
+        let orphans: Vec<Key> = self
+            .endpoints
+            .iter()
+            .filter(|(_, endpoint)| {
+                let mut own = endpoint.connections.iter();
+                let opening = own.any(|&key| {
+                    let held = self.connections.get(key);
+                    held.is_some_and(|held| held.connection.condition() == Condition::Opening)
+                });
+                endpoint.attempt.is_some() && !opening
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for key in orphans {
+            self.try_next_address(key, Reason::BackendClosed, None, reactor, now);
+        }
+        let keys: Vec<Key> = self.backends.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            if let Some(backend) = self.backends.get_mut(key) {
+                backend.queue.retain(|waiting| holds(waiting.place));
+                backend.wake_all();
+            }
+        }
+        for (_, held) in self.connections.iter() {
+            held.wakeup.wake();
+        }
+    }
+
+    /// Whether a connection has that key.
+    pub fn has(&self, key: Key) -> bool {
+        self.connections.get(key).is_some()
     }
 
     /// Closes every connection: the core stops.
@@ -669,6 +745,7 @@ impl<S: Socket> Dial for Pool<S> {
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Stream, Reset>> {
+        trip(Place::Open);
         let Some(backend) = self.backends.get_mut(ticket.backend) else {
             return Poll::Ready(Err(Reset::proxy(Reason::NoEndpoint)));
         };

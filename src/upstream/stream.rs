@@ -15,6 +15,7 @@ use h2::client::ResponseFuture;
 use h2::{Reason as H2Reason, RecvStream, SendStream};
 use http::HeaderMap;
 
+use crate::telemetry::panics;
 use crate::upstream::gate::Notes;
 use crate::upstream::local::Local;
 use crate::wire::{Part, Pieces, Reason, Reset, ResponseHead, Sink, Source};
@@ -39,6 +40,21 @@ impl Stream {
         match self {
             Self::Http2(stream) => (stream.gathered.bytes(), stream.unsent.bytes()),
             Self::Local(_) => (0, 0),
+        }
+    }
+
+    /// Whether nothing may be asked of it any more, not even its drop; see [`Stream::forget`].
+    pub fn is_poisoned(&self) -> bool {
+        match self {
+            Self::Http2(stream) => stream.is_poisoned(),
+            Self::Local(_) => false,
+        }
+    }
+
+    /// Gives up a poisoned stream. What `h2` holds for its connection is never freed; so much does such a panic cost.
+    pub fn forget(mut self) {
+        if let Self::Http2(stream) = &mut self {
+            stream.forget();
         }
     }
 }
@@ -103,10 +119,10 @@ impl Sink for Stream {
 
 /// A stream on an HTTP/2 connection.
 pub struct Http2 {
-    // Declared, and so dropped, before the sending half: dropping a receiving half of a poisoned connection panics also while
-    // unwinding, and then nothing else of the stream may be in the way.
+    // Both are dropped by hand, see `drop`.
     answer: Answer,
-    body: SendStream<Bytes>,
+    /// There until it is dropped.
+    body: Option<SendStream<Bytes>>,
     /// Held for its drop.
     _slot: Slot,
     /// What is known of its connection.
@@ -177,7 +193,7 @@ impl Http2 {
     ) -> Self {
         Self {
             answer: Answer::Awaited(answer),
-            body,
+            body: Some(body),
             _slot: slot,
             notes,
             begins,
@@ -206,8 +222,11 @@ impl Http2 {
             Poll::Ready(Ok(response)) => {
                 self.head_seen = true;
                 let (head, body) = response.into_parts();
-                let end = body.is_end_stream();
-                self.answer = Answer::Body(body);
+                // It has its place before anything else is asked of `h2`: a receiving half that an unwinding frame owned would
+                // end the process.
+                let awaited = std::mem::replace(&mut self.answer, Answer::Body(body));
+                drop(awaited);
+                let end = matches!(&self.answer, Answer::Body(body) if body.is_end_stream());
                 let head = ResponseHead {
                     status: head.status,
                     headers: head.headers,
@@ -322,7 +341,9 @@ impl Http2 {
         while let Poll::Ready(Some(Ok(_))) = response.poll_informational(cx) {
             self.interim_heads += 1;
             if self.interim_heads > INTERIM_HEADS_MAX {
-                self.body.send_reset(H2Reason::CANCEL);
+                if let Some(body) = &mut self.body {
+                    body.send_reset(H2Reason::CANCEL);
+                }
                 self.answer = Answer::Over;
                 let how = "too many interim heads";
                 self.end = Some(Err(Reset::upstream(Reason::BackendProtocol(how))));
@@ -333,7 +354,7 @@ impl Http2 {
 
     /// Who ended it, and why, from what `h2` says and what its connection has seen.
     fn reset_of(&self, error: &h2::Error) -> Reset {
-        let own = self.body.stream_id().as_u32();
+        let own = self.body.as_ref().map(|body| body.stream_id().as_u32());
         let on_connection = error.is_io() || error.is_go_away();
         let never_left = || {
             let lost_after = self.notes.lost_after();
@@ -343,7 +364,7 @@ impl Http2 {
             return Reset::upstream(Reason::BackendRefused);
         }
         if let Some(fault) = self.notes.fault()
-            && fault.stream == own
+            && Some(fault.stream) == own
         {
             return Reset::upstream(fault.reason);
         }
@@ -352,7 +373,7 @@ impl Http2 {
                 Reset::upstream(Reason::BackendReset(reason.into()))
             }
             // `h2` has found the connection broken, and it was on this stream.
-            Some(reason) if error.is_library() && self.notes.stream() == own => {
+            Some(reason) if error.is_library() && Some(self.notes.stream()) == own => {
                 Reset::upstream(match reason {
                     H2Reason::ENHANCE_YOUR_CALM => Reason::MetadataTooLarge,
                     _ => Reason::BackendProtocol("it broke HTTP/2"),
@@ -370,21 +391,24 @@ impl Http2 {
 
     /// Hands to `h2` what it has window for.
     fn send_unsent(&mut self, cx: &mut Context<'_>) {
+        let Some(body) = &mut self.body else {
+            return;
+        };
         while matches!(self.upload, Upload::Open | Upload::Ending) {
             if self.unsent.bytes() == 0 {
                 if self.upload == Upload::Ending {
                     // The last DATA had gone before the end was known (wire rule: never END_STREAM on HEADERS).
-                    self.upload = match self.body.send_data(Bytes::new(), true) {
+                    self.upload = match body.send_data(Bytes::new(), true) {
                         Ok(()) => Upload::Ended,
                         Err(_) => Upload::Refused,
                     };
                 }
                 return;
             }
-            self.body.reserve_capacity(self.unsent.bytes());
-            let mut capacity = self.body.capacity();
+            body.reserve_capacity(self.unsent.bytes());
+            let mut capacity = body.capacity();
             if capacity == 0 {
-                capacity = match self.body.poll_capacity(cx) {
+                capacity = match body.poll_capacity(cx) {
                     Poll::Pending => return,
                     Poll::Ready(Some(Ok(capacity))) => capacity,
                     Poll::Ready(None | Some(Err(_))) => {
@@ -399,7 +423,7 @@ impl Http2 {
             }
             let bytes = self.unsent.take(capacity);
             let last = self.unsent.bytes() == 0 && self.upload == Upload::Ending;
-            match self.body.send_data(bytes, last) {
+            match body.send_data(bytes, last) {
                 Ok(()) if last => self.upload = Upload::Ended,
                 Ok(()) => {}
                 Err(_) => self.upload = Upload::Refused,
@@ -408,13 +432,44 @@ impl Http2 {
     }
 }
 
+impl Http2 {
+    /// Whether somebody has panicked under the lock of its connection: every call into `h2` would panic from now on.
+    fn is_poisoned(&self) -> bool {
+        let asked = panics::quietly(|| self.body.as_ref().map(SendStream::capacity));
+        asked.is_none()
+    }
+
+    /// Leaves the handles' memory behind, for they cannot be dropped any more.
+    fn forget(&mut self) {
+        std::mem::forget(std::mem::replace(&mut self.answer, Answer::Over));
+        std::mem::forget(self.body.take());
+    }
+}
+
 impl Drop for Http2 {
+    /// Hands the handles back to `h2`, each by itself: a receiving half whose drop panics while something else unwinds ends
+    /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
         let complete = matches!(self.end, Some(Ok(_)));
         if complete && matches!(self.upload, Upload::Open | Upload::Ending) {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
-            self.body.send_reset(H2Reason::NO_ERROR);
+            let body = &mut self.body;
+            let told = panics::contained(|| {
+                if let Some(body) = body {
+                    body.send_reset(H2Reason::NO_ERROR);
+                }
+            });
+            if told.is_none() {
+                self.forget();
+            }
         }
+        let answer = std::mem::replace(&mut self.answer, Answer::Over);
+        if panics::contained(|| drop(answer)).is_none() {
+            self.forget();
+        }
+        let body = self.body.take();
+        // Whoever polls the connection next meets what has happened here.
+        let _ = panics::contained(|| drop(body));
     }
 }
 

@@ -75,6 +75,8 @@ pub enum Reason {
     BackendRefused,
     /// The connection was lost.
     BackendClosed,
+    /// We gave the connection up, because of a panic in another call on it.
+    BackendLost,
     /// The backend ended its stream without trailers after it had begun an answer.
     BackendNoTrailers,
     /// The backend broke gRPC or HTTP/2; the words say how.
@@ -119,6 +121,7 @@ impl Reason {
             Self::BackendReset(_) => "backend_reset",
             Self::BackendRefused => "backend_refused",
             Self::BackendClosed => "backend_closed",
+            Self::BackendLost => "backend_lost",
             Self::BackendNoTrailers => "backend_no_trailers",
             Self::BackendProtocol(_) => "backend_protocol",
             Self::PendingOverflow => "pending_overflow",

@@ -83,7 +83,7 @@ impl Answer for Flow {
     }
 }
 
-fn snapshot(kind: RouteKind, callee: Arc<dyn Callee>) -> Snapshot {
+pub(crate) fn snapshot(kind: RouteKind, callee: Arc<dyn Callee>) -> Snapshot {
     let mut snapshot = Plan::default().snapshot(&[]);
     let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody has it yet");
     let Some(Route { kind: own, .. }) = routes.first_mut() else {

@@ -8,6 +8,7 @@ mod backend;
 mod client;
 mod ends;
 mod faults;
+mod faulty;
 mod http1;
 mod leaving;
 mod local;

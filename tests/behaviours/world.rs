@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use wharf::core::{Command, Core, Flow, Report};
+use wharf::net::Driver;
 use wharf::net::mio::{MioDriver, listen};
 use wharf::policy::{
     Backend, BackendId, Endpoint, Limits, Listener, PathMatch, Route, RouteKind, Snapshot, Target,
@@ -80,8 +81,8 @@ impl Plan {
 }
 
 /// A core whose turns the test makes.
-pub(crate) struct Stepped {
-    pub(crate) core: Core<MioDriver>,
+pub(crate) struct Stepped<D: Driver = MioDriver> {
+    pub(crate) core: Core<D>,
     pub(crate) address: SocketAddr,
     waker: Arc<mio::Waker>,
     commands: Sender<Command>,
@@ -95,13 +96,26 @@ impl Stepped {
 
     /// On that port, which others may share; 0: on a free one.
     pub(crate) fn obeying(snapshot: Snapshot, port: u16) -> Self {
+        Self::driven(snapshot, port, None, |driver| driver)
+    }
+}
+
+impl<D: Driver> Stepped<D> {
+    /// On what `wrap` makes of the machine, telling what happens on that channel.
+    pub(crate) fn driven(
+        snapshot: Snapshot,
+        port: u16,
+        reports: Option<(Sender<Report>, Receiver<Report>)>,
+        wrap: impl FnOnce(MioDriver) -> D,
+    ) -> Self {
         let socket = listen(SocketAddr::from(([127, 0, 0, 1], port))).expect("a loopback port");
         let address = socket.local_addr().expect("it is bound");
         let driver = MioDriver::new(vec![socket]).expect("an event loop");
         let waker = driver.waker();
         let (commands, inbox) = unbounded();
-        let (reporter, reports) = unbounded();
+        let (reporter, reports) = reports.unwrap_or_else(unbounded);
         let span = RESET_STREAM_DURATION;
+        let driver = wrap(driver);
         let core = Core::new(0, driver, 1, Arc::new(snapshot), inbox, reporter, span);
         Self {
             core,
@@ -114,10 +128,31 @@ impl Stepped {
 
     /// One pass of the loop; it never waits.
     pub(crate) fn turn(&mut self) {
-        // A ring that nobody answers: the wait for events ends at once.
-        self.waker.wake().expect("the core lives");
-        assert_eq!(self.core.turn(), Flow::Running);
+        assert_eq!(self.turn_or_end(), Flow::Running);
+    }
+
+    /// The same where it may be the last.
+    pub(crate) fn turn_or_end(&mut self) -> Flow {
+        self.wake();
+        let flow = self.core.turn();
         self.core.check_invariants();
+        flow
+    }
+
+    /// A ring that nobody answers: the wait for events ends at once.
+    pub(crate) fn wake(&self) {
+        self.waker.wake().expect("the core lives");
+    }
+
+    /// Asks something of it, to be obeyed in the next turn.
+    pub(crate) fn command(&self, command: Command) {
+        self.commands.send(command).expect("the core lives");
+        self.wake();
+    }
+
+    /// What it has told and nobody has heard yet.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = Report> {
+        self.reports.try_iter()
     }
 
     /// How many turns the core makes of its own accord in that time. One is a ring that ends the last wait.
@@ -139,8 +174,7 @@ impl Stepped {
 
     /// Has the core stop at once.
     pub(crate) fn stop(&mut self) {
-        self.commands.send(Command::Stop).expect("the core lives");
-        self.waker.wake().expect("the core lives");
+        self.command(Command::Stop);
         while self.core.turn() == Flow::Running {}
         self.core.check_invariants();
     }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
+
 use crate::client::Call;
 use crate::peers::Wharf;
 use crate::peers::echo::{Echo, SAY, STREAM, Say, Stack, Stream};
@@ -122,4 +124,39 @@ fn one_caller_that_leaves_does_not_disturb_another_on_the_same_backend() {
     let answer = staying.rest();
     assert_eq!(answer.messages.len(), 19);
     assert_eq!(answer.status(), 0);
+}
+
+#[test]
+fn s_13_signals_that_mean_nothing_here_cut_no_call() {
+    let backend = Echo::shared(Stack::Grpcio);
+    let wharf = Wharf::before(backend.address);
+    let held = Stream {
+        count: 2,
+        hold_after: 1,
+        id: format!("signals-{}", wharf.address.port()),
+        ..Stream::default()
+    };
+    let mut answering = Call::new(STREAM)
+        .message(held.to_bytes())
+        .begin(wharf.address);
+    answering.message();
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2, Signal::PIPE] {
+        wharf.program.signal(signal);
+        // A whole call after each, beside the one that is held open.
+        let got = Call::new(SAY)
+            .message(Say::default().to_bytes())
+            .make(wharf.address);
+        assert_eq!(got.status(), 0, "{signal:?}");
+    }
+    // Stopped by a debugger or a laptop's lid, and woken again: nothing is lost.
+    wharf.program.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_secs(1));
+    wharf.program.signal(Signal::CONT);
+    let got = Call::new(SAY)
+        .message(Say::default().to_bytes())
+        .make(wharf.address);
+    assert_eq!(got.status(), 0);
+    drop(answering);
+    wharf.program.terminate();
+    assert!(wharf.program.wait(Duration::from_secs(20)).success());
 }

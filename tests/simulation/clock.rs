@@ -48,6 +48,10 @@ impl Driver for Set {
         self.driver.accept(listener)
     }
 
+    fn turn_away(&mut self, listener: u32) -> io::Result<()> {
+        self.driver.turn_away(listener)
+    }
+
     fn connect(&mut self, address: SocketAddr) -> io::Result<SimSocket> {
         self.driver.connect(address)
     }

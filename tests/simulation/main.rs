@@ -14,6 +14,7 @@ mod clock;
 mod http1;
 mod limits;
 mod model;
+mod panics;
 mod plan;
 mod raw;
 mod rows;

@@ -12,6 +12,7 @@ use http::{HeaderMap, Method};
 use super::*;
 use crate::net::{Event, Now, ReadyList, Token};
 use crate::policy;
+use crate::telemetry::panics;
 use crate::wire::{Part, Sink, Source};
 
 const HEADERS: u8 = 1;
@@ -89,6 +90,10 @@ impl Driver for Machine {
     }
 
     fn accept(&mut self, _: u32) -> io::Result<(End, SocketAddr)> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn turn_away(&mut self, _: u32) -> io::Result<()> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
@@ -707,4 +712,61 @@ fn u_p1_the_addresses_of_an_endpoint_are_tried_in_order_until_one_answers() {
     bench.open(&mut ticket, &caller);
     assert_eq!(ticket.address(), Some(expected[1]));
     assert_eq!(bench.pool.connections(), 1);
+}
+
+/// What `h2` must never meet.
+struct Mine;
+
+impl std::task::Wake for Mine {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker that panics under the lock");
+    }
+}
+
+#[test]
+fn r_21_a_connection_whose_lock_is_poisoned_is_found_and_nothing_of_it_ends_the_process() {
+    for unwinding in [false, true] {
+        let mut bench = Bench::new(&["10.0.0.1:1"]);
+        let wakeup = wakeup(1);
+        assert!(bench.call(&mut bench.ticket(), &wakeup).is_pending());
+        bench.connect_wanted();
+        bench.pipe(0).borrow_mut().connected = true;
+        let settings = frame(SETTINGS, &[0, 3, 0, 0, 0, 100]);
+        bench.pipe(0).borrow_mut().input.extend(settings);
+        bench.event();
+        bench.settle();
+        // The queue is first come, first served; the one that waits above never comes back.
+        bench.pool.mend(|_| false, &mut bench.reactor, bench.now);
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let mut ticket = bench.ticket();
+            streams.push(bench.open(&mut ticket, &wakeup));
+        }
+        bench.settle();
+        let mine = Waker::from(Arc::new(Mine));
+        let cx = &mut Context::from_waker(&mine);
+        assert!(streams[1].poll_part(bench.now, cx).is_pending());
+        assert!(streams.iter().all(|stream| !stream.is_poisoned()));
+        // RST_STREAM for the second call: whoever waits for it is woken, under the lock.
+        let reset = [&[0, 0, 4, 3, 0, 0, 0, 0, 3][..], &[0, 0, 0, 8]].concat();
+        bench.pipe(0).borrow_mut().input.extend(reset);
+        bench.event();
+        let settled = panics::contained(|| bench.settle());
+        assert!(settled.is_none(), "the waker was called");
+        assert!(streams.iter().all(Stream::is_poisoned), "all its streams");
+        // Each may be left behind, or dropped, also while something else unwinds.
+        streams.remove(0).forget();
+        drop(streams.remove(0));
+        let rest = panics::contained(|| {
+            let streams = streams;
+            assert!(!unwinding, "on purpose");
+            drop(streams);
+        });
+        assert_eq!(rest.is_none(), unwinding);
+        // The pool finds what is left of it.
+        assert_eq!(bench.pool.connections(), 1);
+        bench.pool.mend(|_| false, &mut bench.reactor, bench.now);
+        assert_eq!(bench.pool.connections(), 0);
+        assert!(bench.reactor.transports.is_empty() && bench.reactor.timers.is_empty());
+    }
 }

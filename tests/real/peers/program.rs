@@ -109,7 +109,8 @@ impl Program {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends it any signal.
+    pub fn signal(&self, signal: Signal) {
         let id = Pid::from_child(&self.child());
         kill_process(id, signal).expect("it is our child and still there");
     }
