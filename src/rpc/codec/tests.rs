@@ -1361,3 +1361,32 @@ fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
         .expect("an end");
     assert!(matches!(&body[..], [Part::Data(data), Part::End(None)] if data.len() == 10));
 }
+
+#[test]
+fn a_request_is_between_messages_only_where_nothing_of_the_next_one_has_come() {
+    let whole = b"\0\0\0\0\x02hi";
+    // The same in text: `AAAAAAJoaQ==`.
+    let rows: [(Form, &[u8], bool); 12] = [
+        (Form::Binary, b"", true),
+        (Form::Binary, &whole[..1], false),
+        (Form::Binary, &whole[..5], false),
+        (Form::Binary, &whole[..6], false),
+        (Form::Binary, whole, true),
+        (Form::Binary, b"\0\0\0\0\x02hi\0", false),
+        (Form::Text, b"", true),
+        (Form::Text, b"A", false),
+        // Whole groups of four, and half a message.
+        (Form::Text, b"AAAAAAJo", false),
+        (Form::Text, b"AAAAAAJoaQ=", false),
+        (Form::Text, b"AAAAAAJoaQ==", true),
+        // A whole message, and the beginning of a group.
+        (Form::Text, b"AAAAAAJoaQ==A", false),
+    ];
+    for (request, bytes, boundary) in rows {
+        let response = Form::Binary;
+        let mut codec = RequestCodec::new(Dialect::GrpcWeb { request, response }, LIMIT);
+        let data = Part::Data(Bytes::from_static(bytes));
+        codec.translate(data, &mut |_| {}).expect("nothing wrong");
+        assert_eq!(codec.at_boundary(), boundary, "{}", bytes.escape_ascii());
+    }
+}
