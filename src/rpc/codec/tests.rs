@@ -1384,4 +1384,80 @@ fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
         .translate(END_PART, &mut |part| body.push(part))
         .expect("an end");
     assert!(matches!(&body[..], [Part::Data(data), Part::End(None)] if data.len() == 10));
+    // Of plain HTTP nobody knows where it rests.
+    assert!(!request.at_boundary());
+}
+
+#[test]
+fn a_request_is_between_messages_only_where_nothing_of_the_next_one_has_come() {
+    let whole = b"\0\0\0\0\x02hi";
+    // The same in text: `AAAAAAJoaQ==`.
+    let rows: [(Form, &[u8], bool); 12] = [
+        (Form::Binary, b"", true),
+        (Form::Binary, &whole[..1], false),
+        (Form::Binary, &whole[..5], false),
+        (Form::Binary, &whole[..6], false),
+        (Form::Binary, whole, true),
+        (Form::Binary, b"\0\0\0\0\x02hi\0", false),
+        (Form::Text, b"", true),
+        (Form::Text, b"A", false),
+        // Whole groups of four, and half a message.
+        (Form::Text, b"AAAAAAJo", false),
+        (Form::Text, b"AAAAAAJoaQ=", false),
+        (Form::Text, b"AAAAAAJoaQ==", true),
+        // A whole message, and the beginning of a group.
+        (Form::Text, b"AAAAAAJoaQ==A", false),
+    ];
+    for (request, bytes, boundary) in rows {
+        let response = Form::Binary;
+        let mut codec = RequestCodec::new(Dialect::GrpcWeb { request, response }, LIMIT);
+        let data = Part::Data(Bytes::from_static(bytes));
+        codec.translate(data, &mut |_| {}).expect("nothing wrong");
+        assert_eq!(codec.at_boundary(), boundary, "{}", bytes.escape_ascii());
+    }
+}
+
+#[test]
+fn an_answer_without_a_content_type_is_none_of_grpcs() {
+    let dialect = Dialect::GrpcWeb {
+        request: Form::Binary,
+        response: Form::Binary,
+    };
+    let mut codec = ResponseCodec::new(dialect, &HeaderMap::new(), LIMIT);
+    let untyped = ResponseHead::new(StatusCode::OK);
+    let begun = codec.translate(Part::Head(Box::new(untyped)), &mut |part| {
+        panic!("{part:?}")
+    });
+    assert_eq!(begun, Ok(None));
+    let ending = codec.translate(END_PART, &mut |_| {}).expect("an end");
+    let reason = ending.map(|ending| ending.reason);
+    assert_eq!(reason, Some(Reason::BackendNotGrpc(200)));
+}
+
+#[test]
+fn m_17_what_is_left_out_of_a_frame_is_counted_behind_messages_and_alone() {
+    let dialect = Dialect::GrpcWeb {
+        request: Form::Binary,
+        response: Form::Binary,
+    };
+    for alone in [false, true] {
+        let mut codec = ResponseCodec::new(dialect, &HeaderMap::new(), LIMIT);
+        let mut head = ResponseHead::new(StatusCode::OK);
+        let grpc = HeaderValue::from_static("application/grpc");
+        head.headers.insert(CONTENT_TYPE, grpc);
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from_static("0"));
+        let odd = HeaderValue::from_bytes(b"gr\xfcn").expect("legal in HTTP");
+        trailers.insert("x-odd", odd);
+        let mut end = END_PART;
+        if alone {
+            head.headers.extend(trailers);
+        } else {
+            end = Part::End(Some(Box::new(trailers)));
+        }
+        for part in [Part::Head(Box::new(head)), end] {
+            codec.translate(part, &mut |_| {}).expect("nothing wrong");
+        }
+        assert_eq!(codec.dropped_fields(), 1, "alone: {alone}");
+    }
 }
