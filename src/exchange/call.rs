@@ -91,6 +91,8 @@ pub struct Exchange<D, L: Dial> {
     down: D,
     phase: Phase<L::Stream>,
     ticket: L::Ticket,
+    /// How long it waits for a stream.
+    patience: Option<Instant>,
     terms: Terms,
     /// What the backend is sent, but for `grpc-timeout`, which is what remains when it leaves.
     outgoing: RequestHead,
@@ -197,6 +199,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             down,
             phase: Phase::Connecting,
             ticket,
+            patience: None,
             terms,
             outgoing,
             request: lane,
@@ -277,7 +280,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             Phase::Relaying(_) | Phase::Connecting | Phase::Done => None,
         };
         let pace = self.request.pace.map(|pace| pace.until(self.request.read));
-        [self.terms.deadline, up, pace].into_iter().flatten().min()
+        let times = [self.terms.deadline, up, pace, self.patience];
+        times.into_iter().flatten().min()
     }
 
     /// Gives the caller's end back, with the ticket, which may still stand in a queue.
@@ -347,7 +351,12 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             let remaining = timeout::print(deadline.duration_since(now));
             self.outgoing.headers.insert(GRPC_TIMEOUT, remaining);
         }
-        dial.poll_open(&mut self.ticket, &self.outgoing, now, cx)
+        let stream = dial.poll_open(&mut self.ticket, &self.outgoing, now, cx);
+        self.patience = match stream {
+            Poll::Pending => dial.wake_at(&self.ticket),
+            Poll::Ready(_) => None,
+        };
+        stream
     }
 
     /// The response lane: room first, then a part, then its translation.

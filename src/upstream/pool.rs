@@ -19,10 +19,15 @@ use crate::upstream::local::Local;
 use crate::upstream::stream::Stream;
 use crate::wire::{Dial, Reason, RequestHead, Reset};
 
-/// The pause after a first failed attempt.
+/// The pause after a first failed attempt; each further one is longer by three fifths, and each up to a fifth shorter or
+/// longer than that, so that cores do not come in step.
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-/// The longest pause. Attempts are made only when somebody calls, so a backend that is down is asked once in this time at most.
+/// The longest pause. Attempts are made only when somebody calls, so a backend that is down is asked once in this time, more or
+/// less; whoever calls meanwhile is told at once. A longer one would only keep calls from a backend that is back.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a call waits for a stream, besides the time that connecting may take. Over it: UNAVAILABLE, `pending_overflow`. A
+/// backend may allow fewer streams than there are calls, or none, and change its mind never.
+pub const PENDING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `h2` remembers reset streams in production; see [`crate::upstream::settings`].
 pub const RESET_STREAM_DURATION: Duration = Duration::from_secs(1);
 
@@ -37,6 +42,8 @@ pub struct Pool<S: Socket> {
     wanted: Vec<Key>,
     attempts: Vec<Attempt>,
     places: u64,
+    /// Attempts that failed, ever.
+    failures: u64,
     reset_stream_duration: Duration,
 }
 
@@ -96,6 +103,8 @@ struct Held<S: Socket> {
 pub struct Ticket {
     backend: Key,
     place: Option<u64>,
+    /// How long it keeps that place.
+    until: Option<Instant>,
     /// The endpoint that the last stream was opened on.
     endpoint: Option<Key>,
     /// The address that the last stream was opened to.
@@ -144,6 +153,7 @@ impl<S: Socket> Pool<S> {
             wanted: Vec::new(),
             attempts: Vec::new(),
             places: 0,
+            failures: 0,
             reset_stream_duration,
         }
     }
@@ -260,6 +270,7 @@ impl<S: Socket> Pool<S> {
         Some(Ticket {
             backend,
             place: None,
+            until: None,
             endpoint: None,
             address: None,
             refused_by: None,
@@ -409,13 +420,16 @@ impl<S: Socket> Pool<S> {
             Some(failure) => (failure.pause * 8 / 5).min(BACKOFF_MAX),
             None => BACKOFF_FIRST,
         };
+        let trial = endpoint.attempt.take();
+        let elapsed = trial.map_or(Duration::ZERO, |trial| now.duration_since(trial.started));
+        // No two attempts take the same time to fail, but where a seed decides.
+        self.failures += 1;
+        let seed = self.failures ^ self.places.rotate_left(32) ^ u64::from(elapsed.subsec_nanos());
         endpoint.failure = Some(Failure {
             reason,
             pause,
-            retry_at: now + pause,
+            retry_at: now + spread(pause, seed),
         });
-        let trial = endpoint.attempt.take();
-        let elapsed = trial.map_or(Duration::ZERO, |trial| now.duration_since(trial.started));
         let tried = endpoint.addresses.clone();
         let (backend, name) = (endpoint.backend, Arc::clone(&endpoint.name));
         if let Some(backend) = self.backends.get(backend) {
@@ -601,6 +615,15 @@ impl<S: Socket> Pool<S> {
     }
 }
 
+/// A pause like this one, up to a fifth shorter or longer: the same for the same seed (the mixer of SplitMix64).
+fn spread(pause: Duration, seed: u64) -> Duration {
+    let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    let permille = 800 + ((mixed ^ (mixed >> 31)) % 401) as u32;
+    pause * permille / 1000
+}
+
 impl Backend {
     fn wake_first(&self) {
         if let Some(first) = self.queue.front() {
@@ -698,12 +721,17 @@ impl<S: Socket> Dial for Pool<S> {
                 .ok()
         });
         if let Some(index) = index {
+            if ticket.until.is_some_and(|until| now >= until) {
+                backend.leave(ticket);
+                return Poll::Ready(Err(Reset::proxy(Reason::PendingOverflow)));
+            }
             backend.queue[index].waker.clone_from(cx.waker());
         } else if backend.queue.len() >= backend.pending_max {
             return Poll::Ready(Err(Reset::proxy(Reason::PendingOverflow)));
         } else {
             *places += 1;
             ticket.place = Some(*places);
+            ticket.until = Some(now + backend.connect_timeout + PENDING_TIMEOUT);
             backend.queue.push_back(Waiting {
                 place: *places,
                 waker: cx.waker().clone(),
@@ -714,6 +742,10 @@ impl<S: Socket> Dial for Pool<S> {
 
     fn note_refused(&mut self, ticket: &mut Ticket) {
         ticket.refused_by = ticket.endpoint;
+    }
+
+    fn wake_at(&self, ticket: &Ticket) -> Option<Instant> {
+        ticket.place.and(ticket.until)
     }
 }
 

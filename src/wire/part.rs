@@ -119,4 +119,9 @@ pub trait Dial {
 
     /// The stream that was opened last was refused: another endpoint comes first, if there is one.
     fn note_refused(&mut self, ticket: &mut Self::Ticket);
+
+    /// When whoever waits with that ticket must ask again though nothing has happened.
+    fn wake_at(&self, _ticket: &Self::Ticket) -> Option<Instant> {
+        None
+    }
 }

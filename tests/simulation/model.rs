@@ -1,6 +1,7 @@
 //! What a call may have come to, given what was done to it.
 
 use wharf::telemetry::Record;
+use wharf::upstream::pool::PENDING_TIMEOUT;
 use wharf::wire::{Party, Reason};
 
 use wharf::net::sim::Arrival;
@@ -8,7 +9,7 @@ use wharf::net::sim::Arrival;
 use crate::answer::{Answer, Content};
 use crate::browser::Browser;
 use crate::plan::{CutBy, Facts, Faults, Play, frame};
-use crate::world::World;
+use crate::world::{CONNECT_TIMEOUT, World};
 
 /// Panics where something came to what it may not.
 pub(crate) fn judge(world: &mut World) {
@@ -272,6 +273,8 @@ impl Judge<'_> {
             }
             Reason::BackendRefused => (
                 faults.goaway
+                    // Its head had not left when the connection was lost, twice.
+                    || faults.killed
                     || matches!(plan.play, Play::Refuse { .. })
                     || matches!(plan.play, Play::Reset { sizes: None, h2: 7 }),
                 Some(14),
@@ -301,7 +304,11 @@ impl Judge<'_> {
             Reason::ClientTooSlow => (true, Some(4)),
             Reason::Deadline => (late, Some(4)),
             Reason::Draining => (faults.draining, Some(14)),
-            Reason::PendingOverflow => (faults.pending_max_small, Some(14)),
+            // A server that takes one call at a time may be busy with the others for longer than anybody waits.
+            Reason::PendingOverflow => (
+                faults.pending_max_small || record.elapsed >= CONNECT_TIMEOUT + PENDING_TIMEOUT,
+                Some(14),
+            ),
             _ => (false, None),
         };
         self.hold(may, &format!("nobody gave cause for {:?}", record.reason));

@@ -24,6 +24,9 @@ const TURNS_MAX: u64 = 5_000_000;
 /// How many turns in a row may move nothing.
 const IDLE_TURNS_MAX: u64 = 1_000;
 
+/// How long connecting may take.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 pub(crate) struct World {
     pub(crate) machine: Machine,
     pub(crate) turns: u64,
@@ -90,7 +93,7 @@ fn snapshot(generation: u64, pending_max: usize, b_moves: bool) -> Arc<Snapshot>
                 })
                 .collect(),
         ),
-        connect_timeout: Duration::from_secs(5),
+        connect_timeout: CONNECT_TIMEOUT,
         connections_max: 1,
         pending_max,
     };

@@ -14,7 +14,10 @@ use crate::net::{Event, Now, ReadyList, Token};
 use crate::policy;
 use crate::wire::{Part, Sink, Source};
 
+const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
+/// What a client says before its first frame (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = 24;
 const WINDOW_UPDATE: u8 = 8;
 
 /// What lies between the proxy and one backend.
@@ -27,17 +30,21 @@ struct Pipe {
     output: Vec<u8>,
     /// How many more bytes it takes from the proxy.
     room: usize,
+    /// Behind its input it has ended, or failed like this.
+    end: Option<Result<(), io::ErrorKind>>,
 }
 
 struct End(Rc<RefCell<Pipe>>);
 
 impl Socket for End {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let input = &mut self.0.borrow_mut().input;
-        if input.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
+        let mut pipe = self.0.borrow_mut();
+        match pipe.end {
+            _ if !pipe.input.is_empty() => io::Read::read(&mut pipe.input, into),
+            Some(Ok(())) => Ok(0),
+            Some(Err(kind)) => Err(kind.into()),
+            None => Err(io::ErrorKind::WouldBlock.into()),
         }
-        io::Read::read(input, into)
     }
 
     fn write_vectored(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -65,8 +72,8 @@ impl Socket for End {
 
 #[derive(Default)]
 struct Machine {
-    /// Every attempt fails at once.
-    down: bool,
+    /// Every attempt fails at once, like this.
+    down: Option<io::ErrorKind>,
     attempts: Vec<SocketAddr>,
     pipes: Vec<Rc<RefCell<Pipe>>>,
 }
@@ -87,8 +94,8 @@ impl Driver for Machine {
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<End> {
         self.attempts.push(address);
-        if self.down {
-            return Err(io::ErrorKind::NetworkUnreachable.into());
+        if let Some(kind) = self.down {
+            return Err(kind.into());
         }
         let pipe = Rc::new(RefCell::new(Pipe {
             room: usize::MAX,
@@ -250,6 +257,16 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// How many frames of that kind there are.
+fn count_of(kind: u8, mut frames: &[u8]) -> usize {
+    let mut count = 0;
+    while let Some(&[a, b, c, own, ..]) = frames.first_chunk::<9>() {
+        count += usize::from(own == kind);
+        frames = &frames[9 + u32::from_be_bytes([0, a, b, c]) as usize..];
+    }
+    count
+}
+
 /// A backend that takes one call at a time, with windows that are never short.
 fn one_at_a_time() -> Vec<u8> {
     let settings = [0, 3, 0, 0, 0, 1, 0, 4, 0, 16, 0, 0];
@@ -326,30 +343,281 @@ fn u_19_a_call_that_is_opened_behind_a_stalled_socket_is_woken_for_its_window() 
 
 #[test]
 fn u_25_a_backend_that_is_down_is_asked_once_in_a_pause_however_many_call() {
-    let mut bench = Bench::new(&["127.0.0.1:1"]);
-    bench.reactor.driver.down = true;
-    let mut calls: Vec<_> = (0..50)
-        .map(|number| (bench.ticket(), wakeup(number)))
-        .collect();
-    // Each of them wants a connection before the first attempt has been made.
-    for (ticket, wakeup) in &mut calls {
-        assert!(bench.call(ticket, wakeup).is_pending());
-    }
-    bench.connect_wanted();
-    assert_eq!(bench.reactor.driver.attempts.len(), 1);
-    assert!(
-        calls.iter().all(|(_, wakeup)| wakeup.queued()),
-        "whoever waits is told of it"
-    );
-    // Within the pause nobody waits and nothing is tried; after it, once more.
-    for (pause, attempts) in [(BACKOFF_FIRST / 2, 1), (BACKOFF_FIRST / 2, 2)] {
-        bench.now += pause;
+    // Nobody there, no way there, no port left on our side.
+    for kind in [
+        io::ErrorKind::ConnectionRefused,
+        io::ErrorKind::NetworkUnreachable,
+        io::ErrorKind::AddrNotAvailable,
+    ] {
+        let mut bench = Bench::new(&["127.0.0.1:1"]);
+        bench.reactor.driver.down = Some(kind);
+        let mut calls: Vec<_> = (0..50)
+            .map(|number| (bench.ticket(), wakeup(number)))
+            .collect();
+        // Each of them wants a connection before the first attempt has been made.
         for (ticket, wakeup) in &mut calls {
-            let call = bench.call(ticket, wakeup);
-            assert_eq!(call.is_ready(), attempts == 1, "after {pause:?}");
+            assert!(bench.call(ticket, wakeup).is_pending());
         }
         bench.connect_wanted();
-        assert_eq!(bench.reactor.driver.attempts.len(), attempts);
+        assert_eq!(bench.reactor.driver.attempts.len(), 1);
+        assert!(
+            calls.iter().all(|(_, wakeup)| wakeup.queued()),
+            "whoever waits is told of it"
+        );
+        // Within the pause nobody waits and nothing is tried; after it, once more.
+        let a_bit = Duration::from_millis(1);
+        for (pause, attempts) in [
+            (BACKOFF_FIRST * 4 / 5 - a_bit, 1),
+            (BACKOFF_FIRST * 2 / 5 + a_bit, 2),
+        ] {
+            bench.now += pause;
+            for (ticket, wakeup) in &mut calls {
+                match bench.call(ticket, wakeup) {
+                    Poll::Ready(Err(reset)) if attempts == 1 => {
+                        assert_eq!(reset, Reset::proxy(Reason::BackendConnectRefused));
+                    }
+                    Poll::Pending if attempts == 2 => {}
+                    other => panic!("{kind}: {}", other.is_ready()),
+                }
+            }
+            bench.connect_wanted();
+            assert_eq!(bench.reactor.driver.attempts.len(), attempts);
+        }
+    }
+}
+
+#[test]
+fn r_17_no_port_left_for_a_connection_is_a_failed_attempt() {
+    let mut bench = Bench::new(&["127.0.0.1:1"]);
+    bench.reactor.driver.down = Some(io::ErrorKind::AddrNotAvailable);
+    let (mut ticket, caller) = (bench.ticket(), wakeup(1));
+    assert!(bench.call(&mut ticket, &caller).is_pending());
+    bench.connect_wanted();
+    let told = bench.call(&mut ticket, &caller);
+    let Poll::Ready(Err(reset)) = told else {
+        panic!("nobody is told");
+    };
+    assert_eq!(reset, Reset::proxy(Reason::BackendConnectRefused));
+    assert_eq!(bench.pool.waiting(), 0);
+    assert!(bench.reactor.transports.is_empty());
+}
+
+#[test]
+fn u_25_each_pause_is_longer_by_three_fifths_give_or_take_one_up_to_a_limit() {
+    let mut bench = Bench::new(&["127.0.0.1:1"]);
+    bench.reactor.driver.down = Some(io::ErrorKind::ConnectionRefused);
+    let (mut ticket, caller) = (bench.ticket(), wakeup(1));
+    let step = Duration::from_millis(1);
+    let mut last = None;
+    let mut expected = BACKOFF_FIRST;
+    for _ in 0..20 {
+        // Somebody calls every millisecond until the next attempt is made.
+        let attempts = bench.reactor.driver.attempts.len();
+        while bench.reactor.driver.attempts.len() == attempts {
+            bench.now += step;
+            let _ = bench.call(&mut ticket, &caller);
+            bench.connect_wanted();
+        }
+        if let Some(last) = last.replace(bench.now) {
+            let pause = bench.now - last;
+            assert!(pause >= expected * 4 / 5, "{pause:?} of {expected:?}");
+            assert!(
+                pause <= expected * 6 / 5 + step,
+                "{pause:?} of {expected:?}"
+            );
+            expected = (expected * 8 / 5).min(BACKOFF_MAX);
+        }
+    }
+    assert_eq!(expected, BACKOFF_MAX);
+}
+
+#[test]
+fn u_25_pauses_differ_by_a_fifth_each_way_and_are_the_same_for_the_same_seed() {
+    let pause = Duration::from_secs(1);
+    let pauses: Vec<_> = (0..1000).map(|seed| spread(pause, seed)).collect();
+    let again: Vec<_> = (0..1000).map(|seed| spread(pause, seed)).collect();
+    assert_eq!(pauses, again);
+    let (shortest, longest) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+    assert!((pause * 80 / 100..pause * 82 / 100).contains(shortest));
+    assert!((pause * 118 / 100..=pause * 120 / 100).contains(longest));
+    let mean = pauses.iter().sum::<Duration>() / 1000;
+    assert!((pause * 98 / 100..pause * 102 / 100).contains(&mean));
+}
+
+/// A pool whose one connection is ready.
+fn ready(greeting: Vec<u8>) -> (Bench, Rc<RefCell<Pipe>>) {
+    let mut bench = Bench::new(&["127.0.0.1:1"]);
+    bench.pool.probe();
+    bench.connect_wanted();
+    let pipe = bench.pipe(0);
+    pipe.borrow_mut().connected = true;
+    pipe.borrow_mut().input.extend(greeting);
+    bench.event();
+    bench.settle();
+    (bench, pipe)
+}
+
+#[test]
+fn u_02_an_endpoint_that_does_not_speak_http2_is_left_alone_for_its_pause() {
+    let (mut bench, _) = ready(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec());
+    assert_eq!(bench.pool.connections(), 0);
+    let (mut ticket, caller) = (bench.ticket(), wakeup(1));
+    let a_bit = Duration::from_millis(1);
+    bench.now += BACKOFF_FIRST * 4 / 5 - a_bit;
+    let Poll::Ready(Err(reset)) = bench.call(&mut ticket, &caller) else {
+        panic!("it is asked again at once");
+    };
+    assert_eq!(reset, Reset::proxy(Reason::BackendNotGrpc(0)));
+    bench.now += BACKOFF_FIRST * 2 / 5 + a_bit;
+    assert!(bench.call(&mut ticket, &caller).is_pending());
+    bench.connect_wanted();
+    assert_eq!(bench.reactor.driver.attempts.len(), 2);
+}
+
+#[test]
+fn u_19_a_call_waits_for_a_stream_so_long_and_no_longer() {
+    // A backend that is used up, and one that takes no call at all.
+    for allowed in [1, 0] {
+        let settings = [0, 3, 0, 0, 0, allowed];
+        let (mut bench, pipe) = ready(frame(SETTINGS, &settings));
+        let holder = wakeup(0);
+        let mut first = bench.ticket();
+        let held = (allowed > 0).then(|| bench.open(&mut first, &holder));
+        let mut calls: Vec<_> = (1..4)
+            .map(|number| (bench.ticket(), wakeup(number)))
+            .collect();
+        let began = bench.now;
+        for (ticket, wakeup) in &mut calls {
+            assert!(bench.call(ticket, wakeup).is_pending());
+            // A second later each, and so each is told a second later.
+            bench.now += Duration::from_secs(1);
+        }
+        let patience = Duration::from_secs(5) + PENDING_TIMEOUT;
+        for (late, (ticket, wakeup)) in (0u32..).zip(&mut calls) {
+            let until = began + patience + Duration::from_secs(late.into());
+            assert_eq!(bench.pool.wake_at(ticket), Some(until));
+            bench.now = until - Duration::from_millis(1);
+            assert!(bench.call(ticket, wakeup).is_pending(), "call {late}");
+            bench.now = until;
+            let Poll::Ready(Err(reset)) = bench.call(ticket, wakeup) else {
+                panic!("call {late} waits on");
+            };
+            assert_eq!(reset, Reset::proxy(Reason::PendingOverflow));
+            assert_eq!(bench.pool.wake_at(ticket), None);
+            bench.pool.leave(ticket);
+        }
+        assert_eq!(bench.pool.waiting(), 0);
+        bench.settle();
+        // What left is the head of the one call that was opened, and nothing of the others (RFC 9113 §4.1, HEADERS).
+        let output = pipe.borrow_mut().output.split_off(PREFACE_BYTES);
+        assert_eq!(count_of(HEADERS, &output), usize::from(allowed));
+        drop(held);
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_said_in_http2_costs_no_connection() {
+    let (mut bench, _pipe) = ready(frame(SETTINGS, &[]));
+    let caller = wakeup(1);
+    let mut ticket = bench.ticket();
+    let mut headers = HeaderMap::new();
+    // Nothing in front of the pool lets it pass; were there a way, one client could empty every pool.
+    headers.insert("connection", "x".parse().unwrap());
+    let head = RequestHead {
+        method: Method::POST,
+        path: "/demo.Greeter/Greet".parse().unwrap(),
+        authority: None,
+        headers,
+    };
+    let cx = &mut Context::from_waker(caller.waker());
+    let told = bench.pool.poll_open(&mut ticket, &head, bench.now, cx);
+    let Poll::Ready(Err(reset)) = told else {
+        panic!("it was sent");
+    };
+    let how = "it cannot be said in HTTP/2";
+    assert_eq!(reset, Reset::proxy(Reason::ClientProtocol(how)));
+    bench.settle();
+    assert_eq!(bench.pool.connections(), 1);
+    bench.open(&mut ticket, &caller);
+}
+
+#[test]
+fn u_21_more_than_a_streams_window_costs_that_stream_alone() {
+    let (mut bench, pipe) = ready(frame(SETTINGS, &[]));
+    let callers = [wakeup(1), wakeup(2)];
+    let mut streams = [bench.ticket(), bench.ticket()]
+        .iter_mut()
+        .zip(&callers)
+        .map(|(ticket, caller)| bench.open(ticket, caller))
+        .collect::<Vec<_>>();
+    bench.settle();
+    {
+        let input = &mut pipe.borrow_mut().input;
+        // `:status: 200`, and END_HEADERS.
+        for stream in [1, 3] {
+            input.extend([0, 0, 1, HEADERS, 4, 0, 0, 0, stream, 0x88]);
+        }
+        // Nine times 16 KiB: one too many.
+        for _ in 0..9 {
+            input.extend([0, 0x40, 0, 0, 0, 0, 0, 0, 1]);
+            input.extend(vec![0; 16 << 10]);
+        }
+    }
+    bench.event();
+    bench.settle();
+    let mut parts = |index: usize| {
+        let cx = &mut Context::from_waker(callers[index].waker());
+        streams[index].sense(cx);
+        loop {
+            match streams[index].poll_part(bench.now, cx) {
+                Poll::Ready(Ok(Part::Head(_) | Part::Data(_))) => {}
+                Poll::Ready(Ok(Part::End(_))) => panic!("it has ended"),
+                Poll::Ready(Err(reset)) => return Some(reset),
+                Poll::Pending => return None,
+            }
+        }
+    };
+    let how = "it broke HTTP/2";
+    assert_eq!(
+        parts(0),
+        Some(Reset::upstream(Reason::BackendProtocol(how)))
+    );
+    assert_eq!(parts(1), None);
+    assert_eq!(bench.pool.connections(), 1);
+}
+
+#[test]
+fn u_p4_a_call_whose_head_never_left_is_as_safe_to_repeat_as_a_refused_one() {
+    // How many bytes leave after the connection is ready, and whether any of them is the head's.
+    for (room, refused) in [(0, true), (1, false), (usize::MAX, false)] {
+        for end in [Ok(()), Err(io::ErrorKind::TimedOut)] {
+            let (mut bench, pipe) = ready(frame(SETTINGS, &[]));
+            let before = pipe.borrow().output.len();
+            pipe.borrow_mut().room = room;
+            let caller = wakeup(1);
+            let mut ticket = bench.ticket();
+            let mut stream = bench.open(&mut ticket, &caller);
+            bench.settle();
+            assert_eq!(pipe.borrow().output.len() == before, room == 0);
+            pipe.borrow_mut().end = Some(end);
+            // Whoever has only ended its own side would go on reading; by then it is too late.
+            bench.event();
+            bench.settle();
+            pipe.borrow_mut().room = usize::MAX;
+            assert_eq!(bench.pool.connections(), 0);
+            let cx = &mut Context::from_waker(caller.waker());
+            stream.sense(cx);
+            let Poll::Ready(Err(reset)) = stream.poll_part(bench.now, cx) else {
+                panic!("it is not told");
+            };
+            let expected = match refused {
+                true => Reason::BackendRefused,
+                false => Reason::BackendClosed,
+            };
+            assert_eq!(reset, Reset::upstream(expected), "room for {room}");
+            let sent = pipe.borrow().output.len() - before;
+            assert!(!refused || sent == 0, "it was repeated and sent");
+        }
     }
 }
 
