@@ -423,6 +423,11 @@ impl<S: Socket> Transport<S> {
             || (self.unwritten.is_empty() && self.shutdown != Shutdown::Wanted)
     }
 
+    /// The peer's end has been read: nothing more will come.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
     /// The peer will send no more; unread bytes may be left.
     pub fn read_closed(&self) -> bool {
         self.read_closed

@@ -103,11 +103,14 @@ impl<S: Socket> Connection<S> {
         let opening = &mut self.opening;
         let (over, turned_away) = match &mut self.phase {
             Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine) => {
-                let told = engine.poll(now, cx);
-                if told.0 {
+                let (over, turned_away) = engine.poll(now, cx);
+                // `h2` would go on until all it has to say is written; but whoever has ended its side answers nothing more,
+                // and may never read again.
+                let over = over || transport.borrow().has_ended();
+                if over {
                     engine.lose(transport, now);
                 }
-                told
+                (over, turned_away)
             }
             Phase::Connecting => return Condition::Opening,
             Phase::Gone(reset) => return Condition::Gone(*reset),
