@@ -26,6 +26,10 @@ const KEEPALIVE_RETRIES: u32 = 4;
 /// A backend that acknowledges nothing for so long is gone, and so is one that takes nothing: its window stays closed. It
 /// finds dead peers without PINGs.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(20);
+/// After so much silence a backend's kernel is asked whether it is still there, then in these intervals: a call that waits for
+/// its answer has nothing under way that could go unacknowledged.
+const BACKEND_KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const BACKEND_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A core's sockets on the real machine.
 #[derive(Debug)]
@@ -146,6 +150,10 @@ impl Driver for MioDriver {
         let socket = socket2::SockRef::from(&stream);
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_tcp_user_timeout(Some(TCP_USER_TIMEOUT));
+        let keepalive = TcpKeepalive::new()
+            .with_time(BACKEND_KEEPALIVE_IDLE)
+            .with_interval(BACKEND_KEEPALIVE_INTERVAL);
+        let _ = socket.set_tcp_keepalive(&keepalive);
         Ok(stream)
     }
 
@@ -211,6 +219,24 @@ fn from_mio(token: mio::Token) -> Token {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn u_18_a_backend_that_has_vanished_is_found_within_twenty_seconds_by_the_kernel() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut driver = MioDriver::new(Vec::new()).unwrap();
+        let stream = driver.connect(listener.local_addr().unwrap()).unwrap();
+        let socket = socket2::SockRef::from(&stream);
+        let limit = Duration::from_secs(20);
+        // Of what was sent, and of a window that stays closed.
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(limit));
+        // Of silence: the second question is unanswered for less than that.
+        assert!(socket.keepalive().unwrap());
+        let (idle, interval) = (
+            socket.tcp_keepalive_time().unwrap(),
+            socket.tcp_keepalive_interval().unwrap(),
+        );
+        assert!(idle + interval <= limit, "{idle:?} and {interval:?}");
+    }
 
     #[test]
     fn tokens_survive_the_way_through_mio() {
