@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use httlib_hpack::Decoder;
@@ -16,7 +17,8 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -89,6 +91,12 @@ impl Backend {
             turn();
         }
         Self::greet(Peer::new(socket), &[])
+    }
+
+    /// The next connection, greeted, if one comes soon.
+    pub(crate) fn accept_soon(&self) -> Option<Peer> {
+        let socket = self.accept_within(Duration::from_millis(50))?;
+        Some(Self::greet(Peer::new(socket), &[]))
     }
 
     /// Whether nobody connects for that long.
@@ -333,6 +341,58 @@ impl Peer {
         self.socket.write_all(bytes).expect("the proxy reads");
     }
 
+    /// Sends as much as is taken: a proxy that is attacked may have closed.
+    pub(crate) fn try_raw(&mut self, bytes: &[u8]) -> bool {
+        let limit = self.socket.set_write_timeout(Some(PATIENCE));
+        limit.expect("a timeout");
+        self.socket.write_all(bytes).is_ok()
+    }
+
+    /// Sends until that much time passes without a byte being taken. How much was taken.
+    pub(crate) fn send_within(&mut self, bytes: &[u8], time: Duration) -> usize {
+        let limit = self.socket.set_write_timeout(Some(time));
+        limit.expect("a timeout");
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match self.socket.write(&bytes[sent..]) {
+                Ok(n) => sent += n,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("cannot write to the proxy: {error}"),
+            }
+        }
+        let limit = self.socket.set_write_timeout(Some(PATIENCE));
+        limit.expect("a timeout");
+        sent
+    }
+
+    /// Sends while the test reads.
+    pub(crate) fn send_beside(&self, bytes: Vec<u8>) -> JoinHandle<()> {
+        let mut socket = self.socket.try_clone().expect("another handle");
+        thread::spawn(move || socket.write_all(&bytes).expect("the proxy reads"))
+    }
+
+    /// A head or trailers in as many frames as it takes; whether all of it was taken.
+    pub(crate) fn try_long_head(
+        &mut self,
+        stream: u32,
+        fields: &[(&str, &str)],
+        end: bool,
+    ) -> bool {
+        let block = block(fields);
+        let count = block.len().div_ceil(16 << 10);
+        block.chunks(16 << 10).enumerate().all(|(index, piece)| {
+            let kind = if index == 0 { HEADERS } else { CONTINUATION };
+            let ends_stream = if index == 0 && end { END_STREAM } else { 0 };
+            let ends_head = if index + 1 == count { END_HEADERS } else { 0 };
+            self.try_raw(&frame(kind, ends_stream | ends_head, stream, piece))
+        })
+    }
+
+    /// Waits until the proxy has closed the connection; whatever it still says is not of interest.
+    pub(crate) fn assert_closed(&mut self) {
+        while self.next() != Seen::End {}
+    }
+
     /// Says that no more will come, and goes on listening.
     pub(crate) fn finish(&self) {
         let shut = self.socket.shutdown(Shutdown::Write);
@@ -367,10 +427,10 @@ impl Peer {
         }
     }
 
-    fn understand(&mut self, frame: Vec<u8>) -> Option<Seen> {
-        let (kind, flags) = (frame[3], frame[4]);
-        let stream = number(&frame[5..9]);
-        let payload = &frame[9..];
+    fn understand(&mut self, bytes: Vec<u8>) -> Option<Seen> {
+        let (kind, flags) = (bytes[3], bytes[4]);
+        let stream = number(&bytes[5..9]);
+        let payload = &bytes[9..];
         let end = flags & END_STREAM != 0;
         match kind {
             HEADERS => {
@@ -400,7 +460,7 @@ impl Peer {
                 Some(Seen::Reset { stream, code })
             }
             SETTINGS if flags & ACK == 0 => {
-                self.frame(SETTINGS, ACK, 0, b"");
+                self.try_raw(&frame(SETTINGS, ACK, 0, b""));
                 None
             }
             PING if flags & ACK != 0 => Some(Seen::Pong),

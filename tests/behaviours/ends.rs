@@ -12,7 +12,7 @@ const CODES: u32 = 17;
 
 /// RFC 9113 §7 and what gRPC makes of each (grpc/grpc `doc/PROTOCOL-HTTP2.md`, "Errors"). Written down a second time on
 /// purpose: this is what the product's table is held to.
-const RESETS: [(u32, &str, u32); 14] = [
+pub(crate) const RESETS: [(u32, &str, u32); 14] = [
     (0, "NO_ERROR", 13),
     (1, "PROTOCOL_ERROR", 13),
     (2, "INTERNAL_ERROR", 13),
@@ -735,7 +735,7 @@ fn the_backend_sees_exactly_this_request() {
 }
 
 #[test]
-fn u_p10_and_u_24_a_reset_behind_a_whole_answer_takes_nothing_away() {
+fn u_p10_each_reset_behind_a_whole_answer_takes_nothing_away() {
     let mut pair = Pair::new();
     for (h2, name, _) in RESETS {
         let (answer, record) = pair.call(|peer, stream| {
@@ -749,38 +749,45 @@ fn u_p10_and_u_24_a_reset_behind_a_whole_answer_takes_nothing_away() {
 }
 
 #[test]
-fn u_07_and_u_08_a_whole_answer_before_the_end_of_the_request_stops_the_upload() {
-    for then_reset in [false, true] {
-        let backend = Backend::new();
-        let world = World::new(&[&backend]);
-        let mut client = Client::new(world.address);
-        let head = format!(
-            "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
-             content-length: 100\r\n\r\n"
-        );
-        client.send(head.as_bytes());
-        let mut peer = backend.accept();
-        let crate::backend::Seen::Head { stream, .. } = peer.next() else {
-            panic!("no head");
-        };
-        peer.answer(stream, &message(b"early"));
-        if then_reset {
-            peer.reset(stream, 0);
-        }
-        let end = trailer_frame("grpc-status:0\r\n");
-        assert_eq!(client.answer(), streamed(&[&message(b"early"), &end]));
-        assert_eq!(world.record().reason, Reason::Ok);
-        if !then_reset {
-            peer.assert_reset(stream, 0);
-        }
-        // The rest is read and thrown away; the next request stands behind it.
-        client.send(&[0x55; 100]);
-        client.post("", &message(b"next"));
-        let next = peer.request();
-        assert_eq!(next.body, message(b"next"));
-        peer.answer(next.stream, &message(b"two"));
-        assert_eq!(client.answer(), streamed(&[&message(b"two"), &end]));
+fn u_07_a_whole_answer_and_a_reset_before_the_end_of_the_request_are_the_answer() {
+    early_answer(true);
+}
+
+#[test]
+fn u_08_a_whole_answer_before_the_end_of_the_request_stops_the_upload() {
+    early_answer(false);
+}
+
+fn early_answer(then_reset: bool) {
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let mut client = Client::new(world.address);
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
+         content-length: 100\r\n\r\n"
+    );
+    client.send(head.as_bytes());
+    let mut peer = backend.accept();
+    let crate::backend::Seen::Head { stream, .. } = peer.next() else {
+        panic!("no head");
+    };
+    peer.answer(stream, &message(b"early"));
+    if then_reset {
+        peer.reset(stream, 0);
     }
+    let end = trailer_frame("grpc-status:0\r\n");
+    assert_eq!(client.answer(), streamed(&[&message(b"early"), &end]));
+    assert_eq!(world.record().reason, Reason::Ok);
+    if !then_reset {
+        peer.assert_reset(stream, 0);
+    }
+    // The rest is read and thrown away; the next request stands behind it.
+    client.send(&[0x55; 100]);
+    client.post("", &message(b"next"));
+    let next = peer.request();
+    assert_eq!(next.body, message(b"next"));
+    peer.answer(next.stream, &message(b"two"));
+    assert_eq!(client.answer(), streamed(&[&message(b"two"), &end]));
 }
 
 #[test]
