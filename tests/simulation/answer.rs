@@ -138,6 +138,9 @@ impl Reader {
     }
 
     fn head(&mut self) -> Result<bool, String> {
+        if !self.buffer.is_empty() && self.answers.last().is_some_and(Answer::closes) {
+            return Err("bytes after the last answer".into());
+        }
         let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") else {
             return Ok(false);
         };

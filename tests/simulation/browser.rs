@@ -134,7 +134,8 @@ impl Browser {
             (point(rng), way)
         });
         let stall = one_in(6, rng).then(|| {
-            let time = if rng.bool() { 2_000 } else { 120_000 };
+            // The last is for ever.
+            let time = [2_000, 2_000, 120_000, 10_000_000][rng.usize(..4)];
             (point(rng), Duration::from_millis(rng.u64(1..time)))
         });
         let mut pace = |bytes: usize| match rng.u8(..6) {
@@ -309,7 +310,8 @@ fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut V
     let mut body = plan.request_bytes();
     match plan.broken {
         Some(Broken::Flag) => {
-            body.extend([0x80, 0, 0, 0, 2, b'h', b'i']);
+            body.push([0x80, 0x02, 0x81, 0xff][rng.usize(..4)]);
+            body.extend([0, 0, 0, 2, b'h', b'i']);
         }
         Some(Broken::Short) => {
             let whole = plan.unended();
@@ -320,7 +322,7 @@ fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut V
     if plan.text {
         body = encode(&body, rng);
         if plan.broken == Some(Broken::Base64) {
-            body.extend_from_slice(b"A*==");
+            body.extend_from_slice([b"A*==", b"=AAA", b"\0AAA"][rng.usize(..3)]);
         }
     }
     let chunked = rng.bool() || plan.broken == Some(Broken::Chunk);
@@ -360,7 +362,19 @@ fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut V
         rest = tail;
     }
     match plan.broken {
-        Some(Broken::Chunk) => out.extend_from_slice(b"zz\r\n"),
+        Some(Broken::Chunk) => {
+            let wrong: [&[u8]; 8] = [
+                b"zz\r\n",
+                b"\r\n",
+                b"5 \r\n",
+                b"5\n",
+                b"0x5\r\n",
+                b"-1\r\n",
+                b"FFFFFFFFFFFFFFFFF\r\n",
+                b"5;a\nb\r\n",
+            ];
+            out.extend_from_slice(wrong[rng.usize(..wrong.len())]);
+        }
         _ => out.extend_from_slice(b"0\r\n\r\n"),
     }
     head_end

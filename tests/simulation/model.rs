@@ -270,6 +270,15 @@ impl Judge<'_> {
         let (may, expected) = match record.reason {
             Reason::Ok | Reason::BackendStatus => {
                 self.hold(self.facts.finished, "the server said so");
+                self.hold(
+                    self.facts.told.is_none_or(|code| code == 0),
+                    "whose answer was taken whole has done nothing wrong",
+                );
+                self.hold(
+                    !self.facts.request_ended
+                        || record.request.messages == plan.requests.len() as u64,
+                    "the record counts the messages of the request",
+                );
                 (plan.code().is_some(), plan.code().map(u32::from))
             }
             Reason::BackendReset(h2) => {

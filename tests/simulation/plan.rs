@@ -268,6 +268,8 @@ pub(crate) struct Facts {
     pub(crate) request_ended: bool,
     /// Where a server's end of it still stands open.
     pub(crate) open: u32,
+    /// The code that the core reset its stream with.
+    pub(crate) told: Option<u32>,
     /// Codes that its stream was reset with before its time.
     pub(crate) resets: Vec<u32>,
     pub(crate) records: Vec<Record>,
@@ -282,6 +284,7 @@ impl Facts {
             finished: false,
             request_ended: false,
             open: 0,
+            told: None,
             resets: Vec::new(),
             records: Vec::new(),
         }

@@ -300,6 +300,7 @@ impl Raw {
                 assert!(id <= self.seen || self.last.is_some(), "a reset of nothing");
                 if let Some(call) = self.calls.remove(&id) {
                     self.leave(&call);
+                    self.stage.ledger.borrow_mut().calls[call.plan.id].told = Some(number(payload));
                 }
                 self.reset.push(id);
             }
