@@ -354,7 +354,7 @@ fn u_25_a_backend_that_is_down_is_asked_once_in_a_pause_however_many_call() {
 }
 
 #[test]
-fn a_call_behind_others_asks_for_no_connection_while_one_has_room() {
+fn u_31_a_call_behind_others_asks_for_no_connection_while_one_has_room() {
     let mut bench = Bench::new(&["127.0.0.1:1"]);
     let mut plan = snapshot(&["127.0.0.1:1"]);
     plan.backends[0].connections_max = 4;
