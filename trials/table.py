@@ -53,11 +53,21 @@ def survived(lines: list[dict]) -> str:
     return cell if len(amiss) == len(lines) else f"in {len(amiss)} of {len(lines)} rounds: {cell}"
 
 
-def anything(lines: list[dict]) -> str:
-    """A cell of a program that is not known here: its figures as they are."""
-    skipped = ("trial", "program", "proxy", "scenario", "variant")
-    figures = lines[-1].items()
-    return "; ".join(f"{name} {value}" for name, value in figures if name not in skipped)
+def read(lines: list[dict]) -> str:
+    """A cell of `readers`."""
+    line = lines[-1]
+    said = [] if line["held"] else [line["faults"]]
+    said.append(f"small calls {line['ratio']} times as long, {line['blocked']:,} blocked, {line['resident_mib']} MiB")
+    return ": ".join(said)
+
+
+def row_of(line: dict) -> str:
+    """What was done."""
+    if line["trial"] == "readers":
+        size = line["message_bytes"]
+        pour = f"never read answers in messages of {size:,} B" if line["variant"] == "messages" else "send a byte a second"
+        return f"{line['readers']:,} clients that {pour}, small calls beside them"
+    return TITLES.get(line["scenario"], line["scenario"])
 
 
 def main() -> None:
@@ -66,13 +76,9 @@ def main() -> None:
     for proxy in proxies:
         # `survive` first.
         for path in sorted(folder.glob(f"{proxy}-*.json"), reverse=True):
-            program = path.stem.removeprefix(f"{proxy}-")
             for text in path.read_text().splitlines():
                 line = json.loads(text)
-                line["program"] = program
-                scenario = line.get("scenario") or line.get("variant") or ""
-                row = TITLES.get(scenario, f"{program} {scenario}".strip())
-                rows.setdefault(row, {}).setdefault(proxy, []).append(line)
+                rows.setdefault(row_of(line), {}).setdefault(proxy, []).append(line)
     print("| |", " | ".join(proxies), "|")
     print("|---" * (len(proxies) + 1) + "|")
     for row, cells in rows.items():
@@ -83,7 +89,7 @@ def cell(lines: list[dict] | None) -> str:
     """What those rounds come to."""
     if not lines:
         return "–"
-    return survived(lines) if lines[0]["program"] == "survive" else anything(lines)
+    return survived(lines) if lines[0]["trial"] == "survive" else read(lines)
 
 
 main()
