@@ -75,7 +75,7 @@ impl Answer for Flow {
             return Poll::Pending;
         }
         self.next = Some(now + Duration::from_millis(1));
-        Poll::Ready(Ok(Part::Data(message(&[0; 128 << 10]).into())))
+        Poll::Ready(Ok(Part::Data(message(&[0; 4 << 10]).into())))
     }
 
     fn wake_at(&self) -> Option<Instant> {
