@@ -211,11 +211,9 @@ fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection() {
     let mut other = Client::new(world.address);
     for round in 0..20 {
         other.post("", &message(b"little"));
-        let request = loop {
-            match peer.next() {
-                Seen::Head { stream, .. } => break stream,
-                other => panic!("instead of a call: {other:?}"),
-            }
+        let request = match peer.next() {
+            Seen::Head { stream, .. } => stream,
+            other => panic!("instead of a call: {other:?}"),
         };
         assert_eq!(peer.body(request), message(b"little"));
         peer.answer(request, &message(b"enough"));
