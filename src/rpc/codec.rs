@@ -84,6 +84,14 @@ impl RequestCodec {
         }
     }
 
+    /// Whether a message has begun and not ended. A plain body has no messages.
+    pub fn in_message(&self) -> bool {
+        match &self.dialect {
+            RequestDialect::GrpcWeb(request) => !request.at_boundary(),
+            RequestDialect::Plain { .. } => false,
+        }
+    }
+
     /// Whole messages so far.
     pub fn messages(&self) -> u64 {
         match &self.dialect {

@@ -75,7 +75,7 @@ impl Answer for Flow {
             return Poll::Pending;
         }
         self.next = Some(now + Duration::from_millis(1));
-        Poll::Ready(Ok(Part::Data(message(&[0; 128 << 10]).into())))
+        Poll::Ready(Ok(Part::Data(message(&[0; 4 << 10]).into())))
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -118,12 +118,14 @@ fn an_answer_by_the_clock_whose_reader_stands_still_costs_no_turns() {
     let mut client = Client::new(world.address);
     client.post("", &message(b"hi"));
     let step = Duration::from_millis(50);
-    // On a machine with much else to do a step may hold few turns.
-    let flows = (0..100).any(|_| world.turns_within(step) > 10);
-    assert!(flows, "it does not flow");
-    // Until every buffer on the way is full.
-    let rests = (0..100).any(|_| world.turns_within(step) <= 5);
-    assert!(rests, "it spins");
+    // It flows until every buffer on the way is full.
+    let mut turns = 0;
+    let rests = (0..100).any(|_| {
+        let more = world.turns_within(step);
+        turns += more;
+        turns > 10 && more <= 5
+    });
+    assert!(rests, "it spins, or never flowed: {turns} turns");
     assert_eq!(world.core.census().1, 1, "it is not over");
     assert!(world.record().is_none());
 }

@@ -8,7 +8,7 @@ use wharf::upstream::settings::STREAM_WINDOW_BYTES;
 use wharf::wire::Reason;
 
 use crate::backend::{Backend, Peer, Seen};
-use crate::client::{Client, message};
+use crate::client::{Client, message, request};
 use crate::world::{PATIENCE, Plan, Stepped, World};
 
 const LIVE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -211,11 +211,9 @@ fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection() {
     let mut other = Client::new(world.address);
     for round in 0..20 {
         other.post("", &message(b"little"));
-        let request = loop {
-            match peer.next() {
-                Seen::Head { stream, .. } => break stream,
-                other => panic!("instead of a call: {other:?}"),
-            }
+        let request = match peer.next() {
+            Seen::Head { stream, .. } => stream,
+            other => panic!("instead of a call: {other:?}"),
         };
         assert_eq!(peer.body(request), message(b"little"));
         peer.answer(request, &message(b"enough"));
@@ -227,4 +225,91 @@ fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection() {
         assert_eq!(world.record().reason, Reason::Ok);
     }
     drop(readers);
+}
+
+#[test]
+fn r_26_bytes_of_a_message_that_come_one_by_one_are_gathered_so_that_no_small_frames_add_up() {
+    const PIECE: usize = 256;
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let body = message(&[7; 600]);
+    let mut client = Client::new(world.address);
+    let whole = request("", &body);
+    let (head, _) = whole.split_at(whole.len() - body.len());
+    client.send(head);
+    let mut peer = backend.accept();
+    let stream = match peer.next() {
+        Seen::Head {
+            stream, end: false, ..
+        } => stream,
+        other => panic!("instead of a head: {other:?}"),
+    };
+    // A backend can do nothing with it yet.
+    for byte in &body[..PIECE - 1] {
+        client.send(&[*byte]);
+    }
+    assert_eq!(peer.next_within(Duration::from_millis(200)), None);
+    // Enough for a frame, which leaves though the message has not ended.
+    client.send(&body[PIECE - 1..PIECE + 1]);
+    let mut seen = Vec::new();
+    while seen.len() < PIECE {
+        match peer.next() {
+            Seen::Data {
+                bytes, end: false, ..
+            } => {
+                assert!(bytes.len() >= PIECE, "a frame of {} bytes", bytes.len());
+                seen.extend(bytes);
+            }
+            other => panic!("instead of data: {other:?}"),
+        }
+    }
+    client.send(&body[PIECE + 1..]);
+    seen.extend(peer.body(stream));
+    assert_eq!(seen, body);
+    peer.answer(stream, b"");
+    assert!(client.answer().whole);
+}
+
+#[test]
+fn r_26_a_message_that_is_whole_does_not_wait_for_more() {
+    let backend = Backend::new();
+    let world = World::new(&[&backend]);
+    let (one, two) = (message(b""), message(b"two"));
+    let mut client = Client::new(world.address);
+    let whole = request("", &[&one[..], &two].concat());
+    let (most, last) = whole.split_at(whole.len() - 1);
+    client.send(most);
+    let mut peer = backend.accept();
+    let stream = match peer.next() {
+        Seen::Head {
+            stream, end: false, ..
+        } => stream,
+        other => panic!("instead of a head: {other:?}"),
+    };
+    client.send(last);
+    assert_eq!(peer.body(stream), [&one[..], &two].concat());
+    // In a chunked body, whose end nobody knows yet.
+    let mut client = Client::new(world.address);
+    let chunked = String::from_utf8(whole[..whole.len() - one.len() - two.len()].to_vec())
+        .expect("ASCII")
+        .replace("content-length: 13", "transfer-encoding: chunked");
+    client.send(chunked.as_bytes());
+    // With the beginning of a third, which must not hold it up.
+    client.send(&[&b"b\r\n"[..], &two, &two[..3], b"\r\n"].concat());
+    let stream = match peer.next() {
+        Seen::Head {
+            stream, end: false, ..
+        } => stream,
+        other => panic!("instead of a head: {other:?}"),
+    };
+    match peer.next() {
+        Seen::Data {
+            stream: own,
+            bytes,
+            end: false,
+        } => {
+            assert!(own == stream && bytes.starts_with(&two), "{bytes:?}");
+        }
+        other => panic!("instead of a message: {other:?}"),
+    }
 }

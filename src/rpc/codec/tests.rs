@@ -955,7 +955,7 @@ fn u_12_a_foreign_body_is_cut_for_the_message_and_dropped_at_64_kib() {
 }
 
 #[test]
-fn u_12_a_status_of_ok_is_not_believed_where_content_was_dropped() {
+fn u_29_a_status_of_ok_is_not_believed_where_content_was_dropped() {
     // Told OK, a caller would take an answer for whole whose messages it never got.
     let message = || Said::Data(vec![0, 0, 0, 0, 1, b'x']);
     let ends = [&[OK][..], &[("grpc-status", "7")]];

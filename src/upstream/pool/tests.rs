@@ -628,7 +628,7 @@ fn u_p4_a_call_whose_head_never_left_is_as_safe_to_repeat_as_a_refused_one() {
 }
 
 #[test]
-fn u_31_a_call_behind_others_asks_for_no_connection_while_one_has_room() {
+fn u_30_a_call_behind_others_asks_for_no_connection_while_one_has_room() {
     let mut bench = Bench::new(&["127.0.0.1:1"]);
     let mut plan = snapshot(&["127.0.0.1:1"]);
     plan.backends[0].connections_max = 4;

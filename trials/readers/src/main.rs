@@ -173,7 +173,6 @@ async fn one_round(
 
     let begun = counts.begun.load(Relaxed) + flags.readers as u64;
     let poured = counts.poured.load(Relaxed);
-    let opened = Instant::now();
     let mut others = Vec::with_capacity(flags.readers);
     for _ in 0..flags.readers {
         others.push(open(flags).await?);
@@ -183,13 +182,14 @@ async fn one_round(
     figures.filling_max = figures.filling_max.max(max);
     figures.poured = (counts.poured.load(Relaxed) - poured) / flags.readers.max(1) as u64;
 
+    let still = Instant::now();
     let beside = async {
         let (median, max) = measure(caller, flags.calls, figures).await;
         figures.beside.push(median);
         figures.beside_max = figures.beside_max.max(max);
         remember_resident(flags, figures);
         if last && !flags.limit.is_zero() {
-            wait_for_limit(flags, counts, caller, figures, opened).await;
+            wait_for_limit(flags, counts, caller, figures, still).await;
         }
     };
     if flags.bytes {
@@ -225,7 +225,7 @@ async fn fill(
     begun: u64,
 ) -> (Duration, Duration) {
     let mut times = Vec::new();
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     let mut moved = (0, Instant::now());
     while Instant::now() < until {
         match caller.call().await {
@@ -265,21 +265,21 @@ async fn measure(caller: &mut Caller, calls: usize, figures: &mut Figures) -> (D
     (caller::median(&mut times), max)
 }
 
-/// Waits until the proxy has ended all of them, or twice its limit is over.
+/// Waits until the proxy has ended all of them, or twice its limit is over since everything stood still.
 async fn wait_for_limit(
     flags: &Flags,
     counts: &Counts,
     caller: &mut Caller,
     figures: &mut Figures,
-    opened: Instant,
+    still: Instant,
 ) {
-    while opened.elapsed() < flags.limit * 2 {
+    while still.elapsed() < flags.limit * 2 {
         let open = counts.open.load(Relaxed);
         if open < flags.readers as u64 && figures.ended_first.is_none() {
-            figures.ended_first = Some(opened.elapsed());
+            figures.ended_first = Some(still.elapsed());
         }
         if open == 0 {
-            figures.ended_last = Some(opened.elapsed());
+            figures.ended_last = Some(still.elapsed());
             return;
         }
         if caller.call().await.is_none() {
