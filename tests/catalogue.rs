@@ -81,14 +81,14 @@ fn tests_in(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn read_all(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
         if path.is_dir() {
             if !path.ends_with("node_modules") {
                 read_all(&path, into);
             }
         } else if path.extension().is_some_and(|own| own == "rs") {
-            into.push((path.clone(), fs::read_to_string(&path).unwrap()));
+            into.push((path.clone(), fs::read_to_string(&path).expect("text")));
         }
     }
 }
@@ -101,7 +101,7 @@ fn coverage(root: &Path) -> BTreeMap<String, Vec<String>> {
     }
     let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (path, text) in &files {
-        let path = path.strip_prefix(root).unwrap().display();
+        let path = path.strip_prefix(root).expect("below it").display();
         for name in tests_in(text) {
             if let Some(id) = row_id(name) {
                 found.entry(id).or_default().push(format!("{path}: {name}"));

@@ -160,14 +160,14 @@ fn u_p6_a_connection_lost_while_the_request_is_sent_is_unavailable_and_nothing_i
         let backend = Backend::new();
         let world = World::new(&[&backend]);
         let mut client = Client::new(world.address);
-        let body = message(b"a whole message");
+        let body = message(&[b'x'; 600]);
         let head = format!(
             "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
              content-length: {}\r\n\r\n",
             body.len()
         );
         client.send(head.as_bytes());
-        client.send(&body[..9]);
+        client.send(&body[..500]);
         let mut peer = backend.accept();
         assert!(matches!(peer.next(), Seen::Head { end: false, .. }));
         assert!(matches!(peer.next(), Seen::Data { end: false, .. }));
@@ -194,10 +194,10 @@ fn u_p6_each_reset_while_the_request_is_sent_has_its_status() {
         let mut client = Client::new(world.address);
         let head = format!(
             "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
-             content-length: 20\r\n\r\n"
+             content-length: 605\r\n\r\n"
         );
         client.send(head.as_bytes());
-        client.send(&message(b"a whole message")[..9]);
+        client.send(&message(&[b'x'; 600])[..500]);
         let mut peer = backend.accept();
         let Seen::Head { stream, .. } = peer.next() else {
             panic!("no head");
@@ -215,7 +215,7 @@ fn u_p6_each_reset_while_the_request_is_sent_has_its_status() {
             (Reason::BackendReset(h2), 1)
         );
         // What still comes of the request goes nowhere.
-        client.try_send(&message(b"a whole message")[9..]);
+        client.try_send(&message(&[b'x'; 600])[500..]);
         peer.assert_quiet();
     }
 }

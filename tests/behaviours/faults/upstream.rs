@@ -607,7 +607,7 @@ fn u_21_what_breaks_http2_on_a_stream_alone_costs_that_call_alone() {
         let (mut clients, mut peer, streams) = open_calls(&world, &backend, 1);
         // Its request is still open: of one that has ended the window means nothing.
         let mut client = Client::new(world.address);
-        let request = crate::client::request("", &message(b"a long message"));
+        let request = crate::client::request("", &message(&[b'x'; 600]));
         client.send(&request[..request.len() - 3]);
         let Seen::Head { stream, .. } = peer.next() else {
             panic!("no head");
