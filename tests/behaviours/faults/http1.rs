@@ -1559,7 +1559,7 @@ fn h1_71_a_body_under_a_preflight_is_read_and_is_no_request() {
     ]
     .concat();
     for (lines, body) in [
-        (format!("content-length: {length}\r\n"), behind.clone()),
+        (format!("content-length: {length}\r\n"), behind),
         ("transfer-encoding: chunked\r\n".to_owned(), chunked),
     ] {
         let mut client = Client::new(world.address);
