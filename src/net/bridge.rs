@@ -33,18 +33,6 @@ pub trait Sieve: Unpin {
     }
 }
 
-/// A sieve that lets everything through.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Open;
-
-impl Sieve for Open {
-    fn pass(&mut self, unread: &mut BytesMut) -> io::Result<usize> {
-        Ok(unread.len())
-    }
-
-    fn passed(&mut self, _bytes: usize) {}
-}
-
 /// One transport, shown to `h2`.
 #[derive(Debug)]
 pub struct Bridge<S, F> {
