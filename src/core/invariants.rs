@@ -79,7 +79,7 @@ impl<D: Driver> Core<D> {
                 "invariant 5: an ended exchange is gone"
             );
             let (waiting, kept) = call.exchange.held();
-            let (gathered, unsent) = call.exchange.up().map_or((0, 0), |up| up.held());
+            let (gathered, unsent) = call.exchange.upstream().map_or((0, 0), |up| up.held());
             assert!(
                 waiting <= REQUEST_MAX && kept <= REQUEST_MAX && unsent <= REQUEST_MAX,
                 "invariant 10: a request holds {waiting}, {kept} and {unsent} bytes"
@@ -157,7 +157,7 @@ impl<D: Driver> Core<D> {
     fn relaying(&self) -> usize {
         let calls = self.exchanges.iter();
         calls
-            .filter(|(_, call)| call.exchange.up().is_some())
+            .filter(|(_, call)| call.exchange.upstream().is_some())
             .count()
     }
 

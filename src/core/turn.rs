@@ -192,11 +192,6 @@ impl<D: Driver> Core<D> {
         self.leave(now)
     }
 
-    /// The machine, for a simulation.
-    pub fn driver_mut(&mut self) -> &mut D {
-        &mut self.reactor.driver
-    }
-
     pub(super) fn wait_until(&self) -> Option<Instant> {
         let now = self.now?.instant;
         if !self.reactor.ready.is_empty() || self.listeners.contains(&Accepting::More) {

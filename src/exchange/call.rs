@@ -415,14 +415,6 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         )
     }
 
-    /// The backend's end, while there is one.
-    pub fn up(&self) -> Option<&L::Stream> {
-        match &self.phase {
-            Phase::Relaying(up) => Some(up),
-            Phase::Connecting | Phase::Done => None,
-        }
-    }
-
     /// Whether it would read more of the request now.
     pub fn wants_more(&self) -> bool {
         let connected = matches!(self.phase, Phase::Relaying(_));

@@ -22,22 +22,15 @@ pub trait Sieve: Unpin {
     /// So many of them were handed on.
     fn passed(&mut self, bytes: usize);
 
-    /// What the peer is to be told for what was taken away. It is asked only where a frame may begin.
+    /// Whether the peer is to be told something for what was taken away.
+    fn owes_answer(&self) -> bool {
+        false
+    }
+
+    /// What it is to be told. It is asked only where a frame may begin.
     fn take_answer(&mut self) -> Option<Vec<u8>> {
         None
     }
-}
-
-/// A sieve that lets everything through.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Open;
-
-impl Sieve for Open {
-    fn pass(&mut self, unread: &mut BytesMut) -> io::Result<usize> {
-        Ok(unread.len())
-    }
-
-    fn passed(&mut self, _bytes: usize) {}
 }
 
 /// One transport, shown to `h2`.
@@ -118,11 +111,20 @@ impl<S: Socket, F: Sieve> AsyncWrite for Bridge<S, F> {
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self {
-            transport, sieve, ..
+            transport,
+            sieve,
+            high_water,
         } = self.get_mut();
-        // `h2` flushes when it holds no byte of a frame any more: here something may stand between two of its own.
-        if let Some(answer) = sieve.take_answer() {
-            transport.borrow_mut().write(&answer);
+        if !sieve.owes_answer() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut transport = transport.borrow_mut();
+        if transport.unwritten() >= *high_water {
+            // Like any other write it waits for its reader: a peer that sends and never reads would have it grow for ever.
+            transport.note_refused();
+        } else if let Some(answer) = sieve.take_answer() {
+            // `h2` flushes when it holds no byte of a frame any more: here something may stand between two of its own.
+            transport.write(&answer);
         }
         Poll::Ready(Ok(()))
     }

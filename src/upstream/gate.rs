@@ -237,6 +237,10 @@ impl Sieve for Gate {
         }
     }
 
+    fn owes_answer(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
     fn take_answer(&mut self) -> Option<Vec<u8>> {
         if self.owed.is_empty() {
             return None;

@@ -605,14 +605,6 @@ impl<S: Socket> Pool<S> {
         self.connections.get(key).is_some()
     }
 
-    /// Closes every connection: the core stops.
-    pub fn close<D: Driver<Socket = S>>(&mut self, reactor: &mut Reactor<D>, now: Instant) {
-        let keys: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.remove(key, reactor, now);
-        }
-    }
-
     fn backend_of(&self, endpoint: Key) -> Option<&Backend> {
         self.backends.get(self.endpoints.get(endpoint)?.backend)
     }

@@ -177,10 +177,14 @@ fn r_03_a_reader_that_is_slow_is_not_taken_for_one_that_stands_still() {
 }
 
 #[test]
-fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection() {
+fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection_and_are_given_up() {
     const READERS: usize = 150;
+    const ROUNDS: usize = 20;
     let backend = Backend::new();
-    let world = World::new(&[&backend]);
+    let mut plan = Plan::default();
+    // Longer than all of what follows takes, but for its end.
+    plan.limits.stall_timeout = Duration::from_secs(4);
+    let world = World::with(plan, &[&backend]);
     let mut readers: Vec<Client> = (0..READERS)
         .map(|_| Client::narrow(world.address, 4 << 10))
         .collect();
@@ -209,7 +213,7 @@ fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection() {
     );
     // All of it is held by now, on the very connection that the next calls take.
     let mut other = Client::new(world.address);
-    for round in 0..20 {
+    for round in 0..ROUNDS {
         other.post("", &message(b"little"));
         let request = match peer.next() {
             Seen::Head { stream, .. } => stream,
@@ -223,6 +227,14 @@ fn r_25_readers_that_stand_still_hold_up_nobody_on_their_connection() {
             "round {round}"
         );
         assert_eq!(world.record().reason, Reason::Ok);
+    }
+    // Each stands still by itself, and each is given up.
+    for _ in 0..READERS {
+        let record = world.record();
+        assert_eq!(
+            (record.reason, record.aborted),
+            (Reason::ClientTooSlow, true)
+        );
     }
     drop(readers);
 }

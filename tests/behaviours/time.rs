@@ -224,7 +224,13 @@ fn answered_late(
     answer(&mut peer, stream);
     assert!(client.is_left_alone(Duration::from_millis(2200)));
     let record = world.turn_until_record();
-    (client.answer(), record.reason)
+    let answer = client.answer();
+    // Its timer is gone with it: it ends once.
+    for _ in 0..3 {
+        world.turn();
+    }
+    assert!(world.record().is_none(), "it has ended twice");
+    (answer, record.reason)
 }
 
 #[test]

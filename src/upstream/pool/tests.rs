@@ -15,6 +15,7 @@ use crate::policy;
 use crate::telemetry::panics;
 use crate::wire::{Part, Sink, Source};
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 /// What a client says before its first frame (RFC 9113 §3.4).
@@ -625,6 +626,41 @@ fn u_p4_a_call_whose_head_never_left_is_as_safe_to_repeat_as_a_refused_one() {
             assert!(!refused || sent == 0, "it was repeated and sent");
         }
     }
+}
+
+#[test]
+fn u_22_window_is_given_back_to_whoever_reads_and_not_staged_without_end_for_others() {
+    const STREAMS: u32 = 1000;
+    const ROUNDS: u32 = 60;
+    let (mut bench, pipe) = ready(frame(SETTINGS, &[]));
+    let before = pipe.borrow().output.len();
+    pipe.borrow_mut().room = 0;
+    // Nothing but padding, on many streams: each frame is shorter than what gives its window back.
+    let mut padded = Vec::new();
+    for stream in 0..STREAMS {
+        let mut frame = frame(DATA, &[0]);
+        frame[4] = 8;
+        frame[5..9].copy_from_slice(&(2 * stream + 1).to_be_bytes());
+        padded.extend(frame);
+    }
+    for _ in 0..ROUNDS {
+        pipe.borrow_mut().input.extend(&padded);
+        bench.event();
+        bench.settle();
+    }
+    let (_, connection) = bench.pool.iter().next().expect("it is in use");
+    let staged = connection.transport().borrow().unwritten();
+    assert!(staged < 300 << 10, "{staged} bytes wait for a reader");
+
+    // Now it reads, and has back what it has used.
+    pipe.borrow_mut().room = usize::MAX;
+    bench.event();
+    bench.settle();
+    assert_eq!(bench.pool.connections(), 1);
+    let output = &pipe.borrow().output[before..];
+    let updates = output.chunks(13).filter(|frame| frame[5..9] == [0; 4]);
+    let all = updates.map(|frame| u32::from_be_bytes([frame[9], frame[10], frame[11], frame[12]]));
+    assert_eq!(all.sum::<u32>(), STREAMS * ROUNDS);
 }
 
 #[test]
