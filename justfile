@@ -24,13 +24,37 @@ lint:
     cargo fmt --check
     cargo clippy --all-targets -- -D warnings
 
+# Which test holds which row of docs/faults.md
+catalogue:
+    cargo test --test catalogue -- --nocapture
+
 # A hundred seeds of the simulator; with a seed, that one again
 sim SEED="":
     scripts/sim {{ if SEED == "" { "--seeds 100" } else { SEED } }}
 
+# A million seeds, or so many: hours
+seeds N="1000000":
+    scripts/sim --seeds {{N}}
+
 # One fuzz target for a while
 fuzz TARGET SECONDS="60":
     scripts/fuzz {{TARGET}} {{SECONDS}}
+
+# Stamped calls to backends that are killed: 100,000, or `just chaos smoke`
+chaos *FLAGS:
+    scripts/chaos {{FLAGS}}
+
+# What hostile hands do to wharf and to other proxies; `just trials wharf`: to wharf alone
+trials *PROXIES:
+    scripts/trials {{PROXIES}}
+
+# Valgrind over the real program
+leaks CALLS="200":
+    scripts/leaks {{CALLS}}
+
+# Is every change to the code noticed by a test? An hour or two; `just mutants 3/200`: one in 200 of them
+mutants SHARD="":
+    scripts/mutants {{SHARD}}
 
 # The benches
 bench:

@@ -194,7 +194,10 @@ impl Control {
                 for signal in signals.forever() {
                     if !matches!(signal, SIGINT | SIGTERM) {
                         let name = signal_hook::low_level::signal_name(signal);
-                        log::info!("{} is not used", name.unwrap_or("a signal"));
+                        log::info!(
+                            "{} changes nothing: flags and file are read at the start; to have them read again, restart wharf",
+                            name.unwrap_or("a signal")
+                        );
                     } else if signalled.send(()).is_err() {
                         break;
                     }

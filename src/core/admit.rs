@@ -21,7 +21,7 @@ use crate::policy::{Peer, RouteKind, Snapshot, Verdict};
 use crate::rpc::{Dialect, ResponseCodec, classify, is_rpc_path};
 use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
-use crate::wire::http1::{HeadFault, Http1Request};
+use crate::wire::http1::{HeadFault, HeadLimits, Http1Request};
 use crate::wire::{
     Code, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata, timeout,
 };
@@ -458,7 +458,12 @@ fn explain(fault: HeadFault, unread: &[u8]) -> String {
             "HTTP/2 is not served yet: call with gRPC-Web over HTTP/1.1".to_owned()
         }
         414 => format!("{what}: limits.line_bytes bounds it"),
-        431 => format!("{what}: limits.header_bytes and limits.header_fields bound it"),
+        431 if what == "head too large" => format!("{what}: limits.header_bytes bounds it"),
+        431 if what == "too many fields" => format!("{what}: limits.header_fields bounds it"),
+        431 => {
+            let most = HeadLimits::default().name_bytes_max;
+            format!("{what}: it may have {most} bytes")
+        }
         _ => what.to_owned(),
     }
 }

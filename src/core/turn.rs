@@ -76,6 +76,8 @@ pub struct Core<D: Driver> {
     pub(super) now: Option<Now>,
     /// When a client was last said to be turned away.
     turned_away: Option<Instant>,
+    /// How many were turned away for want of a descriptor and have not been told of.
+    unserved: usize,
     events: Vec<Event>,
     batch: Vec<Task>,
     keys: Vec<Key>,
@@ -166,6 +168,7 @@ impl<D: Driver> Core<D> {
             listeners: vec![Accepting::More; listeners],
             now: None,
             turned_away: None,
+            unserved: 0,
             events: Vec::new(),
             batch: Vec::new(),
             keys: Vec::new(),
@@ -264,9 +267,13 @@ impl<D: Driver> Core<D> {
                     AcceptFault::Nobody => return Accepting::Idle,
                     AcceptFault::Lost => lost += 1,
                     AcceptFault::Full => {
-                        let count = self.turn_away(index, accepts_max);
-                        if self.may_complain(now) {
-                            log::warn!("{error}: {count} clients were turned away");
+                        self.unserved += self.turn_away(index, accepts_max);
+                        // It is also the answer where nobody waits.
+                        if self.unserved > 0 && self.may_complain(now) {
+                            let count = mem::take(&mut self.unserved);
+                            log::warn!(
+                                "clients turned away, since no descriptor is left: {count} ({error}); allow more with  ulimit -n"
+                            );
                         }
                         return later;
                     }

@@ -110,7 +110,10 @@ pub fn message_of(reset: Reset, backend: &str) -> Cow<'static, str> {
         Reason::BackendProtocol(how) => {
             format!("backend \"{backend}\" broke the protocol: {how}").into()
         }
-        Reason::PendingOverflow => format!("too many calls wait for backend \"{backend}\"").into(),
+        Reason::PendingOverflow => format!(
+            "backend \"{backend}\" is busy: too many calls wait for it, or this one has waited too long"
+        )
+        .into(),
         Reason::ClientLeft => Cow::Borrowed("the caller went away"),
         Reason::ClientProtocol(how) => format!("the request is broken: {how}").into(),
         Reason::ClientTooSlow => Cow::Borrowed("the caller is too slow"),
@@ -264,7 +267,7 @@ mod tests {
                 Reset::proxy(R::PendingOverflow),
                 14,
                 Safe,
-                "too many calls wait for backend \"b\"",
+                "backend \"b\" is busy: too many calls wait for it, or this one has waited too long",
             ),
             (
                 Reset::downstream(R::ClientLeft),

@@ -81,7 +81,7 @@ pub enum Reason {
     BackendNoTrailers,
     /// The backend broke gRPC or HTTP/2; the words say how.
     BackendProtocol(&'static str),
-    /// The queue for the backend is full.
+    /// The queue for the backend is full, or the call has waited in it for too long.
     PendingOverflow,
     /// The client went away.
     ClientLeft,

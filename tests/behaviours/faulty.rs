@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use mio::net::TcpStream;
@@ -107,4 +108,34 @@ pub(crate) fn alone(name: &str, body: impl FnOnce()) {
         "{said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Ear;
+
+impl log::Log for Ear {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LINES
+            .lock()
+            .expect("no panic here")
+            .push(format!("{} {}", record.level(), record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// From now on this process remembers what is logged; for a test that is [`alone`].
+pub(crate) fn hear_the_log() {
+    log::set_logger(&Ear).expect("the first one");
+    log::set_max_level(log::LevelFilter::Info);
+}
+
+/// What has been logged since it was last asked: `LEVEL text`.
+pub(crate) fn heard() -> Vec<String> {
+    std::mem::take(&mut LINES.lock().expect("no panic here"))
 }

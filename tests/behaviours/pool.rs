@@ -98,7 +98,7 @@ fn u_19_who_finds_the_queue_full_is_told_at_once() {
     let mut others: Vec<Client> = (0..5)
         .map(|_| Client::calling(world.address, &message(b"waits")))
         .collect();
-    let told = "grpc-status:14\r\ngrpc-message:too many calls wait for backend \"greeter\"\r\n";
+    let told = "grpc-status:14\r\ngrpc-message:backend \"greeter\" is busy: too many calls wait for it, or this one has waited too long\r\n";
     for _ in 0..3 {
         let record = world.record();
         assert_eq!(record.code, Some(Code::UNAVAILABLE));

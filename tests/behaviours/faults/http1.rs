@@ -1462,6 +1462,20 @@ fn h1_58_what_is_too_long_is_refused_and_what_is_not_passes() {
         let seen = stand.passes(&bytes);
         assert_eq!(seen.body, message(b"hi"));
     }
+    // What bounds it is named, and no key where none does.
+    let head_limit = "limits.header_bytes";
+    for (bytes, told, bound) in [
+        (head(1 << 20), "head too large", head_limit),
+        (fields(98), "too many fields", "limits.header_fields"),
+        (name(257), "field name too long", "256 bytes"),
+    ] {
+        let mut client = stand.client();
+        client.send(&bytes);
+        let said = stand.world.record().message;
+        assert_eq!(client.answer(), refusal(431, &said));
+        assert!(said.starts_with(told) && said.contains(bound), "{said}");
+        assert_eq!(said.contains(head_limit), bound == head_limit, "{said}");
+    }
     // Without an end it is refused as soon as it is too long.
     let mut client = stand.client();
     client.send(&call(format!("x: {}", "y".repeat(16 << 10)))[..16 << 10]);

@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::task::Poll;
 use std::time::Instant;
 
@@ -18,7 +17,7 @@ use wharf::telemetry::panics;
 use wharf::wire::{Part, Reason, RequestHead, Reset, ResponseHead};
 
 use crate::client::{Client, cut, last, message, streamed, trailer_frame};
-use crate::faulty::{Faulty, Script, alone};
+use crate::faulty::{Faulty, Script, alone, hear_the_log, heard};
 use crate::local::snapshot;
 use crate::world::Stepped;
 
@@ -224,32 +223,12 @@ fn r_21_a_core_that_panics_without_end_takes_no_more_clients_and_says_that_it_ha
     );
 }
 
-static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
-
-struct Ear;
-
-impl log::Log for Ear {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        LINES
-            .lock()
-            .expect("no panic here")
-            .push(format!("{} {}", record.level(), record.args()));
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn r_21_a_panic_is_told_in_one_line_with_its_place() {
     alone(
         "faults::panics::r_21_a_panic_is_told_in_one_line_with_its_place",
         || {
-            log::set_logger(&Ear).expect("the first one");
-            log::set_max_level(log::LevelFilter::Info);
+            hear_the_log();
             panics::tell_in_the_log();
             let worker = std::thread::Builder::new().name("wharf-worker-3".to_owned());
             let done = worker.spawn(|| {
@@ -257,7 +236,7 @@ fn r_21_a_panic_is_told_in_one_line_with_its_place() {
                 assert_eq!(panics::quietly(|| panic!("unheard")), None::<()>);
             });
             done.expect("a thread").join().expect("both were contained");
-            let lines = LINES.lock().expect("no panic here");
+            let lines = heard();
             let [line] = &lines[..] else {
                 panic!("one line: {lines:?}");
             };

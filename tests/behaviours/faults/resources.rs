@@ -13,7 +13,7 @@ use wharf::core::{Command, Flow, Report};
 
 use crate::backend::Backend;
 use crate::client::{Client, message};
-use crate::faulty::{Faulty, Script, alone};
+use crate::faulty::{Faulty, Script, alone, hear_the_log, heard};
 use crate::world::{PATIENCE, Plan, Stepped, World};
 
 const LIVE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -74,6 +74,43 @@ fn r_06_without_descriptors_clients_are_closed_and_not_forgotten() {
             }
             (0..3).for_each(|_| world.turn());
             assert_eq!(late.answer().body, b"ok\n");
+        },
+    );
+}
+
+#[test]
+fn r_06_it_is_said_how_many_were_closed_and_nothing_where_nobody_was() {
+    alone(
+        "faults::resources::r_06_it_is_said_how_many_were_closed_and_nothing_where_nobody_was",
+        || {
+            const EMFILE: i32 = 24;
+            hear_the_log();
+            let (mut world, script) = faulty();
+            // Where no descriptor is left, accept says so even with nobody in the queue.
+            script.borrow_mut().accept_errors.push_back(EMFILE);
+            (0..3).for_each(|_| world.turn());
+            assert!(script.borrow().accept_errors.is_empty());
+            assert_eq!(heard(), [""; 0]);
+            let mut close = |clients: usize| {
+                world.turns_within(Duration::from_millis(150));
+                let clients: Vec<Client> =
+                    (0..clients).map(|_| Client::new(world.address)).collect();
+                script.borrow_mut().accept_errors.push_back(EMFILE);
+                (0..3).for_each(|_| world.turn());
+                for mut client in clients {
+                    client.assert_closed();
+                }
+                world.turns_within(Duration::from_millis(1_000));
+            };
+            let said = |count: usize| {
+                format!(
+                    "WARN clients turned away, since no descriptor is left: {count} (Too many open files (os error 24)); allow more with  ulimit -n"
+                )
+            };
+            close(1);
+            assert_eq!(heard(), [said(1)]);
+            close(3);
+            assert_eq!(heard(), [said(3)]);
         },
     );
 }
