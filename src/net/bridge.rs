@@ -31,6 +31,9 @@ pub trait Sieve: Unpin {
     fn take_answer(&mut self) -> Option<Vec<u8>> {
         None
     }
+
+    /// These bytes of ours are on their way to the peer.
+    fn wrote(&mut self, _bytes: &[u8]) {}
 }
 
 /// One transport, shown to `h2`.
@@ -96,16 +99,22 @@ impl<S: Socket, F: Sieve> AsyncWrite for Bridge<S, F> {
         _cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let mut transport = self.transport.borrow_mut();
+        let Self {
+            transport,
+            sieve,
+            high_water,
+        } = self.get_mut();
+        let mut transport = transport.borrow_mut();
         if let Some(kind) = transport.failed() {
             return Poll::Ready(Err(kind.into()));
         }
-        if transport.unwritten() >= self.high_water {
+        if transport.unwritten() >= *high_water {
             // Nobody but us will ever wake the connection for this: the turn asks `take_relieved` after its flush.
             transport.note_refused();
             return Poll::Pending;
         }
         transport.write(bytes);
+        sieve.wrote(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -25,6 +25,9 @@ use crate::wire::{Reason, RequestHead, Reset};
 
 /// From so many staged bytes on `h2` waits, bytes. Many streams share it, so it is wider than a client's.
 const HIGH_WATER: usize = 256 << 10;
+/// Heads that `h2` holds for a backend that reads nothing. From then on no call is opened on the connection: those that are
+/// cancelled leave their places, but their heads still have to be sent, and each may be as large as a head may be.
+const HEADS_WAITING_MAX: usize = 256;
 /// In which the gate counts what may come so often and no oftener.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -105,6 +108,9 @@ impl<S: Socket> Connection<S> {
         let (over, turned_away) = match &mut self.phase {
             Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine) => {
                 let (over, turned_away) = engine.poll(now, cx);
+                if !transport.borrow().has_refused() {
+                    engine.notes.note_no_heads();
+                }
                 // `h2` would go on until all it has to say is written; but whoever has ended its side answers nothing more,
                 // and may never read again.
                 let over = over || transport.borrow().has_ended();
@@ -166,7 +172,9 @@ impl<S: Socket> Connection<S> {
         match &self.phase {
             Phase::Ready(engine) => {
                 let allowed = engine.requests.current_max_send_streams();
-                self.open.get() < allowed.min(settings::STREAMS_MAX)
+                let stuck = self.transport.borrow().has_refused()
+                    && engine.notes.heads() >= HEADS_WAITING_MAX;
+                !stuck && self.open.get() < allowed.min(settings::STREAMS_MAX)
             }
             _ => false,
         }
@@ -192,6 +200,7 @@ impl<S: Socket> Connection<S> {
         match engine.requests.clone().send_request(request, false) {
             Ok((answer, body)) => {
                 let notes = Rc::clone(&engine.notes);
+                notes.note_head();
                 Ok(Http2::new(answer, body, slot, notes, begins))
             }
             // It never left: as safe to repeat as a refusal.

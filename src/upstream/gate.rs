@@ -20,6 +20,8 @@ use crate::wire::Reason;
 
 /// RFC 9113 §4.1.
 const FRAME_HEAD_BYTES: usize = 9;
+/// What a client says before its first frame (RFC 9113 §3.4).
+const PREFACE_BYTES: usize = 24;
 const FRAME_DATA: u8 = 0;
 const FRAME_HEADERS: u8 = 1;
 const FRAME_SETTINGS: u8 = 4;
@@ -64,6 +66,8 @@ pub struct Notes {
     settings: Cell<u32>,
     /// How many bytes had left when the connection was lost.
     lost_after: Cell<Option<u64>>,
+    /// Heads that `h2` was given and has not written.
+    heads: Cell<usize>,
 }
 
 /// What the gate gave a connection up for.
@@ -107,6 +111,21 @@ impl Notes {
         self.lost_after.set(Some(written));
     }
 
+    /// `h2` was given a head to send.
+    pub fn note_head(&self) {
+        self.heads.set(self.heads.get() + 1);
+    }
+
+    /// `h2` has written all that it was given.
+    pub fn note_no_heads(&self) {
+        self.heads.set(0);
+    }
+
+    /// How many heads `h2` holds, because its socket takes no more.
+    pub fn heads(&self) -> usize {
+        self.heads.get()
+    }
+
     /// How many bytes had left when the connection was lost; `None`: it is not.
     pub fn lost_after(&self) -> Option<u64> {
         self.lost_after.get()
@@ -114,7 +133,7 @@ impl Notes {
 }
 
 /// The sieve of an upstream connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gate {
     notes: Rc<Notes>,
     opened: bool,
@@ -126,12 +145,39 @@ pub struct Gate {
     block: usize,
     /// Window that padding has used and that is not given back yet, by stream.
     owed: BTreeMap<u32, u32>,
+    sent: Sent,
+}
+
+/// Where in our own frames what was written last has ended.
+#[derive(Debug)]
+struct Sent {
+    /// Bytes that are still to come of the present frame's payload.
+    left: usize,
+    /// What there is of the next frame's head.
+    head: Vec<u8>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Gate {
     /// A gate before the first byte.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            notes: Rc::default(),
+            opened: false,
+            left: 0,
+            padding: 0,
+            block: 0,
+            owed: BTreeMap::new(),
+            sent: Sent {
+                left: PREFACE_BYTES,
+                head: Vec::new(),
+            },
+        }
     }
 
     /// What it has seen.
@@ -210,6 +256,8 @@ impl Sieve for Gate {
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
             let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
             let padding = match (kind, flags & (FLAG_PADDED | FLAG_END_STREAM)) {
+                // The connection has no DATA of its own: `h2` shall find that, and end it (RFC 9113 §6.1).
+                _ if stream == 0 => None,
                 (FRAME_DATA, 0) if length == 0 => Some(0),
                 (FRAME_DATA, FLAG_PADDED) if length > 0 => match unread.get(FRAME_HEAD_BYTES) {
                     // The length of the padding counts as padding.
@@ -255,6 +303,30 @@ impl Sieve for Gate {
             answer.extend(bytes.to_be_bytes());
         }
         Some(answer)
+    }
+
+    fn wrote(&mut self, mut bytes: &[u8]) {
+        let Self { notes, sent, .. } = self;
+        loop {
+            let gone = sent.left.min(bytes.len());
+            bytes = &bytes[gone..];
+            sent.left -= gone;
+            let missing = FRAME_HEAD_BYTES - sent.head.len();
+            let (head, rest) = bytes.split_at(missing.min(bytes.len()));
+            sent.head.extend_from_slice(head);
+            bytes = rest;
+            let Some(&[a, b, c, kind]) = sent.head.first_chunk() else {
+                return;
+            };
+            if sent.head.len() < FRAME_HEAD_BYTES {
+                return;
+            }
+            if kind == FRAME_HEADERS {
+                notes.heads.set(notes.heads.get().saturating_sub(1));
+            }
+            sent.left = u32::from_be_bytes([0, a, b, c]) as usize;
+            sent.head.clear();
+        }
     }
 }
 
@@ -416,6 +488,8 @@ mod tests {
             // The end of an answer, and what breaks the rules: `h2` is to see that.
             (padded(1, FLAG_END_STREAM, b"", 9), true),
             (frame(FRAME_DATA, FLAG_PADDED, 1, b""), true),
+            (frame(FRAME_DATA, 0, 0, b""), true),
+            (frame(FRAME_DATA, FLAG_PADDED, 0, &[0]), true),
             (frame(FRAME_DATA, FLAG_PADDED, 1, &[2, 0]), true),
             // On other frames the flag means something else.
             (frame(FRAME_HEADERS, FLAG_PADDED, 1, &[0]), true),

@@ -149,14 +149,8 @@ impl Bench {
     }
 
     fn call(&mut self, ticket: &mut Ticket, wakeup: &Wakeup<u32>) -> Poll<Result<Stream, Reset>> {
-        let head = RequestHead {
-            method: Method::POST,
-            path: "/demo.Greeter/Greet".parse().unwrap(),
-            authority: None,
-            headers: HeaderMap::new(),
-        };
         let cx = &mut Context::from_waker(wakeup.waker());
-        self.pool.poll_open(ticket, &head, self.now, cx)
+        self.pool.poll_open(ticket, &head(), self.now, cx)
     }
 
     fn open(&mut self, ticket: &mut Ticket, wakeup: &Wakeup<u32>) -> Stream {
@@ -279,6 +273,15 @@ fn one_at_a_time() -> Vec<u8> {
     let settings = [0, 3, 0, 0, 0, 1, 0, 4, 0, 16, 0, 0];
     let window = (8u32 << 20).to_be_bytes();
     [frame(SETTINGS, &settings), frame(WINDOW_UPDATE, &window)].concat()
+}
+
+fn head() -> RequestHead {
+    RequestHead {
+        method: Method::POST,
+        path: "/demo.Greeter/Greet".parse().unwrap(),
+        authority: None,
+        headers: HeaderMap::new(),
+    }
 }
 
 #[test]
@@ -805,4 +808,50 @@ fn r_21_a_connection_whose_lock_is_poisoned_is_found_and_nothing_of_it_ends_the_
         assert_eq!(bench.pool.connections(), 0);
         assert!(bench.reactor.transports.is_empty() && bench.reactor.timers.is_empty());
     }
+}
+
+#[test]
+fn u_31_a_backend_that_reads_nothing_is_given_so_many_heads_and_no_more() {
+    // More than the socket's own staging holds and as many as may wait behind it, with a body for the first.
+    const CALLS: usize = 1000;
+    let (mut bench, pipe) = ready(frame(SETTINGS, &[]));
+    let before = pipe.borrow().output.len();
+    pipe.borrow_mut().room = 0;
+    let caller = wakeup(1);
+    let cx = &mut Context::from_waker(caller.waker());
+    let mut given = 0;
+    let mut patient = bench.ticket();
+    let field = "~".repeat(2000);
+    for number in 0..CALLS {
+        // Each brings a field of its own, so that no table makes it small, and leaves at once.
+        let mut head = head();
+        let value = format!("{number}{field}");
+        head.headers.insert("x-own", value.parse().unwrap());
+        let mut ticket = bench.ticket();
+        match bench.pool.poll_open(&mut ticket, &head, bench.now, cx) {
+            Poll::Ready(Ok(_)) => given += 1,
+            Poll::Ready(Err(reset)) => panic!("instead of patience: {reset:?}"),
+            Poll::Pending => {
+                bench.pool.leave(&ticket);
+                if patient.place().is_none() {
+                    assert!(bench.call(&mut patient, &caller).is_pending());
+                }
+            }
+        }
+        bench.settle();
+    }
+    assert!(
+        (256..600).contains(&given),
+        "{given} of {CALLS} were given to it"
+    );
+    assert_eq!(pipe.borrow().output.len(), before, "none of them has left");
+
+    // It reads again: all that it was given leaves, and whoever waits is told.
+    caller.popped();
+    pipe.borrow_mut().room = usize::MAX;
+    bench.event();
+    bench.settle();
+    assert_eq!(count_of(HEADERS, &pipe.borrow().output[before..]), given);
+    assert!(caller.queued(), "the call that waits has not been woken");
+    drop(bench.open(&mut patient, &caller));
 }
