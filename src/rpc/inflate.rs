@@ -365,6 +365,8 @@ mod tests {
             );
             assert!(out.is_empty() && aligned);
         }
+        let at_limit = message(0, &[0; 10]);
+        assert_eq!(pass(Coding::Gzip, 10, &[&at_limit]).1, Ok(()));
         let declared = message(0, &[0; 11]);
         let passed = pass(Coding::Gzip, 10, &[&declared]).1;
         assert_eq!(passed, Err(Reset::upstream(Reason::MessageTooLarge(10))));

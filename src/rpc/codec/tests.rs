@@ -1311,6 +1311,7 @@ fn the_backend_gets_grpcs_words_for_the_call() {
 
 #[test]
 fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
+    assert!(!Dialect::Plain.is_rpc());
     let mut codec = ResponseCodec::new(Dialect::Plain, &HeaderMap::new(), LIMIT);
     let mut seen = Seen::default();
     let script = [
