@@ -358,6 +358,42 @@ mod tests {
     }
 
     #[test]
+    fn a_reset_is_told_by_its_name() {
+        let names = [
+            "NO_ERROR",
+            "PROTOCOL_ERROR",
+            "INTERNAL_ERROR",
+            "FLOW_CONTROL_ERROR",
+            "SETTINGS_TIMEOUT",
+            "STREAM_CLOSED",
+            "FRAME_SIZE_ERROR",
+            "REFUSED_STREAM",
+            "CANCEL",
+            "COMPRESSION_ERROR",
+            "CONNECT_ERROR",
+            "ENHANCE_YOUR_CALM",
+            "INADEQUATE_SECURITY",
+            "HTTP_1_1_REQUIRED",
+            "an unknown code",
+        ];
+        for (code, name) in (0..).zip(names) {
+            assert_eq!(h2_name(code), name, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_caller_of_plain_http_is_told_what_was_its_own_doing() {
+        for (reset, ..) in ROWS {
+            let status = match reset.reason {
+                Reason::ClientProtocol(_) => Some(StatusCode::BAD_REQUEST),
+                Reason::ClientTooSlow => Some(StatusCode::REQUEST_TIMEOUT),
+                _ => None,
+            };
+            assert_eq!(http_status_of(reset.reason), status, "{reset:?}");
+        }
+    }
+
+    #[test]
     fn a_proxy_originates_no_code_that_only_an_application_may() {
         let applications = [
             Code::INVALID_ARGUMENT,

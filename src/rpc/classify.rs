@@ -292,6 +292,20 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_quotes_what_came_printable_and_short() {
+        let message = |value: &'static str| {
+            let head = request(Method::POST, &[("content-type", value)]);
+            classify(&head).expect_err("a refusal").message
+        };
+        assert_eq!(
+            message("image/\"jpeg\""),
+            r#""image/\"jpeg\"" is not gRPC-Web: send application/grpc-web+proto"#
+        );
+        let long: &str = "x".repeat(1_000).leak();
+        assert!(message(long).starts_with(&format!("\"{}\" is not", "x".repeat(80))));
+    }
+
+    #[test]
     fn w_12_every_other_verb_is_405_whatever_the_type() {
         for method in [
             Method::GET,

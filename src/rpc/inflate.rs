@@ -295,6 +295,29 @@ mod tests {
     }
 
     #[test]
+    fn a_coding_is_known_by_its_name() {
+        let rows = [
+            ("identity", None),
+            ("gzip", Some(Coding::Gzip)),
+            ("deflate", Some(Coding::Deflate)),
+            ("snappy", Some(Coding::Foreign)),
+        ];
+        for (name, coding) in rows {
+            assert_eq!(Coding::parse(&HeaderValue::from_static(name)), coding);
+        }
+    }
+
+    #[test]
+    fn messages_are_counted_as_they_end() {
+        let mut inflater = Inflater::new(Coding::Gzip, 10);
+        for number in 0..3 {
+            assert_eq!(inflater.messages(), number);
+            let passed = inflater.pass(message(0, b"one").into(), &mut |_| {});
+            assert_eq!(passed, Ok(()));
+        }
+    }
+
+    #[test]
     fn w_33_packed_messages_come_out_plain_at_every_split() {
         for coding in [Coding::Gzip, Coding::Deflate] {
             let bytes = [
@@ -342,6 +365,8 @@ mod tests {
             );
             assert!(out.is_empty() && aligned);
         }
+        let at_limit = message(0, &[0; 10]);
+        assert_eq!(pass(Coding::Gzip, 10, &[&at_limit]).1, Ok(()));
         let declared = message(0, &[0; 11]);
         let passed = pass(Coding::Gzip, 10, &[&declared]).1;
         assert_eq!(passed, Err(Reset::upstream(Reason::MessageTooLarge(10))));

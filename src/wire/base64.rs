@@ -260,6 +260,14 @@ mod tests {
     }
 
     #[test]
+    fn every_fault_has_its_words() {
+        let invalid = "the request's text is not base64";
+        assert_eq!(Base64Fault::Invalid.detail(), invalid);
+        let truncated = "the request's base64 text ends inside a group of four characters";
+        assert_eq!(Base64Fault::Truncated.detail(), truncated);
+    }
+
+    #[test]
     fn every_split_encodes_to_the_same_text() {
         let bytes: Vec<u8> = (0..=50).map(|n: u8| n.wrapping_mul(37)).collect();
         for length in 0..bytes.len() {

@@ -408,6 +408,12 @@ mod tests {
     }
 
     #[test]
+    fn a_fault_has_its_words() {
+        let words = MetadataFault::ConnectionField.detail();
+        assert_eq!(words, "connection field in trailers");
+    }
+
+    #[test]
     fn m_13_an_answer_keeps_all_but_connection_framing_and_the_backends_own_cors() {
         let fields = map(&[
             ("access-control-allow-origin", "*"),

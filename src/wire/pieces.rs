@@ -152,6 +152,39 @@ mod tests {
     }
 
     #[test]
+    fn as_much_is_taken_as_there_is_and_may_be() {
+        let mut pieces = Pieces::default();
+        for bytes in [&b"one "[..], b"two ", b"three"] {
+            pieces.push(Bytes::from_static(bytes));
+        }
+        let large = Bytes::from(vec![b'x'; COPY_BYTES_MAX]);
+        pieces.push(large.clone());
+        pieces.push(Bytes::from_static(b"end"));
+
+        // Small ones are put together, and cut where it has to be.
+        assert_eq!(pieces.take(4), "one ");
+        assert_eq!(pieces.take(6), "two th");
+        assert_eq!(pieces.take(5), "reexx");
+        assert_eq!(pieces.take(1), "x");
+        assert_eq!(pieces.bytes(), COPY_BYTES_MAX - 3 + 3);
+        // The last of a large one is small, and goes with what is behind it.
+        let rest = pieces.take(10_000);
+        assert_eq!(rest.len(), COPY_BYTES_MAX);
+        assert!(rest.ends_with(b"xend"));
+        assert_eq!(pieces.take(10_000), "");
+
+        // A large one goes by itself, where it lies.
+        pieces.push(large.clone());
+        pieces.push(Bytes::from_static(b"end"));
+        assert_eq!(pieces.take(10_000).as_ptr(), large.as_ptr());
+        // And so does the only one.
+        let only = Bytes::copy_from_slice(&pieces.take(10));
+        pieces.push(only.clone());
+        assert_eq!(pieces.take(10_000).as_ptr(), only.as_ptr());
+        assert!(pieces.is_empty());
+    }
+
+    #[test]
     fn ten_thousand_single_bytes_are_two_pieces() {
         let mut pieces = Pieces::default();
         for byte in 0..10_000 {

@@ -146,3 +146,15 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_detail_is_what_the_decoder_said() {
+        assert_eq!(Reason::ClientProtocol("so").detail(), Some("so"));
+        assert_eq!(Reason::BackendProtocol("so").detail(), Some("so"));
+        assert_eq!(Reason::Deadline.detail(), None);
+    }
+}

@@ -481,6 +481,15 @@ mod tests {
         // As long as it may be it stays as it came, escapes in lower case and all.
         let longest = [&vec![b'a'; MESSAGE_BYTES_MAX - 6][..], b"%c3%bc"].concat();
         assert_eq!(repair_message(&longest), longest);
+        // What is escaped weighs three times.
+        for (last, room) in [("%", 3), ("ü", 6), ("☺", 9), ("😀", 12)] {
+            for short in [0, 1] {
+                let plain = "a".repeat(MESSAGE_BYTES_MAX - room + short);
+                let encoded = encode_message(&format!("{plain}{last}"));
+                let fits = if short == 0 { room } else { 0 };
+                assert_eq!(encoded.len(), plain.len() + fits, "{last}");
+            }
+        }
         let long = "☺".repeat(10_000);
         let encoded = encode_message(&long);
         assert_eq!(encoded.len(), MESSAGE_BYTES_MAX / 9 * 9);

@@ -35,6 +35,7 @@ struct State {
     ended: bool,
     taken: usize,
     condemned: bool,
+    wake_at: Option<Instant>,
 }
 
 struct Names {
@@ -79,6 +80,7 @@ impl End {
             ended: false,
             taken: 0,
             condemned: false,
+            wake_at: None,
         })))
     }
 
@@ -113,6 +115,10 @@ impl Source for End {
 
     fn taken(&mut self, bytes: usize) {
         self.0.borrow_mut().taken += bytes;
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.0.borrow().wake_at
     }
 }
 
@@ -505,6 +511,7 @@ fn a_call_is_repeated_once_and_only_where_nothing_was_answered() {
     let outcome = bench.poll_to_the_end();
     assert_eq!(outcome.reason, Reason::BackendRefused);
     assert_eq!(outcome.retry, Retry::Safe);
+    assert_eq!(outcome.status.message, "backend \"b\" refused the call");
     assert_eq!((bench.dial.heads.len(), bench.dial.refused), (2, 1));
     assert!(third.0.borrow().body.is_empty());
 
@@ -778,4 +785,126 @@ fn r_02_a_client_may_rest_between_messages_but_not_inside_one() {
         down.ended && down.condemned,
         "it is told, and its connection ends"
     );
+}
+
+#[test]
+fn metadata_over_the_limit_is_not_passed_on_and_at_the_limit_it_is() {
+    let max = Limits::default().head_bytes_max;
+    for over in [0, 1] {
+        let mut bench = Bench::new(None);
+        let up = bench.stream();
+        let mut fields = HeaderMap::new();
+        fields.insert("grpc-status", HeaderValue::from_static("5"));
+        fields.insert("x-large", HeaderValue::from_static(""));
+        let length = max - metadata::size(&fields) + over;
+        let value = HeaderValue::from_str(&"x".repeat(length)).expect("letters");
+        fields.insert("x-large", value);
+        assert_eq!(metadata::size(&fields), max + over);
+        up.yields([grpc_head(), Some(Ok(Part::End(Some(Box::new(fields)))))]);
+        let reason = bench.poll_to_the_end().reason;
+        let expected = [Reason::BackendStatus, Reason::MetadataTooLarge];
+        assert_eq!(reason, expected[over]);
+    }
+}
+
+#[test]
+fn a_backend_that_cancels_at_the_deadline_has_met_the_deadline() {
+    let second = Duration::from_secs(1);
+    let rows = [
+        (0, "1", Reason::BackendStatus),
+        (1, "1", Reason::Deadline),
+        (1, "5", Reason::BackendStatus),
+    ];
+    for (passed, status, reason) in rows {
+        let mut bench = Bench::new(Some(second));
+        let up = bench.stream();
+        up.yields([grpc_head()]);
+        assert!(bench.poll().is_pending());
+        bench.now += passed * second;
+        up.yields([trailers(status)]);
+        let outcome = bench.poll_to_the_end();
+        assert_eq!(outcome.reason, reason, "{status} after {passed} s");
+    }
+}
+
+#[test]
+fn an_exchange_tells_where_it_stands() {
+    let mut bench = Bench::new(None);
+    let started = bench.now;
+    assert!(bench.exchange.wants_more());
+    assert!(bench.poll().is_pending());
+    assert_eq!(bench.exchange.phase(), "connecting");
+    assert!(bench.exchange.up().is_none() && bench.exchange.upstream().is_none());
+
+    let up = bench.stream();
+    up.rooms([None]);
+    bench.down.yields([data(message(b"hi")), None]);
+    assert!(bench.poll().is_pending());
+    assert_eq!(bench.exchange.phase(), "relaying");
+    assert!(bench.exchange.up().is_some() && bench.exchange.upstream().is_some());
+    assert!(!bench.exchange.wants_more(), "it waits for room");
+    assert!(!bench.exchange.discards());
+    assert_eq!(bench.exchange.held(), (7, 0));
+    assert_eq!(bench.exchange.first_byte(), None);
+    assert!(bench.poll().is_pending());
+    assert_eq!(bench.exchange.held(), (0, 7), "it may have to be repeated");
+
+    bench.now += Duration::from_secs(2);
+    up.yields([grpc_head()]);
+    assert!(bench.poll().is_pending());
+    assert_eq!(bench.exchange.held(), (0, 0), "it was answered");
+    let first_byte = bench.exchange.first_byte();
+    assert_eq!(first_byte, Some(bench.now.duration_since(started)));
+
+    up.rooms([Some(Err(Reset::upstream(Reason::BackendReset(0))))]);
+    bench.down.yields([data(message(b"more")), None]);
+    assert!(bench.poll().is_pending());
+    assert!(bench.exchange.discards() && bench.exchange.wants_more());
+    assert!(bench.exchange.take_upstream().is_some());
+    assert_eq!(bench.exchange.phase(), "done");
+    assert!(bench.exchange.take_upstream().is_none());
+}
+
+#[test]
+fn a_backend_is_not_waited_for_by_the_clock_while_the_caller_has_no_room() {
+    let mut bench = Bench::new(None);
+    let up = bench.stream();
+    let at = bench.now + Duration::from_secs(1);
+    up.0.borrow_mut().wake_at = Some(at);
+    bench.down.rooms([None]);
+    assert!(bench.poll().is_pending());
+    assert_eq!(bench.exchange.wake_at(), None);
+    assert!(bench.poll().is_pending());
+    assert_eq!(bench.exchange.wake_at(), Some(at));
+}
+
+#[test]
+fn a_failed_call_is_told_so_where_it_is_known_what_was_sent() {
+    for answered in [false, true] {
+        let mut bench = Bench::new(None);
+        let up = bench.stream();
+        if answered {
+            up.yields([grpc_head(), data(message(b"one"))]);
+        }
+        assert!(bench.poll().is_pending());
+        drop(bench.exchange.take_upstream());
+        let cx = &mut Context::from_waker(Waker::noop());
+        let outcome = bench.exchange.fail(bench.now, cx);
+        assert_eq!((outcome.reason, outcome.aborted), (Reason::Panic, false));
+        let down = bench.down.0.borrow();
+        assert!(down.ended && down.condemned);
+        assert_eq!(bench.exchange.http_status(), Some(200));
+    }
+}
+
+#[test]
+fn a_small_piece_of_a_message_waits_for_more_and_256_bytes_go() {
+    let begun = message(&[7; 3000]);
+    for (bytes, sent) in [(255, 0), (256, 256), (257, 257)] {
+        let mut bench = Bench::new(None);
+        let up = bench.stream();
+        bench.down.yields([data(begun[..bytes].to_vec()), None]);
+        assert!(bench.poll().is_pending());
+        assert_eq!(up.0.borrow().body.len(), sent, "{bytes} bytes");
+    }
 }

@@ -282,6 +282,14 @@ fn h1_41_extensions_are_bounded_in_a_line_and_in_all() {
         chunked(too_many.as_bytes()).outcome,
         Err(BodyFault::ChunkExtension)
     );
+    // 64 times 255, and the 64 that are left.
+    let at_limit = many.clone() + &line(65);
+    assert_eq!(chunked(at_limit.as_bytes()).outcome, Ok(Ended::NotYet));
+    let over = many + &line(66);
+    assert_eq!(
+        chunked(over.as_bytes()).outcome,
+        Err(BodyFault::ChunkExtension)
+    );
     let spaces = format!("5{};\r\n", " ".repeat(300));
     assert_eq!(
         chunked(spaces.as_bytes()).outcome,
@@ -397,4 +405,22 @@ fn a_chunks_head_is_its_size_in_hexadecimal() {
     let mut out = BytesMut::new();
     write_chunk_head(usize::MAX, &mut out);
     assert_eq!(out, format!("{:x}\r\n", usize::MAX).as_str());
+}
+
+#[test]
+fn every_fault_has_its_words() {
+    let rows = [
+        (BodyFault::ChunkSize, "bad chunk size"),
+        (BodyFault::ChunkLine, "chunk line too long"),
+        (BodyFault::ChunkExtension, "bad chunk extension"),
+        (BodyFault::ChunkLineEnd, "chunk line does not end with CRLF"),
+        (BodyFault::ChunkEnd, "chunk is not followed by CRLF"),
+        (BodyFault::Trailer, "bad trailer field"),
+        (BodyFault::TrailersTooLarge, "trailers too large"),
+        (BodyFault::Specks, "too many tiny chunks"),
+        (BodyFault::Truncated, "request ends before its body does"),
+    ];
+    for (fault, words) in rows {
+        assert_eq!(fault.detail(), words, "{fault:?}");
+    }
 }
