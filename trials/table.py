@@ -57,7 +57,9 @@ def read(lines: list[dict]) -> str:
     """A cell of `readers`."""
     line = lines[-1]
     said = [] if line["held"] else [line["faults"]]
-    said.append(f"small calls {line['ratio']} times as long, {line['blocked']:,} blocked, {line['resident_mib']} MiB")
+    # Nothing was measured where no call came back.
+    calls = f"small calls {line['ratio']} times as long" if line["ratio"] else "no small call came back"
+    said.append(f"{calls}, {line['blocked']:,} blocked, {line['resident_mib']} MiB")
     return ": ".join(said)
 
 
