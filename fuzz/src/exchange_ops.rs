@@ -318,10 +318,11 @@ impl Dial for Way {
     fn poll_open(
         &mut self,
         _ticket: &mut (),
-        head: &RequestHead,
+        head: impl Fn() -> RequestHead,
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Up, Reset>> {
+        let head = head();
         let timeout = head.headers.get("grpc-timeout");
         assert_eq!(timeout.is_some(), self.deadline.is_some());
         if let (Some(timeout), Some(deadline)) = (timeout, self.deadline) {

@@ -94,6 +94,31 @@ impl Terms {
     fn is_late(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| now >= deadline)
     }
+
+    /// What the backend is sent, if it leaves now.
+    fn outgoing(&self, codec: &RequestCodec, now: Instant) -> RequestHead {
+        let mut fields = metadata::forward_request(&self.head.headers);
+        codec.request_fields(&self.head.headers, &mut fields);
+        metadata::append_via(&mut fields, self.version);
+        if let Some(deadline) = self.deadline {
+            let remaining = timeout::print(deadline.duration_since(now));
+            fields.insert(GRPC_TIMEOUT, remaining);
+        }
+        let mut path = self.head.path.clone();
+        if self.dialect.is_rpc()
+            && path.query().is_some()
+            && let Ok(bare) = path.path().parse()
+        {
+            // A method has no query; what a browser puts there is for proxies (grpc-web's browser-features.md).
+            path = bare;
+        }
+        RequestHead {
+            method: self.head.method.clone(),
+            path,
+            authority: self.head.authority.clone(),
+            headers: fields,
+        }
+    }
 }
 
 /// One call. `D`: the caller's end; `L`: the way to the other.
@@ -104,8 +129,6 @@ pub struct Exchange<D, L: Dial> {
     /// How long it waits for a stream.
     patience: Option<Instant>,
     terms: Terms,
-    /// What the backend is sent, but for `grpc-timeout`, which is what remains when it leaves.
-    outgoing: RequestHead,
     request: RequestLane,
     response: ResponseCodec,
     repeats: u32,
@@ -188,23 +211,6 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let limit = terms.snapshot.limits.message_bytes_max;
         let request = RequestCodec::new(terms.dialect, limit);
         let response = ResponseCodec::new(terms.dialect, &terms.head.headers, limit);
-        let mut fields = metadata::forward_request(&terms.head.headers);
-        request.request_fields(&terms.head.headers, &mut fields);
-        metadata::append_via(&mut fields, terms.version);
-        let mut path = terms.head.path.clone();
-        if terms.dialect.is_rpc()
-            && path.query().is_some()
-            && let Ok(bare) = path.path().parse()
-        {
-            // A method has no query; what a browser puts there is for proxies (grpc-web's browser-features.md).
-            path = bare;
-        }
-        let outgoing = RequestHead {
-            method: terms.head.method.clone(),
-            path,
-            authority: terms.head.authority.clone(),
-            headers: fields,
-        };
         let lane = RequestLane {
             codec: request,
             state: Lane::Open,
@@ -221,7 +227,6 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             ticket,
             patience: None,
             terms,
-            outgoing,
             request: lane,
             response,
             repeats: 0,
@@ -447,14 +452,11 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<L::Stream, Reset>> {
-        if let Some(deadline) = self.terms.deadline {
-            if now >= deadline {
-                return Poll::Ready(Err(Reset::proxy(Reason::Deadline)));
-            }
-            let remaining = timeout::print(deadline.duration_since(now));
-            self.outgoing.headers.insert(GRPC_TIMEOUT, remaining);
+        if self.terms.is_late(now) {
+            return Poll::Ready(Err(Reset::proxy(Reason::Deadline)));
         }
-        let stream = dial.poll_open(&mut self.ticket, &self.outgoing, now, cx);
+        let (terms, codec) = (&self.terms, &self.request.codec);
+        let stream = dial.poll_open(&mut self.ticket, || terms.outgoing(codec, now), now, cx);
         self.patience = match stream {
             Poll::Pending => dial.wake_at(&self.ticket),
             Poll::Ready(_) => None,

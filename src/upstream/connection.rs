@@ -184,7 +184,7 @@ impl<S: Socket> Connection<S> {
     /// [`Reason::BackendRefused`]: and nothing will be, by anybody.
     pub fn open(
         &mut self,
-        head: &RequestHead,
+        head: RequestHead,
         authority: &str,
         connection: &Waker,
     ) -> Result<Http2, Reset> {
@@ -330,19 +330,19 @@ fn greeting_reason(opening: Option<&Opening>) -> Reason {
     }
 }
 
-fn request_of(head: &RequestHead, authority: &str) -> Option<Request<()>> {
+fn request_of(head: RequestHead, authority: &str) -> Option<Request<()>> {
     let mut target = http::uri::Parts::default();
     target.scheme = Some(Scheme::HTTP);
-    target.authority = Some(match &head.authority {
-        Some(own) => own.clone(),
+    target.authority = Some(match head.authority {
+        Some(own) => own,
         None => authority.parse().ok()?,
     });
-    target.path_and_query = Some(head.path.clone());
+    target.path_and_query = Some(head.path);
     let mut request = Request::new(());
-    *request.method_mut() = head.method.clone();
+    *request.method_mut() = head.method;
     *request.uri_mut() = Uri::from_parts(target).ok()?;
     *request.version_mut() = Version::HTTP_2;
-    *request.headers_mut() = head.headers.clone();
+    *request.headers_mut() = head.headers;
     Some(request)
 }
 

@@ -733,7 +733,7 @@ impl<S: Socket> Dial for Pool<S> {
     fn poll_open(
         &mut self,
         ticket: &mut Ticket,
-        head: &RequestHead,
+        head: impl Fn() -> RequestHead,
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Stream, Reset>> {
@@ -743,7 +743,7 @@ impl<S: Socket> Dial for Pool<S> {
         };
         if let Some(callee) = &backend.local {
             ticket.attempts += 1;
-            return Poll::Ready(Ok(Stream::Local(Local::new(callee.call(head)))));
+            return Poll::Ready(Ok(Stream::Local(Local::new(callee.call(&head())))));
         }
         let first = backend
             .queue
@@ -760,7 +760,7 @@ impl<S: Socket> Dial for Pool<S> {
                 .get(endpoint)
                 .map(|endpoint| Arc::clone(&endpoint.name));
             let authority = authority.as_deref().unwrap_or_default();
-            match held.connection.open(head, authority, held.wakeup.waker()) {
+            match held.connection.open(head(), authority, held.wakeup.waker()) {
                 Ok(stream) => {
                     ticket.endpoint = Some(endpoint);
                     ticket.address = Some(held.address);

@@ -109,11 +109,12 @@ pub trait Dial {
     /// A place in the queue of one backend, and the memory of which endpoints were tried.
     type Ticket;
 
-    /// A stream on which `head` has been sent, as soon as an endpoint has room for one.
+    /// A stream on which the head has been sent, as soon as an endpoint has room for one. `head` makes it, and is asked only
+    /// then: most calls need theirs once, and those that wait need not hold it.
     fn poll_open(
         &mut self,
         ticket: &mut Self::Ticket,
-        head: &RequestHead,
+        head: impl Fn() -> RequestHead,
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Stream, Reset>>;

@@ -181,14 +181,14 @@ impl Dial for Streams {
     fn poll_open(
         &mut self,
         _ticket: &mut (),
-        head: &RequestHead,
+        head: impl Fn() -> RequestHead,
         _now: Instant,
         _cx: &mut Context<'_>,
     ) -> Poll<Result<End, Reset>> {
         self.log.borrow_mut().push("dial.open");
         match self.streams.pop_front() {
             Some(Some(opened)) => {
-                self.heads.push(head.clone());
+                self.heads.push(head());
                 Poll::Ready(opened)
             }
             Some(None) | None => Poll::Pending,
