@@ -28,6 +28,8 @@ use crate::wire::{Code, Part, Reason, Reset, ResponseHead, Status};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 
 /// How much of an answer that is not gRPC is kept, to be the status's message.
 const FOREIGN_KEPT_BYTES_MAX: usize = 4 << 10;
@@ -74,11 +76,8 @@ impl GrpcWebRequest {
             .get(CONTENT_TYPE)
             .and_then(|value| MediaType::parse(value).suffix());
         forwarded.insert(CONTENT_TYPE, media_type::grpc(suffix));
-        forwarded.insert(TE, HeaderValue::from_static("trailers"));
-        if !forwarded.contains_key(GRPC_ACCEPT_ENCODING) {
-            let identity = HeaderValue::from_static("identity");
-            forwarded.insert(GRPC_ACCEPT_ENCODING, identity);
-        }
+        forwarded.insert(TE, TRAILERS);
+        forwarded.entry(GRPC_ACCEPT_ENCODING).or_insert(IDENTITY);
     }
 
     pub(super) fn data(&mut self, data: Bytes, out: &mut impl FnMut(Part)) -> Result<(), Reset> {

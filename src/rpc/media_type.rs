@@ -23,7 +23,14 @@ pub(super) enum MediaType<'a> {
 impl<'a> MediaType<'a> {
     /// The type that a field names.
     pub(super) fn parse(value: &'a HeaderValue) -> Self {
-        value.to_str().map_or(Self::Other, Self::parse_str)
+        // What nearly every call says, and says several times, is known as it stands.
+        match value.as_bytes() {
+            b"application/grpc-web+proto" => Self::GrpcWeb(Form::Binary, Some("proto")),
+            b"application/grpc-web-text" => Self::GrpcWeb(Form::Text, None),
+            b"application/grpc-web" => Self::GrpcWeb(Form::Binary, None),
+            b"application/grpc" => Self::Grpc(None),
+            _ => value.to_str().map_or(Self::Other, Self::parse_str),
+        }
     }
 
     /// The type that a member of a list names, parameters and all.
@@ -63,31 +70,34 @@ impl<'a> MediaType<'a> {
 
 /// `application/grpc` with that suffix.
 pub(super) fn grpc(suffix: Option<&str>) -> HeaderValue {
-    compose("application/grpc", "application/grpc+proto", suffix)
+    const PLAIN: HeaderValue = HeaderValue::from_static("application/grpc");
+    const PROTO: HeaderValue = HeaderValue::from_static("application/grpc+proto");
+    compose(PLAIN, PROTO, suffix)
 }
 
 /// gRPC-Web's type of that form, with that suffix.
 pub(super) fn grpc_web(form: Form, suffix: Option<&str>) -> HeaderValue {
+    const BINARY: HeaderValue = HeaderValue::from_static("application/grpc-web");
+    const BINARY_PROTO: HeaderValue = HeaderValue::from_static("application/grpc-web+proto");
+    const TEXT: HeaderValue = HeaderValue::from_static("application/grpc-web-text");
+    const TEXT_PROTO: HeaderValue = HeaderValue::from_static("application/grpc-web-text+proto");
     match form {
-        Form::Binary => compose("application/grpc-web", "application/grpc-web+proto", suffix),
-        Form::Text => compose(
-            "application/grpc-web-text",
-            "application/grpc-web-text+proto",
-            suffix,
-        ),
+        Form::Binary => compose(BINARY, BINARY_PROTO, suffix),
+        Form::Text => compose(TEXT, TEXT_PROTO, suffix),
     }
 }
 
-/// The two common types are constants, so that they cost nothing.
-fn compose(plain: &'static str, with_proto: &'static str, suffix: Option<&str>) -> HeaderValue {
+/// The two common types are constants of the compiler's, so that they cost nothing.
+fn compose(plain: HeaderValue, with_proto: HeaderValue, suffix: Option<&str>) -> HeaderValue {
     let Some(suffix) = suffix else {
-        return HeaderValue::from_static(plain);
+        return plain;
     };
     if suffix.eq_ignore_ascii_case("proto") {
-        return HeaderValue::from_static(with_proto);
+        return with_proto;
     }
-    let composed = format!("{plain}+{}", suffix.to_ascii_lowercase());
-    HeaderValue::try_from(composed).unwrap_or_else(|_| HeaderValue::from_static(plain))
+    let suffix = suffix.to_ascii_lowercase();
+    let composed = [plain.as_bytes(), b"+", suffix.as_bytes()].concat();
+    HeaderValue::try_from(composed).unwrap_or(plain)
 }
 
 fn is_suffix(suffix: &str) -> bool {

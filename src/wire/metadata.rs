@@ -135,10 +135,13 @@ pub fn via_hops(fields: &HeaderMap) -> usize {
 
 /// Writes that a request, received in that version of HTTP, has come through a wharf.
 pub fn append_via(fields: &mut HeaderMap, received: Version) {
+    const HTTP_10: HeaderValue = HeaderValue::from_static("1.0 wharf");
+    const HTTP_11: HeaderValue = HeaderValue::from_static("1.1 wharf");
+    const HTTP_2: HeaderValue = HeaderValue::from_static("2 wharf");
     let value = match received {
-        Version::HTTP_10 => HeaderValue::from_static("1.0 wharf"),
-        Version::HTTP_2 => HeaderValue::from_static("2 wharf"),
-        _ => HeaderValue::from_static("1.1 wharf"),
+        Version::HTTP_10 => HTTP_10,
+        Version::HTTP_2 => HTTP_2,
+        _ => HTTP_11,
     };
     append(fields, &VIA, value);
 }

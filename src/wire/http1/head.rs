@@ -313,8 +313,10 @@ fn request_line_start(unread: &[u8]) -> usize {
 fn walk(bytes: &[u8], start: usize, from: usize) -> Result<Option<usize>, HeadFault> {
     // A CR at the end of the last input is judged now that its successor may be there.
     let mut at = from.saturating_sub(1);
+    // Known from the second line on: looking for it anew with every byte that comes would be dear.
+    let mut line_start = None;
     while let Some(rest) = bytes.get(at..)
-        && let Some(offset) = rest.iter().position(|&byte| byte < b' ')
+        && let Some(offset) = first_control(rest)
     {
         at += offset;
         match bytes.get(at) {
@@ -324,7 +326,12 @@ fn walk(bytes: &[u8], start: usize, from: usize) -> Result<Option<usize>, HeadFa
                 }
             }
             Some(&LF) => {
-                if let Some(length) = judge_line(bytes, start, at)? {
+                let before = bytes.get(..at).unwrap_or_default();
+                let line_start = line_start.replace(at + 1).unwrap_or_else(|| {
+                    let last = before.iter().rposition(|&byte| byte == LF);
+                    last.map_or(0, |lf| lf + 1)
+                });
+                if let Some(length) = judge_line(before, start, line_start)? {
                     return Ok(Some(length));
                 }
             }
@@ -336,17 +343,37 @@ fn walk(bytes: &[u8], start: usize, from: usize) -> Result<Option<usize>, HeadFa
     Ok(None)
 }
 
-/// Judges the line that ends with the LF at `end`. `Some`: it was the head's empty line.
-fn judge_line(bytes: &[u8], start: usize, end: usize) -> Result<Option<usize>, HeadFault> {
-    let before = bytes.get(..end).unwrap_or_default();
-    let Some((&CR, before)) = before.split_last() else {
+/// Where the first control character (below the space) stands. Most of a head is none, so eight bytes are looked at together.
+fn first_control(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES * 0x80;
+
+    let mut at = 0;
+    while let Some(&eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(eight);
+        // The lowest bit that is set belongs to the first byte below the space; a borrow can only disturb those behind it.
+        let below = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
+        if below != 0 {
+            return Some(at + below.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let found = rest.iter().position(|&byte| byte < b' ');
+    found.map(|offset| at + offset)
+}
+
+/// Judges the line from `line_start` to the LF that follows `before`. `Some`: it was the head's empty line.
+fn judge_line(
+    before: &[u8],
+    start: usize,
+    line_start: usize,
+) -> Result<Option<usize>, HeadFault> {
+    let end = before.len();
+    let line = before.get(line_start..).unwrap_or_default();
+    let Some((&CR, line)) = line.split_last() else {
         return Err(HeadFault::bad("bare LF"));
     };
-    let line_start = before
-        .iter()
-        .rposition(|&byte| byte == LF)
-        .map_or(0, |lf| lf + 1);
-    let line = before.get(line_start..).unwrap_or_default();
     if line_start < start {
         return Ok(None); // The one leading empty line.
     }
