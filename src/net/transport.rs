@@ -32,14 +32,22 @@ const COPY_BYTES_MAX: usize = 1 << 10;
 const SHARED_BYTES_MAX: usize = 4 << 10;
 /// How many pieces go into one `writev`.
 const PIECES_MAX: usize = 32;
+/// The buffers that a core keeps for writing, when nobody has anything to write.
+const SPARE_BUFFERS_MAX: usize = 64;
+/// What such a buffer begins with, and what it may have grown to, bytes. A peer that keeps a few bytes waiting keeps no more
+/// than that for them.
+const SPARE_BYTES_MIN: usize = 2 << 10;
+const SPARE_BYTES_MAX: usize = 16 << 10;
 
 /// A transport with its two owners: the core's slab, which senses and flushes, and the engine, which speaks.
 pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 
-/// What the transports of one core share: a buffer to read into, and the notes for the end of the turn.
+/// What the transports of one core share: a buffer to read into, buffers to write from, and the notes for the end of the turn.
 pub struct Staging {
     /// Borrowed for one read: a panic inside gives it back.
     scratch: RefCell<Vec<u8>>,
+    /// Empty, to be written from: most transports need one for the length of a turn.
+    spare: RefCell<Vec<BytesMut>>,
     turn: Cell<u64>,
     dirty: Cell<Vec<Key>>,
     starved: Cell<Vec<Key>>,
@@ -57,6 +65,7 @@ impl Default for Staging {
     fn default() -> Self {
         Self {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            spare: RefCell::default(),
             turn: Cell::new(0),
             dirty: Cell::default(),
             starved: Cell::default(),
@@ -78,6 +87,20 @@ impl Staging {
     /// Appends the transports that ran out of budget with more to read, each once.
     pub fn take_starved(&self, into: &mut Vec<Key>) {
         Self::drain(&self.starved, into);
+    }
+
+    fn take_buffer(&self) -> BytesMut {
+        let spare = self.spare.borrow_mut().pop();
+        spare.unwrap_or_else(|| BytesMut::with_capacity(SPARE_BYTES_MIN))
+    }
+
+    fn keep_buffer(&self, mut buffer: BytesMut) {
+        let mut spare = self.spare.borrow_mut();
+        let fits = (SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&buffer.capacity());
+        if fits && spare.len() < SPARE_BUFFERS_MAX {
+            buffer.clear();
+            spare.push(buffer);
+        }
     }
 
     fn drain(list: &Cell<Vec<Key>>, into: &mut Vec<Key>) {
@@ -357,6 +380,9 @@ impl<S: Socket> Transport<S> {
         let heard = !self.deaf && self.failed.is_none();
         if heard {
             self.mark_dirty();
+            if self.unwritten.tail.capacity() == 0 {
+                self.unwritten.tail = self.staging.take_buffer();
+            }
         }
         heard
     }
@@ -411,6 +437,11 @@ impl<S: Socket> Transport<S> {
                 Ok(0) => self.hear_only(),
                 Ok(n) => {
                     self.unwritten.advance(n);
+                    if self.unwritten.is_empty() {
+                        // An idle connection holds no buffer.
+                        let unwritten = mem::take(&mut self.unwritten);
+                        self.staging.keep_buffer(unwritten.tail);
+                    }
                     self.written_total += n as u64;
                     if n < asked {
                         self.writable = false;
@@ -573,7 +604,12 @@ impl Unwritten {
         self.bytes -= n;
         while n > 0 {
             let Some(first) = self.pieces.front_mut() else {
-                self.tail.advance(n);
+                if n == self.tail.len() {
+                    // It keeps its room, which advancing would not.
+                    self.tail.clear();
+                } else {
+                    self.tail.advance(n);
+                }
                 break;
             };
             let step = n.min(first.len());
@@ -582,10 +618,6 @@ impl Unwritten {
             if first.is_empty() {
                 self.pieces.pop_front();
             }
-        }
-        if self.bytes == 0 {
-            // An idle connection holds no buffer.
-            *self = Self::default();
         }
     }
 }

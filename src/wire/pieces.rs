@@ -11,81 +11,110 @@ use bytes::{Bytes, BytesMut};
 /// Below this size pieces are copied together, bytes.
 pub const COPY_BYTES_MAX: usize = 1 << 10;
 
-/// A queue of content.
+/// What the buffer for small pieces begins with, bytes.
+const TAIL_BYTES_MIN: usize = 2 << 10;
+
+/// A queue of content. Most calls never have more than one piece waiting, so that one needs no memory of its own.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    queue: VecDeque<Bytes>,
-    tail: BytesMut,
+    /// Empty only when all is.
+    first: Bytes,
+    rest: Option<Box<Rest>>,
     bytes: usize,
+}
+
+/// What waits behind the first piece.
+#[derive(Debug, Default)]
+struct Rest {
+    queue: VecDeque<Bytes>,
+    /// Small pieces, put together behind the queue.
+    tail: BytesMut,
+}
+
+impl Rest {
+    fn push(&mut self, piece: Bytes) {
+        if piece.len() < COPY_BYTES_MAX {
+            if self.tail.is_empty() {
+                self.tail.reserve(TAIL_BYTES_MIN);
+            }
+            self.tail.extend_from_slice(&piece);
+        } else {
+            self.close_tail();
+            self.queue.push_back(piece);
+        }
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        if self.queue.is_empty() {
+            self.close_tail();
+        }
+        self.queue.pop_front()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.tail.is_empty()
+    }
+
+    fn close_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.queue.push_back(mem::take(&mut self.tail).freeze());
+        }
+    }
 }
 
 impl Pieces {
     /// Adds content at the end.
     pub fn push(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        let alone = self.is_empty();
         self.bytes += piece.len();
-        if piece.len() < COPY_BYTES_MAX && (!self.tail.is_empty() || !self.queue.is_empty()) {
-            self.tail.extend_from_slice(&piece);
-        } else if piece.len() < COPY_BYTES_MAX && !piece.is_empty() {
-            // Alone it needs no copy, unless more follows before it is taken.
-            self.queue.push_back(piece);
-        } else if !piece.is_empty() {
-            self.close_tail();
-            self.queue.push_back(piece);
+        if alone {
+            // It needs no copy, unless more follows before it is taken.
+            self.first = piece;
+        } else {
+            self.rest.get_or_insert_default().push(piece);
         }
     }
 
-    /// Takes the first piece, with the small ones behind it if it is small.
+    /// Takes the first piece; the small ones behind it are one piece by now.
     pub fn pop(&mut self) -> Option<Bytes> {
-        if self.queue.is_empty() {
-            self.close_tail();
+        if self.is_empty() {
+            return None;
         }
-        let first = self.queue.pop_front()?;
+        let first = mem::take(&mut self.first);
         self.bytes -= first.len();
+        self.close_up();
         Some(first)
     }
 
     /// Takes at most `max` bytes from the front, small pieces put together.
     pub fn take(&mut self, max: usize) -> Bytes {
-        if self.queue.is_empty() {
-            self.close_tail();
-        }
-        let only = self.queue.len() == 1 && self.tail.is_empty();
-        let Some(first) = self.queue.front_mut() else {
-            return Bytes::new();
-        };
-        if first.len() >= max {
-            let taken = first.split_to(max);
-            if first.is_empty() {
-                self.queue.pop_front();
-            }
+        if self.first.len() >= max {
+            let taken = self.first.split_to(max);
             self.bytes -= taken.len();
+            self.close_up();
             return taken;
         }
-        if only || first.len() >= COPY_BYTES_MAX {
+        if self.rest.is_none() || self.first.len() >= COPY_BYTES_MAX {
             return self.pop().unwrap_or_default();
         }
-        self.close_tail();
         let mut joined = BytesMut::with_capacity(max.min(self.bytes));
-        while joined.len() < max
-            && let Some(first) = self.queue.front_mut()
-        {
-            let step = first.len().min(max - joined.len());
-            joined.extend_from_slice(&first.split_to(step));
-            if first.is_empty() {
-                self.queue.pop_front();
-            }
+        while joined.len() < max && !self.is_empty() {
+            let step = self.first.len().min(max - joined.len());
+            joined.extend_from_slice(&self.first.split_to(step));
+            self.bytes -= step;
+            self.close_up();
         }
-        self.bytes -= joined.len();
         joined.freeze()
     }
 
     /// Puts `earlier` in front of everything.
-    pub fn prepend(&mut self, mut earlier: Self) {
-        earlier.close_tail();
-        self.close_tail();
-        self.bytes += earlier.bytes;
-        for piece in earlier.queue.into_iter().rev() {
-            self.queue.push_front(piece);
+    pub fn prepend(&mut self, earlier: Self) {
+        let mut later = mem::replace(self, earlier);
+        while let Some(piece) = later.pop() {
+            self.push(piece);
         }
     }
 
@@ -99,9 +128,12 @@ impl Pieces {
         self.bytes == 0
     }
 
-    fn close_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.queue.push_back(mem::take(&mut self.tail).freeze());
+    /// Moves up what waits, once the first piece is gone. When there is nothing more, nothing is held.
+    fn close_up(&mut self) {
+        if self.first.is_empty() {
+            let next = self.rest.as_deref_mut().and_then(Rest::pop);
+            self.first = next.unwrap_or_default();
+            self.rest.take_if(|rest| rest.is_empty());
         }
     }
 }

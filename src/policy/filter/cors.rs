@@ -20,6 +20,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::policy::filter::{Filter, LocalAnswer, Peer, Verdict};
+use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS};
 use crate::wire::{RequestHead, ResponseHead};
 
 /// The filter: the pages that may call, and how to let one more in.
@@ -103,7 +104,7 @@ impl Cors {
             ACCESS_CONTROL_MAX_AGE,
             HeaderValue::from_static(PREFLIGHT_MAX_AGE),
         );
-        fields.insert(VARY, HeaderValue::from_static(VARY_PREFLIGHT));
+        fields.insert(VARY, VARY_PREFLIGHT);
         LocalAnswer {
             head,
             body: Bytes::new(),
@@ -160,10 +161,12 @@ impl Filter for Cors {
             return;
         }
         // What a backend says about CORS it says of itself, not of this port: no permission comes from there.
-        for name in PERMISSIONS {
-            head.headers.remove(name);
+        if head.headers.keys().any(|name| PERMISSIONS.contains(name)) {
+            for name in PERMISSIONS {
+                head.headers.remove(name);
+            }
         }
-        add_vary(&mut head.headers, "Origin");
+        add_vary(&mut head.headers, VARY_ORIGIN);
         let mut origins = request.headers.get_all(ORIGIN).iter();
         if let (Some(origin), None) = (origins.next(), origins.next())
             && self.allows(origin)
@@ -331,20 +334,21 @@ fn asked_fields(request: &HeaderMap) -> Result<Option<HeaderValue>, Box<LocalAns
 /// What the page may read: the three of gRPC, and every field that stands on this very answer. It is exact, so custom
 /// metadata is readable with no configuration. `set-cookie` is never readable (Fetch, "forbidden response-header name").
 fn exposed_fields(headers: &HeaderMap) -> HeaderValue {
-    let mut list = String::from(ALWAYS_EXPOSED);
-    for name in headers.keys() {
-        let hidden = *name == SET_COOKIE || ALWAYS_EXPOSED.split(',').any(|always| name == always);
-        if !hidden {
+    let told = |name: &&HeaderName| **name != SET_COOKIE && !ALWAYS_EXPOSED.contains(name);
+    let names = || ALWAYS_EXPOSED.iter().chain(headers.keys().filter(told));
+    let mut list = String::with_capacity(names().map(|name| name.as_str().len() + 1).sum());
+    for name in names() {
+        if !list.is_empty() {
             list.push(',');
-            list.push_str(name.as_str());
         }
+        list.push_str(name.as_str());
     }
     // Names are visible ASCII, so this cannot fail.
-    HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static(ALWAYS_EXPOSED))
+    HeaderValue::try_from(list).unwrap_or_else(|_| GRPC_STATUS.into())
 }
 
 /// Adds the names that are not there yet; a backend's own `vary` stays.
-fn add_vary(headers: &mut HeaderMap, names: &'static str) {
+fn add_vary(headers: &mut HeaderMap, names: HeaderValue) {
     let present = |name: &str| {
         headers.get_all(VARY).iter().any(|value| {
             value.as_bytes().split(|&b| b == b',').any(|part| {
@@ -353,8 +357,9 @@ fn add_vary(headers: &mut HeaderMap, names: &'static str) {
             })
         })
     };
-    if !names.split(", ").all(present) {
-        headers.append(VARY, HeaderValue::from_static(names));
+    let said = names.to_str().is_ok_and(|names| names.split(", ").all(present));
+    if !said {
+        headers.append(VARY, names);
     }
 }
 
@@ -365,7 +370,7 @@ fn refuse(status: StatusCode, word: &'static str, sentence: String) -> LocalAnsw
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
     head.headers
-        .insert(VARY, HeaderValue::from_static(VARY_PREFLIGHT));
+        .insert(VARY, VARY_PREFLIGHT);
     LocalAnswer {
         head,
         body: Bytes::from(format!("{sentence}\n")),
@@ -380,8 +385,11 @@ fn is_digits(text: &str) -> bool {
 /// The longest that Chromium keeps a preflight's answer, in seconds.
 const PREFLIGHT_MAX_AGE: &str = "7200";
 /// An answer to a preflight depends on these three.
-const VARY_PREFLIGHT: &str =
-    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+);
+/// Any other answer depends on this one.
+const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 /// The fields by which an answer permits anything.
 const PERMISSIONS: [HeaderName; 6] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -392,7 +400,7 @@ const PERMISSIONS: [HeaderName; 6] = [
     ACCESS_CONTROL_MAX_AGE,
 ];
 /// Readable on every answer, whether it stands there or not.
-const ALWAYS_EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
+static ALWAYS_EXPOSED: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
 /// What a page may ask to send, in bytes of names. Over it: 431.
 const ASKED_BYTES_MAX: usize = 4096;
 /// How much of a stranger's text stands in a sentence.
