@@ -1,0 +1,264 @@
+//! One real core in memory, with everything around it scripted: what a call costs in instructions, on any machine.
+//!
+//! Owns the world of a case: the rules that `wharf --backend` would have, a [`Core`] on [`Memory`], the clients and the
+//! backend. It measures nothing by itself; `turn` and `counts` do. No socket, no thread, no clock: a run is the same every
+//! time, but for the seeds of hash tables.
+//!
+//! Everything that is not the product's own work stands in functions that Callgrind can leave out: a turn that counts is
+//! [`counted_turn`], and what the machine does inside it is below `machine::outside`. With `--toggle-collect` on both, each
+//! entry and each return flips the counting: on in the turn, off in the machine, on again behind it.
+
+mod backend;
+mod client;
+mod memory;
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use wharf::config::{self, Flags};
+use wharf::core::{Command, Core, Flow, Report};
+use wharf::policy::{Snapshot, Target};
+use wharf::upstream::pool::RESET_STREAM_DURATION;
+
+use backend::Backend;
+use client::Client;
+use memory::Memory;
+
+/// How many reports may wait, as in the product: a full channel would save the work of sending.
+const REPORTS_MAX: usize = 8192;
+/// After so many turns without an answer a run is stuck.
+const TURNS_IDLE_MAX: u32 = 100;
+
+/// What the clients ask for, and how.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    /// What it is called.
+    pub(crate) name: &'static str,
+    /// How many clients call at the same time, each on a connection of its own.
+    pub(crate) connections: usize,
+    /// In base64, as `application/grpc-web-text`.
+    pub(crate) text: bool,
+    /// The size of a request's message, bytes.
+    pub(crate) request_bytes: usize,
+    /// What is answered.
+    pub(crate) answer: Answer,
+    /// How many calls are counted.
+    pub(crate) calls: usize,
+    /// How many calls are made before, so that tables and buffers have their sizes.
+    pub(crate) warm_up: usize,
+}
+
+/// What the backend answers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    /// The message of the request.
+    Echo,
+    /// So many messages of so many bytes.
+    Stream { messages: usize, bytes: usize },
+}
+
+impl Case {
+    const fn unary(name: &'static str, text: bool, request_bytes: usize) -> Self {
+        Self {
+            name,
+            connections: 64,
+            text,
+            request_bytes,
+            answer: Answer::Echo,
+            calls: 1000,
+            warm_up: 1000,
+        }
+    }
+
+    const fn stream(name: &'static str, connections: usize, text: bool) -> Self {
+        Self {
+            name,
+            connections,
+            text,
+            request_bytes: 16,
+            answer: Answer::Stream {
+                messages: 1000,
+                bytes: 100,
+            },
+            calls: connections,
+            warm_up: connections,
+        }
+    }
+
+    /// How many messages the answers of so many calls have.
+    pub(crate) fn messages(&self, calls: usize) -> usize {
+        match self.answer {
+            Answer::Echo => calls,
+            Answer::Stream { messages, .. } => calls * messages,
+        }
+    }
+
+    /// How many bytes those messages have.
+    pub(crate) fn payload(&self, calls: usize) -> usize {
+        let each = match self.answer {
+            Answer::Echo => self.request_bytes,
+            Answer::Stream { bytes, .. } => bytes,
+        };
+        self.messages(calls) * each
+    }
+}
+
+/// All of them.
+pub(crate) const CASES: [Case; 8] = [
+    Case::unary("unary", false, 16),
+    Case::unary("unary-1k", false, 1 << 10),
+    Case::unary("unary-64k", false, 64 << 10),
+    Case::unary("text", true, 16),
+    Case::unary("text-1k", true, 1 << 10),
+    Case::stream("stream-1", 1, false),
+    Case::stream("stream-10", 10, false),
+    Case::stream("stream-10-text", 10, true),
+];
+
+/// What the clients have received so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Answers that ended with `grpc-status: 0`.
+    pub(crate) calls: usize,
+    /// Messages.
+    pub(crate) messages: usize,
+    /// Their bytes, without prefixes and after base64.
+    pub(crate) payload: usize,
+}
+
+/// A core and all who talk to it.
+pub(crate) struct World {
+    pub(crate) case: Case,
+    core: Core<Memory>,
+    memory: Memory,
+    clients: Vec<Client>,
+    backend: Option<Backend>,
+    reports: Receiver<Report>,
+    _commands: Sender<Command>,
+    received: Received,
+    /// How many turns were counted.
+    pub(crate) turns: u64,
+}
+
+impl World {
+    /// A core that has served the warm-up.
+    pub(crate) fn new(case: Case) -> Self {
+        let memory = Memory::default();
+        let (reporter, reports) = bounded(REPORTS_MAX);
+        let (commands, inbox) = unbounded();
+        let span = RESET_STREAM_DURATION;
+        let core = Core::new(
+            0,
+            memory.clone(),
+            1,
+            Arc::new(rules()),
+            inbox,
+            reporter,
+            span,
+        );
+        let request = client::request(&case);
+        let dial = |_| Client::new(memory.dial_in(), Bytes::clone(&request), case.text);
+        let clients = (0..case.connections).map(dial).collect();
+        let mut world = Self {
+            case,
+            core,
+            memory,
+            clients,
+            backend: None,
+            reports,
+            _commands: commands,
+            received: Received::default(),
+            turns: 0,
+        };
+        world.serve(case.warm_up, false);
+        world
+    }
+
+    /// Has the clients make so many calls, and counts what happens in the turns.
+    pub(crate) fn run(&mut self, calls: usize) -> Received {
+        self.serve(calls, true)
+    }
+
+    fn serve(&mut self, calls: usize, counted: bool) -> Received {
+        self.received = Received::default();
+        let mut unsent = calls;
+        let mut idle = 0;
+        while self.received.calls < calls {
+            for client in &mut self.clients {
+                if unsent > 0 && client.is_idle() {
+                    client.send(&self.memory);
+                    unsent -= 1;
+                }
+            }
+            if counted {
+                self.memory.count(true);
+                assert_eq!(counted_turn(&mut self.core), Flow::Running);
+                self.memory.count(false);
+                self.turns += 1;
+            } else {
+                assert_eq!(self.core.turn(), Flow::Running);
+            }
+            let before = self.received;
+            for client in &mut self.clients {
+                client.receive(&mut self.received);
+            }
+            idle = if before == self.received { idle + 1 } else { 0 };
+            assert!(idle < TURNS_IDLE_MAX, "{}: no answer comes", self.case.name);
+            if self.backend.is_none() {
+                self.backend = self.memory.dialled().map(Backend::new);
+            }
+            if let Some(backend) = &mut self.backend {
+                backend.step(&self.case, &self.memory);
+            }
+            for report in self.reports.try_iter() {
+                if let Report::Record(record) = &report {
+                    assert_eq!(record.http_status, Some(200), "{record:?}");
+                }
+            }
+        }
+        let right = Received {
+            calls,
+            messages: self.case.messages(calls),
+            payload: self.case.payload(calls),
+        };
+        assert_eq!(self.received, right, "{}", self.case.name);
+        self.received
+    }
+}
+
+/// One turn that is counted.
+#[inline(never)]
+fn counted_turn(core: &mut Core<Memory>) -> Flow {
+    black_box(core.turn())
+}
+
+/// What a core obeys that was started with `--backend` and nothing else.
+fn rules() -> Snapshot {
+    let flags = Flags {
+        backends: vec![SERVER.to_owned()],
+        ..Flags::default()
+    };
+    let machine = config::Machine {
+        cpus: 1,
+        descriptors: 1 << 20,
+    };
+    let mut snapshot = config::load(None, &flags, &machine)
+        .compiled
+        .expect("one backend is enough")
+        .snapshot;
+    // The control thread would resolve it.
+    let address: SocketAddr = SERVER.parse().expect("an address");
+    for backend in &mut snapshot.backends {
+        if let Target::Endpoints(endpoints) = &mut backend.target {
+            for endpoint in endpoints {
+                endpoint.addresses = vec![address];
+            }
+        }
+    }
+    snapshot
+}
+
+const SERVER: &str = "127.0.0.1:50051";
