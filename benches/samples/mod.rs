@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use wharf::rpc::{Dialect, Form, ResponseCodec};
 use wharf::wire::base64::Encoder;
 use wharf::wire::envelope::{Step, Walker, prefix};
-use wharf::wire::{Part, ResponseHead};
+use wharf::wire::{Fields, Part, ResponseHead};
 
 /// What one read of a socket brings at most.
 pub(crate) const PIECE: usize = 64 << 10;
@@ -65,7 +65,7 @@ pub(crate) fn response_codec(response: Form) -> ResponseCodec {
         request: Form::Binary,
         response,
     };
-    let mut codec = ResponseCodec::new(dialect, &HeaderMap::new(), u32::MAX);
+    let mut codec = ResponseCodec::new(dialect, &Fields::new(), u32::MAX);
     let mut head = ResponseHead::new(StatusCode::OK);
     let grpc = HeaderValue::from_static("application/grpc");
     head.headers.insert("content-type", grpc);

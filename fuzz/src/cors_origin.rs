@@ -136,7 +136,7 @@ fn check_preflight(cors: &Cors, origin: &str, allowed: bool) {
         method: Method::OPTIONS,
         path: PathAndQuery::from_static("/a.B/C"),
         authority: None,
-        headers,
+        headers: headers.into(),
     };
     let peer = Peer {
         address: ([127, 0, 0, 1], 1).into(),

@@ -20,7 +20,7 @@ use wharf::rpc::{Dialect, Form};
 use wharf::wire::base64::Decoder;
 use wharf::wire::envelope::prefix;
 use wharf::wire::{
-    Code, Dial, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Source,
+    Code, Dial, OutgoingHead, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Source,
 };
 
 use super::shared::{Script, envelopes, trailers};
@@ -318,7 +318,7 @@ impl Dial for Way {
     fn poll_open(
         &mut self,
         _ticket: &mut (),
-        head: impl Fn() -> RequestHead,
+        head: impl Fn() -> OutgoingHead,
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Up, Reset>> {
@@ -422,7 +422,7 @@ impl World {
                 method: Method::POST,
                 path: PathAndQuery::from_static("/a.B/C"),
                 authority: None,
-                headers,
+                headers: headers.into(),
             },
             version: Version::HTTP_11,
             dialect,

@@ -210,7 +210,7 @@ fn run(form: Form, options: &Options, script: &[Said]) -> Seen {
         request: form,
         response: form,
     };
-    let mut codec = ResponseCodec::new(dialect, &options.request, options.limit);
+    let mut codec = ResponseCodec::new(dialect, &options.request.clone().into(), options.limit);
     let mut taken = Taken::default();
     let mut seen = Seen::default();
     let mut rest = script.iter();

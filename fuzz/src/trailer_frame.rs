@@ -8,7 +8,7 @@ use wharf::rpc::trailer_frame::TrailerFrame;
 use wharf::rpc::{Closing, Dialect, Form, ResponseCodec};
 use wharf::wire::metadata::is_hop_by_hop;
 use wharf::wire::status::{GRPC_MESSAGE, GRPC_STATUS, repair_message};
-use wharf::wire::{Code, Part, ResponseHead, Status};
+use wharf::wire::{Code, Fields, Part, ResponseHead, Status};
 
 use super::shared::{envelopes, fields, percent_decoded, trailers};
 
@@ -147,7 +147,7 @@ fn codec(form: Form) -> ResponseCodec {
         request: form,
         response: form,
     };
-    ResponseCodec::new(dialect, &HeaderMap::new(), 1 << 20)
+    ResponseCodec::new(dialect, &Fields::new(), 1 << 20)
 }
 
 fn take(part: Part, body: &mut Vec<u8>, ends: &mut u32) {

@@ -131,13 +131,13 @@ mod tests {
     use super::*;
     use crate::cli::args::Exit;
     use crate::policy::{Answer, Callee, RouteKind, Target};
-    use crate::wire::{Part, RequestHead, Reset};
+    use crate::wire::{Part, OutgoingHead, Reset};
 
     #[derive(Debug)]
     struct Nobody;
 
     impl Callee for Nobody {
-        fn call(&self, _head: &RequestHead) -> Box<dyn Answer> {
+        fn call(&self, _head: &OutgoingHead) -> Box<dyn Answer> {
             Box::new(Self)
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::core::messages::Report;
 use crate::core::turn::{Call, Connection, Core, Drain, Seat};
@@ -23,7 +23,7 @@ use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
 use crate::wire::http1::{HeadFault, HeadLimits, Http1Request};
 use crate::wire::{
-    Code, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata, timeout,
+    Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata, timeout,
 };
 
 /// What becomes of a request.
@@ -234,7 +234,7 @@ fn refuse_rpc(
     word: &'static str,
     message: String,
 ) -> Box<LocalAnswer> {
-    let wants_page = head.headers.get_all(ACCEPT).iter().any(|value| {
+    let wants_page = head.headers.get_all(ACCEPT).any(|value| {
         value
             .to_str()
             .is_ok_and(|value| value.contains("text/html"))
@@ -508,6 +508,6 @@ pub(super) fn blank_head() -> RequestHead {
         method: Method::GET,
         path: http::uri::PathAndQuery::from_static("/"),
         authority: None,
-        headers: HeaderMap::new(),
+        headers: Fields::new(),
     }
 }

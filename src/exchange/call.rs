@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::Version;
-use http::header::{HeaderName, HeaderValue};
+use http::header::HeaderValue;
 
 use crate::exchange::outcome::{Outcome, Retry, http_status_of, message_of, status_of};
 use crate::policy::{Route, Rules};
@@ -21,7 +21,7 @@ use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::wire::status::{GRPC_MESSAGE, MESSAGE_BYTES_MAX};
 use crate::wire::{
-    Code, Dial, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source, Status, metadata,
+    Code, Dial, OutgoingHead, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source, Status, metadata,
     timeout,
 };
 
@@ -96,13 +96,13 @@ impl Terms {
     }
 
     /// What the backend is sent, if it leaves now.
-    fn outgoing(&self, codec: &RequestCodec, now: Instant) -> RequestHead {
+    fn outgoing(&self, codec: &RequestCodec, now: Instant) -> OutgoingHead {
         let mut fields = metadata::forward_request(&self.head.headers);
         codec.request_fields(&self.head.headers, &mut fields);
         metadata::append_via(&mut fields, self.version);
         if let Some(deadline) = self.deadline {
             let remaining = timeout::print(deadline.duration_since(now));
-            fields.insert(GRPC_TIMEOUT, remaining);
+            fields.insert(timeout::GRPC_TIMEOUT, remaining);
         }
         let mut path = self.head.path.clone();
         if self.dialect.is_rpc()
@@ -112,7 +112,7 @@ impl Terms {
             // A method has no query; what a browser puts there is for proxies (grpc-web's browser-features.md).
             path = bare;
         }
-        RequestHead {
+        OutgoingHead {
             method: self.head.method.clone(),
             path,
             authority: self.head.authority.clone(),
@@ -615,8 +615,6 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         }
     }
 }
-
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The caller's sink, behind the route's filters.
 struct Outlet<'a, D> {

@@ -7,12 +7,12 @@ use std::fmt::Debug;
 use std::task::Poll;
 use std::time::Instant;
 
-use crate::wire::{Part, RequestHead, Reset};
+use crate::wire::{Part, OutgoingHead, Reset};
 
 /// A backend that is a function. Shared by all cores, so it keeps no state of its own.
 pub trait Callee: Send + Sync + Debug {
     /// Begins an answer. For an RPC the head and the parts are plain gRPC over HTTP/2's.
-    fn call(&self, head: &RequestHead) -> Box<dyn Answer>;
+    fn call(&self, head: &OutgoingHead) -> Box<dyn Answer>;
 }
 
 /// One call in progress. Lives on one core.

@@ -7,11 +7,13 @@
 //! connectrpc.com `docs/protocol.md`.
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::rpc::dialect::{Dialect, Form};
 use crate::rpc::media_type::MediaType;
-use crate::wire::RequestHead;
+use crate::wire::{Fields, RequestHead};
+
+const CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 
 /// The dialect of a request on an RPC route.
 pub fn classify(head: &RequestHead) -> Result<Dialect, Refusal> {
@@ -66,8 +68,8 @@ impl Refusal {
 }
 
 /// The form of the request, which its one `content-type` must name.
-fn request_form(headers: &HeaderMap) -> Result<Form, Refusal> {
-    let mut types = headers.get_all(CONTENT_TYPE).iter();
+fn request_form(headers: &Fields) -> Result<Form, Refusal> {
+    let mut types = headers.get_all(CONTENT_TYPE);
     let Some(content_type) = types.next() else {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -93,7 +95,7 @@ fn request_form(headers: &HeaderMap) -> Result<Form, Refusal> {
     if let MediaType::GrpcWeb(form, _) = media_type {
         return Ok(form);
     }
-    if media_type == MediaType::Connect || headers.contains_key("connect-protocol-version") {
+    if media_type == MediaType::Connect || headers.contains(CONNECT_PROTOCOL_VERSION) {
         return refuse(
             "connect_protocol",
             "this is the Connect protocol, and this port speaks gRPC-Web: make the client with \
@@ -118,7 +120,7 @@ fn request_form(headers: &HeaderMap) -> Result<Form, Refusal> {
 }
 
 /// gRPC compresses messages, not bodies; a body packed as a whole would hide them.
-fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+fn refuse_content_encoding(headers: &Fields) -> Result<(), Refusal> {
     for value in headers.get_all(CONTENT_ENCODING) {
         if !value.as_bytes().eq_ignore_ascii_case(b"identity") {
             return Err(Refusal::new(
@@ -136,11 +138,10 @@ fn refuse_content_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
 
 /// The form of the answer: text if `accept` names it, else binary if it names that, else the request's own. Servers that go by
 /// `accept` alone answer binary to text clients that send `*/*`.
-fn response_form(headers: &HeaderMap, request: Form) -> Form {
+fn response_form(headers: &Fields, request: Form) -> Form {
     let mut named = None;
     for member in headers
         .get_all(ACCEPT)
-        .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|list| list.split(','))
     {
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
 
     fn request(method: Method, fields: &[(&'static str, &'static str)]) -> RequestHead {
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         for (name, value) in fields {
             headers.append(
                 HeaderName::from_static(name),

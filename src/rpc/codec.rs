@@ -10,7 +10,7 @@ use crate::rpc::dialect::Dialect;
 use crate::rpc::ending::{Closing, Ending};
 use crate::rpc::grpc_web::{GrpcWebRequest, GrpcWebResponse};
 use crate::rpc::plain::{self, PlainResponse};
-use crate::wire::{Part, Reason, Reset, Status};
+use crate::wire::{Fields, Part, Reason, Reset, Status};
 
 /// What a caller sends, on its way to the backend.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl RequestCodec {
     /// Adds to `forwarded`, which holds what crosses of the caller's `original` fields, what the dialect knows about the
     /// call: its content type in gRPC's words, `te: trailers`, and `grpc-accept-encoding: identity` where the caller has
     /// none. `grpc-timeout` and `via` are for others to set.
-    pub fn request_fields(&self, original: &HeaderMap, forwarded: &mut HeaderMap) {
+    pub fn request_fields(&self, original: &Fields, forwarded: &mut HeaderMap) {
         match &self.dialect {
             RequestDialect::GrpcWeb(_) => GrpcWebRequest::request_fields(original, forwarded),
             RequestDialect::Plain { .. } => plain::request_fields(original, forwarded),
@@ -125,7 +125,7 @@ enum ResponseDialect {
 impl ResponseCodec {
     /// A codec for the answer to a request with those `request` fields, as the caller sent them. `message_bytes_max` limits
     /// each message by its declared length, and once more after unpacking.
-    pub fn new(dialect: Dialect, request: &HeaderMap, message_bytes_max: u32) -> Self {
+    pub fn new(dialect: Dialect, request: &Fields, message_bytes_max: u32) -> Self {
         let dialect = match dialect {
             Dialect::GrpcWeb { response, .. } => ResponseDialect::GrpcWeb(Box::new(
                 GrpcWebResponse::new(response, request, message_bytes_max),

@@ -24,7 +24,7 @@ use crate::wire::metadata::{forward_response, forward_trailers};
 use crate::wire::status::{
     GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, decode_message, encode_message, repair_message,
 };
-use crate::wire::{Code, Part, Reason, Reset, ResponseHead, Status};
+use crate::wire::{Code, Fields, Part, Reason, Reset, ResponseHead, Status};
 
 const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -71,7 +71,7 @@ impl GrpcWebRequest {
         }
     }
 
-    pub(super) fn request_fields(original: &HeaderMap, forwarded: &mut HeaderMap) {
+    pub(super) fn request_fields(original: &Fields, forwarded: &mut HeaderMap) {
         let suffix = original
             .get(CONTENT_TYPE)
             .and_then(|value| MediaType::parse(value).suffix());
@@ -170,7 +170,7 @@ enum Flow {
 }
 
 impl GrpcWebResponse {
-    pub(super) fn new(form: Form, request: &HeaderMap, message_bytes_max: u32) -> Self {
+    pub(super) fn new(form: Form, request: &Fields, message_bytes_max: u32) -> Self {
         let suffix = request
             .get(CONTENT_TYPE)
             .and_then(|value| MediaType::parse(value).suffix());
@@ -179,7 +179,6 @@ impl GrpcWebResponse {
             own_content_type: media_type::grpc_web(form, suffix),
             accepted: request
                 .get_all(GRPC_ACCEPT_ENCODING)
-                .iter()
                 .cloned()
                 .collect(),
             message_bytes_max,

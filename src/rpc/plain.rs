@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
 use crate::rpc::ending::{Closing, Ending};
-use crate::wire::{Code, Part, Reason, Reset, ResponseHead, Status};
+use crate::wire::{Fields, Code, Part, Reason, Reset, ResponseHead, Status};
 
 /// The answer's direction.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ impl PlainResponse {
 }
 
 /// Gives back what the metadata rules for RPCs take away, and a page needs.
-pub(super) fn request_fields(original: &HeaderMap, forwarded: &mut HeaderMap) {
+pub(super) fn request_fields(original: &Fields, forwarded: &mut HeaderMap) {
     for name in [
         CONTENT_TYPE,
         http::header::ACCEPT,

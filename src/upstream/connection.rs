@@ -21,7 +21,7 @@ use crate::telemetry::panics;
 use crate::upstream::gate::{Gate, Notes, Opening, opening_at_end};
 use crate::upstream::settings;
 use crate::upstream::stream::{Http2, Slot};
-use crate::wire::{Reason, RequestHead, Reset};
+use crate::wire::{Reason, OutgoingHead, Reset};
 
 /// From so many staged bytes on `h2` waits, bytes. Many streams share it, so it is wider than a client's.
 const HIGH_WATER: usize = 256 << 10;
@@ -184,7 +184,7 @@ impl<S: Socket> Connection<S> {
     /// [`Reason::BackendRefused`]: and nothing will be, by anybody.
     pub fn open(
         &mut self,
-        head: RequestHead,
+        head: OutgoingHead,
         authority: &str,
         connection: &Waker,
     ) -> Result<Http2, Reset> {
@@ -330,7 +330,7 @@ fn greeting_reason(opening: Option<&Opening>) -> Reason {
     }
 }
 
-fn request_of(head: RequestHead, authority: &str) -> Option<Request<()>> {
+fn request_of(head: OutgoingHead, authority: &str) -> Option<Request<()>> {
     let mut target = http::uri::Parts::default();
     target.scheme = Some(Scheme::HTTP);
     target.authority = Some(match head.authority {

@@ -18,7 +18,7 @@ use crate::upstream::connection::{Condition, Connection};
 use crate::upstream::gate::Opening;
 use crate::upstream::local::Local;
 use crate::upstream::stream::Stream;
-use crate::wire::{Dial, Reason, RequestHead, Reset};
+use crate::wire::{Dial, Reason, OutgoingHead, Reset};
 
 /// The pause after a first failed attempt; each further one is longer by three fifths, and each up to a fifth shorter or
 /// longer than that, so that cores do not come in step.
@@ -733,7 +733,7 @@ impl<S: Socket> Dial for Pool<S> {
     fn poll_open(
         &mut self,
         ticket: &mut Ticket,
-        head: impl Fn() -> RequestHead,
+        head: impl Fn() -> OutgoingHead,
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Stream, Reset>> {

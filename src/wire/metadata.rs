@@ -11,6 +11,8 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use crate::wire::fields::Fields;
+
 /// What metadata may weigh, one way, by [`size`]. Over it: 431 for a request, RESOURCE_EXHAUSTED for an answer.
 pub const METADATA_BYTES_MAX: usize = 16 << 10;
 
@@ -42,13 +44,13 @@ impl MetadataFault {
 /// body and the dialect on the client's side (`content-*`, `accept`, `accept-encoding`, `expect`); reserved `grpc-*` but
 /// the call definition; and who the client is according to itself (`forwarded`, `x-forwarded-*`, `x-real-ip`). `-bin` values
 /// that a browser joined are fields of their own again, and crumbs of `cookie` are one field.
-pub fn forward_request(fields: &HeaderMap) -> HeaderMap {
+pub fn forward_request(fields: &Fields) -> HeaderMap {
     // Room for what dialect and exchange add, so that the map does not grow again.
     let mut forwarded = HeaderMap::with_capacity(fields.len() + 6);
     let mut cookie: Option<Crumbs<'_>> = None;
     // Beyond that a value passes as it came: commas cost a client nothing, and fields cost the backend.
     let mut splits_left = SPLITS_MAX;
-    for (name, value) in fields {
+    for (name, value) in fields.iter() {
         if !crosses_to_backend(name) {
             continue;
         }
@@ -71,7 +73,7 @@ pub fn forward_request(fields: &HeaderMap) -> HeaderMap {
     if let Some(value) = cookie.and_then(Crumbs::into_value) {
         append(&mut forwarded, &COOKIE, value);
     }
-    drop_nominated(fields, &mut forwarded);
+    drop_nominated(fields.get_all(CONNECTION), &mut forwarded);
     forwarded
 }
 
@@ -90,7 +92,7 @@ fn joined(value: &HeaderValue) -> usize {
 pub fn forward_response(mut fields: HeaderMap) -> HeaderMap {
     if fields.contains_key(CONNECTION) {
         let nominating = fields.clone();
-        drop_nominated(&nominating, &mut fields);
+        drop_nominated(nominating.get_all(CONNECTION).iter(), &mut fields);
     }
     // A head has few fields and one or two of them stay behind, so this costs less than a new map.
     while let Some(name) = fields.keys().find(|name| !crosses_to_client(name)).cloned() {
@@ -116,10 +118,9 @@ pub fn size(fields: &HeaderMap) -> usize {
 }
 
 /// How often this request has come through a wharf.
-pub fn via_hops(fields: &HeaderMap) -> usize {
+pub fn via_hops(fields: &Fields) -> usize {
     fields
         .get_all(VIA)
-        .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .filter(|hop| {
             // received-protocol RWS received-by [ RWS comment ]
@@ -190,8 +191,8 @@ fn crosses_to_client(name: &HeaderName) -> bool {
 
 /// RFC 9110 §7.6.1: an intermediary must "remove any header or trailer field(s) from the message with the same name as the
 /// connection-option".
-fn drop_nominated(from: &HeaderMap, fields: &mut HeaderMap) {
-    for value in from.get_all(CONNECTION) {
+fn drop_nominated<'a>(by: impl Iterator<Item = &'a HeaderValue>, fields: &mut HeaderMap) {
+    for value in by {
         for option in value.as_bytes().split(|&byte| byte == b',') {
             if let Ok(option) = std::str::from_utf8(option.trim_ascii())
                 && !option.is_empty()
@@ -282,7 +283,7 @@ mod tests {
             ("x-request-id", "7"),
             ("via", "1.1 other"),
         ]);
-        assert_eq!(forward_request(&fields), fields);
+        assert_eq!(forward_request(&fields.clone().into()), fields);
     }
 
     #[test]
@@ -309,7 +310,7 @@ mod tests {
             ("x-real-ip", "1.2.3.4"),
             ("x-nominated", "1"),
         ]);
-        assert_eq!(names(&forward_request(&dropped)), Vec::<&str>::new());
+        assert_eq!(names(&forward_request(&dropped.into())), Vec::<&str>::new());
     }
 
     #[test]
@@ -333,7 +334,7 @@ mod tests {
         for name in kept {
             fields.append(name, HeaderValue::from_static("v"));
         }
-        assert_eq!(names(&forward_request(&fields)), kept);
+        assert_eq!(names(&forward_request(&fields.clone().into())), kept);
     }
 
     #[test]
@@ -344,7 +345,7 @@ mod tests {
             CONNECTION,
             HeaderValue::from_static("x-third, no such:name"),
         );
-        assert_eq!(names(&forward_request(&fields)), ["x-kept"]);
+        assert_eq!(names(&forward_request(&fields.clone().into())), ["x-kept"]);
         assert_eq!(names(&forward_response(fields)), ["x-kept"]);
     }
 
@@ -358,7 +359,7 @@ mod tests {
             ("d-bin", "Qg"),
             ("e-text", "a, b"),
         ]);
-        let forwarded = forward_request(&fields);
+        let forwarded = forward_request(&fields.into());
         assert_eq!(values(&forwarded, "a-bin"), ["AAEC", "AwQ=", ""]);
         assert_eq!(values(&forwarded, "b-bin"), ["not base64!"]);
         assert_eq!(values(&forwarded, "c-bin"), [""]);
@@ -371,14 +372,14 @@ mod tests {
         let commas = ",".repeat(15_000);
         let mut fields = map(&[]);
         fields.append("a-bin", HeaderValue::try_from(commas.clone()).unwrap());
-        assert_eq!(values(&forward_request(&fields), "a-bin"), [commas]);
+        assert_eq!(values(&forward_request(&fields.clone().into()), "a-bin"), [commas]);
 
         // What one field has used up the next has not.
         let (joined, more) = (vec!["AA"; SPLITS_MAX + 1].join(","), "AA,AA");
         let mut fields = map(&[]);
         fields.append("a-bin", HeaderValue::try_from(joined).unwrap());
         fields.append("a-bin", HeaderValue::from_static(more));
-        let forwarded = forward_request(&fields);
+        let forwarded = forward_request(&fields.clone().into());
         let expected = [vec!["AA"; SPLITS_MAX + 1], vec![more]].concat();
         assert_eq!(values(&forwarded, "a-bin"), expected);
     }
@@ -400,14 +401,14 @@ mod tests {
                 ));
             }
         }
-        let forwarded = forward_request(&fields);
+        let forwarded = forward_request(&fields.clone().into());
         assert_eq!(values(&forwarded, "x-empty"), [""]);
         let expected: Vec<_> = (0..100).map(|number| number.to_string()).collect();
         assert_eq!(values(&forwarded, "x-many"), expected);
         assert_eq!(values(&forwarded, "cookie"), [cookie]);
 
         let one = map(&[("cookie", "a=1; b=2")]);
-        assert_eq!(forward_request(&one), one);
+        assert_eq!(forward_request(&one.clone().into()), one);
     }
 
     #[test]
@@ -484,12 +485,12 @@ mod tests {
             ("via", "1.1 wharf, 2 WHARF,HTTP/1.1  wharf (a comment)"),
             ("via", "1.1 other, wharf, 1.1 wharfs, 1.1, , 1.1 x wharf"),
         ]);
-        assert_eq!(via_hops(&fields), 3);
+        assert_eq!(via_hops(&fields.clone().into()), 3);
         append_via(&mut fields, Version::HTTP_11);
         append_via(&mut fields, Version::HTTP_2);
         append_via(&mut fields, Version::HTTP_10);
-        assert_eq!(via_hops(&fields), 6);
-        assert_eq!(via_hops(&HeaderMap::new()), 0);
+        assert_eq!(via_hops(&fields.clone().into()), 6);
+        assert_eq!(via_hops(&Fields::new()), 0);
         let last: Vec<_> = values(&fields, "via").into_iter().skip(2).collect();
         assert_eq!(last, ["1.1 wharf", "2 wharf", "1.0 wharf"]);
     }

@@ -6,6 +6,7 @@
 
 pub mod base64;
 pub mod envelope;
+pub mod fields;
 pub mod http1;
 pub mod metadata;
 pub mod part;
@@ -15,7 +16,8 @@ pub mod reset;
 pub mod status;
 pub mod timeout;
 
-pub use part::{Dial, Part, RequestHead, ResponseHead, Sink, Source};
+pub use fields::Fields;
+pub use part::{Dial, OutgoingHead, Part, RequestHead, ResponseHead, Sink, Source};
 pub use pieces::Pieces;
 pub use reset::{Party, Reason, Reset};
 pub use status::{Code, Status};

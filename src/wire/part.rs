@@ -1,6 +1,6 @@
 //! The middle language: what a call is made of while it crosses the proxy, and the three traits that carry it.
 //!
-//! Owns the words `Part`, `RequestHead`, `ResponseHead`, and the traits `Source`, `Sink` and `Dial`. It never knows which
+//! Owns the words `Part`, `RequestHead`, `OutgoingHead`, `ResponseHead`, and the traits `Source`, `Sink` and `Dial`. It never knows which
 //! protocol a part came from or goes to: that is the business of the two ends (`downstream`, `upstream`).
 
 use std::task::{Context, Poll};
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, Method, StatusCode};
 
+use crate::wire::fields::Fields;
 use crate::wire::reset::Reset;
 
 /// One piece of a message on its way: RFC 9110's head section, a piece of its content, or its end.
@@ -36,6 +37,19 @@ pub struct RequestHead {
     /// The host that was asked, with the port if there was one. `None` only where the protocol allows it.
     pub authority: Option<Authority>,
     /// All fields but `host`, names in lower case.
+    pub headers: Fields,
+}
+
+/// What a backend is asked, in the same words for every version of HTTP.
+#[derive(Clone, Debug)]
+pub struct OutgoingHead {
+    /// The verb.
+    pub method: Method,
+    /// The target's path, with the query if it is to see one.
+    pub path: PathAndQuery,
+    /// The host that was asked, with the port if there was one. `None`: the endpoint's own name.
+    pub authority: Option<Authority>,
+    /// All fields.
     pub headers: HeaderMap,
 }
 
@@ -114,7 +128,7 @@ pub trait Dial {
     fn poll_open(
         &mut self,
         ticket: &mut Self::Ticket,
-        head: impl Fn() -> RequestHead,
+        head: impl Fn() -> OutgoingHead,
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Stream, Reset>>;

@@ -7,7 +7,12 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderName, HeaderValue};
+
+use crate::wire::fields::Fields;
+
+/// The field.
+pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// Why a timeout can not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +34,8 @@ impl TimeoutFault {
 }
 
 /// The timeout that a request's fields ask for, if they do.
-pub fn of(fields: &HeaderMap) -> Result<Option<Duration>, TimeoutFault> {
-    let mut values = fields.get_all("grpc-timeout").iter();
+pub fn of(fields: &Fields) -> Result<Option<Duration>, TimeoutFault> {
+    let mut values = fields.get_all(GRPC_TIMEOUT);
     let Some(first) = values.next() else {
         return Ok(None);
     };
@@ -189,14 +194,14 @@ mod tests {
 
     #[test]
     fn d_02_two_different_values_are_ambiguous_and_two_equal_ones_are_not() {
-        let mut fields = HeaderMap::new();
+        let mut fields = Fields::new();
         assert_eq!(of(&fields), Ok(None));
-        fields.append("grpc-timeout", HeaderValue::from_static("1S"));
-        fields.append("grpc-timeout", HeaderValue::from_static("1000m"));
+        fields.append(GRPC_TIMEOUT, HeaderValue::from_static("1S"));
+        fields.append(GRPC_TIMEOUT, HeaderValue::from_static("1000m"));
         assert_eq!(of(&fields), Ok(Some(Duration::from_secs(1))));
-        fields.append("grpc-timeout", HeaderValue::from_static("2S"));
+        fields.append(GRPC_TIMEOUT, HeaderValue::from_static("2S"));
         assert_eq!(of(&fields), Err(TimeoutFault::Ambiguous));
-        fields.append("grpc-timeout", HeaderValue::from_static("x"));
+        fields.append(GRPC_TIMEOUT, HeaderValue::from_static("x"));
         assert!(of(&fields).is_err());
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use wharf::policy::{Answer, Callee, Route, RouteKind, Snapshot, Target};
-use wharf::wire::{Part, RequestHead, Reset, ResponseHead};
+use wharf::wire::{Part, OutgoingHead, Reset, ResponseHead};
 
 use crate::client::{Client, message};
 use crate::world::{Plan, Stepped, World};
@@ -17,7 +17,7 @@ use crate::world::{Plan, Stepped, World};
 struct Page(&'static [&'static [u8]]);
 
 impl Callee for Page {
-    fn call(&self, _: &RequestHead) -> Box<dyn Answer> {
+    fn call(&self, _: &OutgoingHead) -> Box<dyn Answer> {
         let mut parts = vec![Part::Head(Box::new(ResponseHead::new(StatusCode::OK)))];
         parts.extend(
             self.0
@@ -46,7 +46,7 @@ impl Answer for Prepared {
 struct Torrent;
 
 impl Callee for Torrent {
-    fn call(&self, _: &RequestHead) -> Box<dyn Answer> {
+    fn call(&self, _: &OutgoingHead) -> Box<dyn Answer> {
         Box::new(Flow {
             begun: false,
             next: None,

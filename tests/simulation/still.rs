@@ -16,7 +16,7 @@ use wharf::net::sim::{Arrival, End, Machine, SimDriver, Weather};
 use wharf::policy::snapshot::{Backend, Listener, PathMatch, Route, RouteKind, Target};
 use wharf::policy::{Answer, BackendId, Callee, Limits, Snapshot};
 use wharf::telemetry::Record;
-use wharf::wire::{Part, RequestHead, Reset, ResponseHead};
+use wharf::wire::{Part, OutgoingHead, Reset, ResponseHead};
 
 /// The pause between two deeds of a client that does not hurry.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(2);
@@ -63,7 +63,7 @@ impl Memory {
 }
 
 impl Callee for Memory {
-    fn call(&self, head: &RequestHead) -> Box<dyn Answer> {
+    fn call(&self, head: &OutgoingHead) -> Box<dyn Answer> {
         let mut seen = self.seen.lock().expect("no panic");
         seen.push(Seen {
             method: head.method.to_string(),

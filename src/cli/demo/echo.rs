@@ -16,7 +16,7 @@ use prost::Message;
 use crate::policy::{Answer, Callee};
 use crate::wire::proto::demo::{FailRequest, SayReply, SayRequest, StreamReply, StreamRequest};
 use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS, encode_message};
-use crate::wire::{Code, Part, RequestHead, Reset, ResponseHead, Status};
+use crate::wire::{Code, Part, OutgoingHead, Reset, ResponseHead, Status};
 
 /// The longest request message.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
@@ -35,7 +35,7 @@ const PREFIX_BYTES: usize = 5;
 pub struct Echo;
 
 impl Callee for Echo {
-    fn call(&self, head: &RequestHead) -> Box<dyn Answer> {
+    fn call(&self, head: &OutgoingHead) -> Box<dyn Answer> {
         let state = match Rpc::of(head) {
             Ok(rpc) => State::Listening {
                 rpc,
@@ -55,7 +55,7 @@ enum Rpc {
 }
 
 impl Rpc {
-    fn of(head: &RequestHead) -> Result<Self, Status> {
+    fn of(head: &OutgoingHead) -> Result<Self, Status> {
         if head.method != Method::POST {
             return Err(Status::new(Code::INTERNAL, "a call is a POST"));
         }

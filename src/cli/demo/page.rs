@@ -15,14 +15,14 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::policy::{Answer, Callee};
-use crate::wire::{Part, RequestHead, Reset, ResponseHead};
+use crate::wire::{Part, OutgoingHead, Reset, ResponseHead};
 
 /// The backend that answers `GET /` with the page.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Page;
 
 impl Callee for Page {
-    fn call(&self, head: &RequestHead) -> Box<dyn Answer> {
+    fn call(&self, head: &OutgoingHead) -> Box<dyn Answer> {
         let readable = head.method == Method::GET || head.method == Method::HEAD;
         let (status, fields, body): (_, &[(HeaderName, &'static str)], _) = match head.path.path() {
             "/" if readable => (StatusCode::OK, &PAGE_FIELDS, page(address(head))),
@@ -96,7 +96,7 @@ fn page(address: &str) -> String {
 }
 
 /// The address that the client knows us by, if it may be shown: it goes into HTML and into a shell line.
-fn address(head: &RequestHead) -> &str {
+fn address(head: &OutgoingHead) -> &str {
     head.authority
         .as_ref()
         .map(http::uri::Authority::as_str)
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     fn ask(method: Method, path: &str, authority: Option<&str>) -> (ResponseHead, String) {
-        let head = RequestHead {
+        let head = OutgoingHead {
             method,
             path: path.parse().unwrap(),
             authority: authority.map(|text| text.parse().unwrap()),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
@@ -17,7 +18,7 @@ use crate::policy::{
     Backend, BackendId, Endpoint, Limits, PathMatch, Route, RouteKind, Rules, Snapshot, Target,
 };
 use crate::rpc::Form;
-use crate::wire::{Code, ResponseHead};
+use crate::wire::{Code, Fields, ResponseHead};
 
 type Log = Rc<RefCell<Vec<&'static str>>>;
 
@@ -170,7 +171,7 @@ impl Sink for End {
 struct Streams {
     log: Log,
     streams: VecDeque<Option<Result<End, Reset>>>,
-    heads: Vec<RequestHead>,
+    heads: Vec<OutgoingHead>,
     refused: usize,
 }
 
@@ -181,7 +182,7 @@ impl Dial for Streams {
     fn poll_open(
         &mut self,
         _ticket: &mut (),
-        head: impl Fn() -> RequestHead,
+        head: impl Fn() -> OutgoingHead,
         _now: Instant,
         _cx: &mut Context<'_>,
     ) -> Poll<Result<End, Reset>> {
@@ -224,9 +225,9 @@ impl Bench {
         let log = Log::default();
         let down = End::new(DOWN, &log);
         let now = Instant::now();
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         let web = HeaderValue::from_static("application/grpc-web");
-        headers.insert("content-type", web);
+        headers.append(CONTENT_TYPE, web);
         let terms = Terms {
             head: RequestHead {
                 method: Method::POST,

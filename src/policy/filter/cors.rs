@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::policy::filter::{Filter, LocalAnswer, Peer, Verdict};
 use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS};
-use crate::wire::{RequestHead, ResponseHead};
+use crate::wire::{Fields, RequestHead, ResponseHead};
 
 /// The filter: the pages that may call, and how to let one more in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,13 +70,12 @@ impl Cors {
     }
 
     /// The answer to a preflight of an allowed page, or why not.
-    fn preflight(&self, origin: &HeaderValue, request: &HeaderMap) -> LocalAnswer {
+    fn preflight(&self, origin: &HeaderValue, request: &Fields) -> LocalAnswer {
         if !self.allows(origin) {
             return refuse(StatusCode::FORBIDDEN, "cors_origin", self.sentence(origin));
         }
         if request
             .get_all(ACCESS_CONTROL_REQUEST_METHOD)
-            .iter()
             .count()
             > 1
         {
@@ -137,7 +136,7 @@ impl Cors {
 
 impl Filter for Cors {
     fn request(&self, head: &mut RequestHead, _peer: &Peer) -> Verdict {
-        let mut origins = head.headers.get_all(ORIGIN).iter();
+        let mut origins = head.headers.get_all(ORIGIN);
         let Some(origin) = origins.next() else {
             return Verdict::Continue;
         };
@@ -167,7 +166,7 @@ impl Filter for Cors {
             }
         }
         add_vary(&mut head.headers, VARY_ORIGIN);
-        let mut origins = request.headers.get_all(ORIGIN).iter();
+        let mut origins = request.headers.get_all(ORIGIN);
         if let (Some(origin), None) = (origins.next(), origins.next())
             && self.allows(origin)
         {
@@ -292,12 +291,12 @@ impl fmt::Display for OriginPattern {
 /// A CORS preflight as the Fetch standard defines it; any other OPTIONS is none.
 fn is_preflight(head: &RequestHead) -> bool {
     head.method == Method::OPTIONS
-        && head.headers.contains_key(ORIGIN)
-        && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+        && head.headers.contains(ORIGIN)
+        && head.headers.contains(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// The names that the page wants to send, ready to be echoed; `None` if it asked for none.
-fn asked_fields(request: &HeaderMap) -> Result<Option<HeaderValue>, Box<LocalAnswer>> {
+fn asked_fields(request: &Fields) -> Result<Option<HeaderValue>, Box<LocalAnswer>> {
     let mut echo = String::new();
     for value in request.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         for name in value.as_bytes().split(|&b| b == b',') {

@@ -178,7 +178,7 @@ fn answer(form: Form, request: Rows<'_>, script: &[Said]) -> Seen {
         request: form,
         response: form,
     };
-    let mut codec = ResponseCodec::new(dialect, &map(&owned(request)), LIMIT);
+    let mut codec = ResponseCodec::new(dialect, &map(&owned(request)).into(), LIMIT);
     let mut seen = Seen::default();
     for (index, said) in script.iter().enumerate() {
         match codec.translate(part(said), &mut |part| seen.take(part)) {
@@ -789,7 +789,7 @@ fn an_answer_cut_anywhere_is_ended_exactly_where_no_message_is_open() {
                         request: form,
                         response: form,
                     },
-                    &HeaderMap::new(),
+                    &Fields::new(),
                     LIMIT,
                 );
                 let mut seen = Seen::default();
@@ -904,7 +904,7 @@ fn an_answer_of_our_own_has_the_requests_suffix_and_a_length() {
             response: form,
         };
         let request = map(&owned(&[("content-type", "application/grpc-web+json")]));
-        let mut codec = ResponseCodec::new(dialect, &request, LIMIT);
+        let mut codec = ResponseCodec::new(dialect, &request.into(), LIMIT);
         let mut seen = Seen::default();
         let status = Status::new(Code::UNIMPLEMENTED, "");
         assert_eq!(
@@ -1038,7 +1038,7 @@ fn binary_data_is_moved_through_and_not_copied() {
         request: Form::Binary,
         response: Form::Binary,
     };
-    let mut codec = ResponseCodec::new(dialect, &HeaderMap::new(), LIMIT);
+    let mut codec = ResponseCodec::new(dialect, &Fields::new(), LIMIT);
     codec
         .translate(part(&head(200, &[GRPC])), &mut |_| {})
         .expect("a head");
@@ -1059,7 +1059,7 @@ fn w_24_a_large_message_leaves_in_text_as_it_comes() {
         request: Form::Text,
         response: Form::Text,
     };
-    let mut codec = ResponseCodec::new(dialect, &HeaderMap::new(), 1 << 30);
+    let mut codec = ResponseCodec::new(dialect, &Fields::new(), 1 << 30);
     codec
         .translate(part(&head(200, &[GRPC])), &mut |_| {})
         .expect("a head");
@@ -1295,7 +1295,7 @@ fn the_backend_gets_grpcs_words_for_the_call() {
     for (from, to) in rows {
         let original = map(&owned(&[("content-type", from)]));
         let mut forwarded = map(&owned(&[("x-a", "1")]));
-        codec.request_fields(&original, &mut forwarded);
+        codec.request_fields(&original.into(), &mut forwarded);
         let expected = [
             ("x-a", "1"),
             ("content-type", to),
@@ -1305,14 +1305,14 @@ fn the_backend_gets_grpcs_words_for_the_call() {
         assert_eq!(forwarded, map(&owned(&expected)));
     }
     let mut forwarded = map(&owned(&[("grpc-accept-encoding", "gzip")]));
-    codec.request_fields(&forwarded.clone(), &mut forwarded);
+    codec.request_fields(&forwarded.clone().into(), &mut forwarded);
     assert_eq!(forwarded["grpc-accept-encoding"], "gzip");
 }
 
 #[test]
 fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
     assert!(!Dialect::Plain.is_rpc());
-    let mut codec = ResponseCodec::new(Dialect::Plain, &HeaderMap::new(), LIMIT);
+    let mut codec = ResponseCodec::new(Dialect::Plain, &Fields::new(), LIMIT);
     let mut seen = Seen::default();
     let script = [
         head(404, &[("content-type", "text/html"), ("x-a", "1")]),
@@ -1340,7 +1340,7 @@ fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
     );
     assert!(seen.ended);
 
-    let mut codec = ResponseCodec::new(Dialect::Plain, &HeaderMap::new(), LIMIT);
+    let mut codec = ResponseCodec::new(Dialect::Plain, &Fields::new(), LIMIT);
     let mut seen = Seen::default();
     assert_eq!(
         codec.end(&status, &mut |part| seen.take(part)),
@@ -1356,7 +1356,7 @@ fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
     );
     assert_eq!(codec.bytes(), seen.body.len() as u64);
 
-    let mut codec = ResponseCodec::new(Dialect::Plain, &HeaderMap::new(), LIMIT);
+    let mut codec = ResponseCodec::new(Dialect::Plain, &Fields::new(), LIMIT);
     codec
         .translate(part(&script[0]), &mut |_| {})
         .expect("a head");
@@ -1370,7 +1370,7 @@ fn plain_http_passes_as_it_is_and_can_only_be_ended_before_its_head() {
         ("accept", "text/html"),
         ("te", "x"),
     ]));
-    request.request_fields(&original, &mut forwarded);
+    request.request_fields(&original.into(), &mut forwarded);
     assert_eq!(
         forwarded,
         map(&owned(&[
@@ -1427,7 +1427,7 @@ fn an_answer_without_a_content_type_is_none_of_grpcs() {
         request: Form::Binary,
         response: Form::Binary,
     };
-    let mut codec = ResponseCodec::new(dialect, &HeaderMap::new(), LIMIT);
+    let mut codec = ResponseCodec::new(dialect, &Fields::new(), LIMIT);
     let untyped = ResponseHead::new(StatusCode::OK);
     let begun = codec.translate(Part::Head(Box::new(untyped)), &mut |part| {
         panic!("{part:?}")
@@ -1445,7 +1445,7 @@ fn m_17_what_is_left_out_of_a_frame_is_counted_behind_messages_and_alone() {
         response: Form::Binary,
     };
     for alone in [false, true] {
-        let mut codec = ResponseCodec::new(dialect, &HeaderMap::new(), LIMIT);
+        let mut codec = ResponseCodec::new(dialect, &Fields::new(), LIMIT);
         let mut head = ResponseHead::new(StatusCode::OK);
         let grpc = HeaderValue::from_static("application/grpc");
         head.headers.insert(CONTENT_TYPE, grpc);

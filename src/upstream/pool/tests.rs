@@ -275,8 +275,8 @@ fn one_at_a_time() -> Vec<u8> {
     [frame(SETTINGS, &settings), frame(WINDOW_UPDATE, &window)].concat()
 }
 
-fn head() -> RequestHead {
-    RequestHead {
+fn head() -> OutgoingHead {
+    OutgoingHead {
         method: Method::POST,
         path: "/demo.Greeter/Greet".parse().unwrap(),
         authority: None,
@@ -533,7 +533,7 @@ fn a_request_that_cannot_be_said_in_http2_costs_no_connection() {
     let mut headers = HeaderMap::new();
     // Nothing in front of the pool lets it pass; were there a way, one client could empty every pool.
     headers.insert("connection", "x".parse().unwrap());
-    let head = RequestHead {
+    let head = OutgoingHead {
         method: Method::POST,
         path: "/demo.Greeter/Greet".parse().unwrap(),
         authority: None,

@@ -12,8 +12,9 @@ use std::net::Ipv6Addr;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
+use crate::wire::fields::Fields;
 use crate::wire::metadata::is_hop_by_hop;
 use crate::wire::part::{RequestHead, ResponseHead};
 
@@ -162,12 +163,12 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Http1Request, H
     }
     let target = Target::parse(request.path.unwrap_or_default(), &method, &head)?;
 
-    let mut fields = Fields::new(request.headers.len());
+    let mut reading = Reading::new(request.headers.len());
     for field in request.headers.iter() {
-        fields.take(field, &head, limits)?;
+        reading.take(field, &head, limits)?;
     }
 
-    let authority = match (fields.host, target.authority) {
+    let authority = match (reading.host, target.authority) {
         (Some(host), Some(asked)) if !host.as_str().eq_ignore_ascii_case(asked.as_str()) => {
             return Err(HeadFault::bad("target and host differ"));
         }
@@ -176,7 +177,7 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Http1Request, H
         (host, asked) => host.or(asked),
     };
 
-    let framing = match (fields.length, fields.chunked) {
+    let framing = match (reading.length, reading.chunked) {
         (Some(_), true) => {
             return Err(HeadFault::bad("both content-length and transfer-encoding"));
         }
@@ -197,16 +198,16 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Http1Request, H
             method,
             path: target.path,
             authority,
-            headers: fields.map,
+            headers: reading.fields,
         },
         framing,
-        persistent: version == Version::HTTP_11 && !fields.close,
+        persistent: version == Version::HTTP_11 && !reading.close,
         // RFC 9110 §10.1.1: an expectation in HTTP/1.0 is ignored; without a body there is nothing to wait for.
-        expect_continue: fields.expect_continue
+        expect_continue: reading.expect_continue
             && version == Version::HTTP_11
             && !matches!(framing, Framing::Empty | Framing::Length(0)),
         version,
-        dropped_fields: fields.dropped,
+        dropped_fields: reading.dropped,
     })
 }
 
@@ -223,7 +224,7 @@ pub fn glean(refused: &[u8]) -> Option<RequestHead> {
     let (method, path) = (words.next()?, words.next()?);
     let method = Method::from_bytes(method).ok()?;
     let path = PathAndQuery::try_from(path).ok()?;
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     for line in lines.take_while(|line| !line.is_empty()) {
         let Some(colon) = line.iter().position(|&byte| byte == b':') else {
             continue;
@@ -319,26 +320,27 @@ fn walk(bytes: &[u8], start: usize, from: usize) -> Result<Option<usize>, HeadFa
         && let Some(offset) = first_control(rest)
     {
         at += offset;
-        match bytes.get(at) {
-            Some(&CR) => {
-                if bytes.get(at + 1).is_some_and(|&next| next != LF) {
-                    return Err(HeadFault::bad("bare CR"));
-                }
-            }
-            Some(&LF) => {
-                let before = bytes.get(..at).unwrap_or_default();
-                let line_start = line_start.replace(at + 1).unwrap_or_else(|| {
+        let before = bytes.get(..at).unwrap_or_default();
+        match (bytes.get(at), bytes.get(at + 1)) {
+            (Some(&CR), Some(&LF)) => {
+                let line_start = line_start.replace(at + 2).unwrap_or_else(|| {
                     let last = before.iter().rposition(|&byte| byte == LF);
                     last.map_or(0, |lf| lf + 1)
                 });
-                if let Some(length) = judge_line(before, start, line_start)? {
-                    return Ok(Some(length));
+                if judge_line(before, start, line_start)? {
+                    return Ok(Some(at + 2));
                 }
+                at += 2;
             }
-            Some(b'\t') => {}
+            (Some(&CR), Some(_)) => return Err(HeadFault::bad("bare CR")),
+            // What follows has not come yet.
+            (Some(&CR), None) => break,
+            // It is the last of an earlier input, and was judged with its CR.
+            (Some(&LF), _) if before.last() == Some(&CR) => at += 1,
+            (Some(&LF), _) => return Err(HeadFault::bad("bare LF")),
+            (Some(b'\t'), _) => at += 1,
             _ => return Err(HeadFault::bad("control character in head")),
         }
-        at += 1;
     }
     Ok(None)
 }
@@ -363,28 +365,20 @@ fn first_control(bytes: &[u8]) -> Option<usize> {
     found.map(|offset| at + offset)
 }
 
-/// Judges the line from `line_start` to the LF that follows `before`. `Some`: it was the head's empty line.
-fn judge_line(
-    before: &[u8],
-    start: usize,
-    line_start: usize,
-) -> Result<Option<usize>, HeadFault> {
-    let end = before.len();
+/// Judges the line from `line_start` to the end of `before`. Whether it is the head's empty line.
+fn judge_line(before: &[u8], start: usize, line_start: usize) -> Result<bool, HeadFault> {
     let line = before.get(line_start..).unwrap_or_default();
-    let Some((&CR, line)) = line.split_last() else {
-        return Err(HeadFault::bad("bare LF"));
-    };
     if line_start < start {
-        return Ok(None); // The one leading empty line.
+        return Ok(false); // The one leading empty line.
     }
     if line_start == start {
         if line.is_empty() {
             return Err(HeadFault::bad("empty lines before the request line"));
         }
         version(line)?;
-        return Ok(None);
+        return Ok(false);
     }
-    Ok(line.is_empty().then_some(end + 1))
+    Ok(line.is_empty())
 }
 
 /// The version at the end of a request line: `HTTP/` DIGIT `.` DIGIT (RFC 9112 §2.3), case-sensitive.
@@ -458,8 +452,8 @@ impl Target {
 }
 
 /// The fields of a head as they are read, with what the framing fields have said so far.
-struct Fields {
-    map: HeaderMap,
+struct Reading {
+    fields: Fields,
     host: Option<Authority>,
     length: Option<u64>,
     chunked: bool,
@@ -468,10 +462,10 @@ struct Fields {
     dropped: u32,
 }
 
-impl Fields {
+impl Reading {
     fn new(count: usize) -> Self {
         Self {
-            map: HeaderMap::with_capacity(count.min(FIELDS_CAP)),
+            fields: Fields::with_capacity(count.min(FIELDS_CAP)),
             host: None,
             length: None,
             chunked: false,
@@ -491,7 +485,7 @@ impl Fields {
             return Err(HeadFault::new(431, "field name too long"));
         }
         // Some servers read `_` as `-` (CGI did), so such a name could say behind us what was not checked here.
-        if field.name.contains('_') && is_guarded(field.name.as_bytes()) {
+        if field.name.as_bytes().contains(&b'_') && is_guarded(field.name.as_bytes()) {
             return Err(HeadFault::bad(
                 "field name imitates another with an underscore",
             ));
@@ -504,8 +498,7 @@ impl Fields {
             self.dropped = self.dropped.saturating_add(1);
             return Ok(());
         }
-        let name = HeaderName::from_bytes(field.name.as_bytes())
-            .map_err(|_| HeadFault::bad("bad field name"))?;
+        let name = name(field.name.as_bytes())?;
         match name.as_str() {
             "host" => {
                 if self.host.is_some() {
@@ -545,11 +538,21 @@ impl Fields {
         }
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value))
             .map_err(|_| HeadFault::bad("bad field value"))?;
-        self.map
-            .try_append(name, value)
-            .map_err(|_| HeadFault::new(431, "too many fields"))?;
+        self.fields.append(name, value);
         Ok(())
     }
+}
+
+/// A field's name. The two that nearly every call has and `http` does not know need no memory of their own.
+fn name(name: &[u8]) -> Result<HeaderName, HeadFault> {
+    const X_GRPC_WEB: HeaderName = HeaderName::from_static("x-grpc-web");
+    const X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
+    for known in [X_GRPC_WEB, X_USER_AGENT] {
+        if name.eq_ignore_ascii_case(known.as_str().as_bytes()) {
+            return Ok(known);
+        }
+    }
+    HeaderName::from_bytes(name).map_err(|_| HeadFault::bad("bad field name"))
 }
 
 /// RFC 9110 §8.6: `1*DIGIT`. No sign, no list, no leading zero, and below 2^63 so that no one's counter wraps.
@@ -608,7 +611,7 @@ fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
         port
     } else {
         let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-        let wrong = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-._~".contains(&byte);
+        let wrong = |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'-' | b'.' | b'_' | b'~');
         if name.is_empty() || name.bytes().any(wrong) {
             return Err(BAD);
         }

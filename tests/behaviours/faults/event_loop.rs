@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use wharf::net::{Event, Key, Token};
 use wharf::policy::{Answer, Callee};
-use wharf::wire::{Part, Reason, RequestHead, Reset};
+use wharf::wire::{Part, Reason, OutgoingHead, Reset};
 
 use crate::backend::Backend;
 use crate::client::{Client, alone, message};
@@ -95,7 +95,7 @@ fn x_02_an_event_for_a_socket_that_is_gone_does_not_touch_the_next_one_in_its_pl
 struct Touchy;
 
 impl Callee for Touchy {
-    fn call(&self, _: &RequestHead) -> Box<dyn Answer> {
+    fn call(&self, _: &OutgoingHead) -> Box<dyn Answer> {
         Box::new(Touched(false))
     }
 }

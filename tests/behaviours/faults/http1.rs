@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use wharf::policy::filter::cors::{Cors, OriginPattern, Remedy};
 use wharf::policy::{Answer as Answering, Callee, RouteKind, Target};
-use wharf::wire::{Code, Part, Party, Reason, RequestHead, Reset};
+use wharf::wire::{Code, Part, Party, Reason, OutgoingHead, Reset};
 
 use crate::backend::{Backend, Peer, Request, Seen};
 use crate::client::{Answer, Client, PATH, last, message, request, streamed, trailer_frame};
@@ -188,7 +188,7 @@ struct Silent {
 }
 
 impl Callee for Silent {
-    fn call(&self, _: &RequestHead) -> Box<dyn Answering> {
+    fn call(&self, _: &OutgoingHead) -> Box<dyn Answering> {
         self.calls.fetch_add(1, Ordering::SeqCst);
         Box::new(self.clone())
     }

@@ -17,7 +17,7 @@ fn call(path: &str) -> Box<dyn Answer> {
 }
 
 fn call_as(method: Method, path: &str) -> Box<dyn Answer> {
-    Echo.call(&RequestHead {
+    Echo.call(&OutgoingHead {
         method,
         path: path.parse().unwrap(),
         authority: None,

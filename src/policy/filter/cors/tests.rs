@@ -10,7 +10,7 @@ fn cors(patterns: &[&str]) -> Cors {
 }
 
 fn request(method: &str, fields: &[(&str, &[u8])]) -> RequestHead {
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     for (name, value) in fields {
         headers.append(
             HeaderName::try_from(*name).unwrap(),

