@@ -238,7 +238,10 @@ impl Telling {
         let stdout = child.stdout.take();
         // Ends with the pipe.
         thread::spawn(move || {
-            for line in stdout.into_iter().flat_map(|pipe| BufReader::new(pipe).lines()) {
+            for line in stdout
+                .into_iter()
+                .flat_map(|pipe| BufReader::new(pipe).lines())
+            {
                 let Ok(line) = line else { break };
                 let said = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 if tx.send(said).is_err() {
@@ -328,8 +331,8 @@ mod tests {
             .expect("one at least");
         let mut running =
             Running::start(&Program::new("sleep", ["30"]), &[last]).expect("sleep is there");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid()))
-            .expect("it runs");
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", running.pid())).expect("it runs");
         assert!(
             status
                 .lines()
@@ -346,7 +349,10 @@ mod tests {
     fn a_program_that_is_not_there_or_ends_early_is_said_so() {
         let error = Running::start(&Program::new("/nowhere/proxy", [""; 0]), &[0])
             .expect_err("there is none");
-        assert!(error.starts_with("/nowhere/proxy does not start"), "{error}");
+        assert!(
+            error.starts_with("/nowhere/proxy does not start"),
+            "{error}"
+        );
         let mut ends = Running::start(&Program::new("false", [""; 0]), &[0]).expect("it starts");
         // A port that nobody listens on: 1 is reserved and needs privileges that a test should not use.
         let error = ends.until_it_listens(1).expect_err("it ended");

@@ -68,7 +68,10 @@ mod tests {
     #[test]
     fn the_median_is_the_middle_one_and_of_an_even_number_the_mean_of_two() {
         let odd = Spread::of(&[Some(3.0), Some(1.0), Some(9.0)]).expect("three rounds");
-        assert_eq!((odd.median, odd.min, odd.max, odd.rounds), (3.0, 1.0, 9.0, 3));
+        assert_eq!(
+            (odd.median, odd.min, odd.max, odd.rounds),
+            (3.0, 1.0, 9.0, 3)
+        );
         let even = Spread::of(&[Some(4.0), Some(1.0), Some(2.0), Some(9.0)]).expect("four rounds");
         assert_eq!(even.median, 3.0);
     }

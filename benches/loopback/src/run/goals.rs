@@ -96,8 +96,7 @@ impl Goal {
     /// `cell(proxy, scenario, metric)` has one figure for each round.
     pub(super) fn judge(&self, cell: impl Fn(&str, &str, &str) -> Vec<Option<f64>>) -> Judged {
         let own = cell(OWN, &self.scenario, &self.metric);
-        let divided =
-            self.against.is_some() || self.over.is_some() || self.over_metric.is_some();
+        let divided = self.against.is_some() || self.over.is_some() || self.over_metric.is_some();
         let seen = if divided {
             let reference = cell(
                 self.against.as_deref().unwrap_or(OWN),

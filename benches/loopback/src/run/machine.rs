@@ -132,7 +132,8 @@ fn busy_text(share: f64, busiest: &[(f64, u32, String)]) -> String {
         .map(|(share, pid, name)| format!("{name} (process {pid}) uses {:.0} %", share * 100.0))
         .collect();
     let who = if named.is_empty() {
-        "no process that can be seen from here, so perhaps a neighbour on the same hardware".to_owned()
+        "no process that can be seen from here, so perhaps a neighbour on the same hardware"
+            .to_owned()
     } else {
         named.join(", ")
     };
@@ -294,7 +295,11 @@ mod tests {
         assert_eq!(looked_at(3, 1, &[0, 1]), Ok(()));
         let share = looked_at(15, 4, &[0, 1]).expect_err("half a CPU is busy");
         assert!((share - 0.5).abs() < 1e-9);
-        assert_eq!(looked_at(15, 4, &[1]), Ok(()), "a CPU that nobody here needs");
+        assert_eq!(
+            looked_at(15, 4, &[1]),
+            Ok(()),
+            "a CPU that nobody here needs"
+        );
     }
 
     #[test]
@@ -326,7 +331,10 @@ mod tests {
     fn one_cpu_is_not_enough_and_the_load_never_has_more_than_one() {
         assert!(matches!(Cpus::share_out(&[3]), Err(Refusal::Machine(_))));
         let two = Cpus::share_out(&[0, 1]).expect("enough");
-        assert_eq!((two.proxy, &two.rest[..], &two.both[..]), (0, &[1][..], &[0, 1][..]));
+        assert_eq!(
+            (two.proxy, &two.rest[..], &two.both[..]),
+            (0, &[1][..], &[0, 1][..])
+        );
         let four = Cpus::share_out(&[0, 1, 2, 3]).expect("enough");
         assert_eq!((&four.rest[..], &four.both[..]), (&[2][..], &[0, 1][..]));
         assert_eq!(four.used(), [0, 1, 2]);
@@ -347,7 +355,10 @@ mod tests {
 
     #[test]
     fn the_model_of_a_cpu_is_read() {
-        assert_eq!(model("vendor_id\t: X\nmodel name\t: Some CPU 9\n"), "Some CPU 9");
+        assert_eq!(
+            model("vendor_id\t: X\nmodel name\t: Some CPU 9\n"),
+            "Some CPU 9"
+        );
         assert_eq!(model(""), "unknown");
     }
 }

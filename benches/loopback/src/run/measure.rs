@@ -16,7 +16,6 @@ use super::machine::Cpus;
 use super::proc::{self, Usage};
 use super::proxies::{Places, Proxy, Task};
 use super::scenario::{Backend, Scenario, Work};
-use crate::call;
 
 /// Patience with a load beyond the time that it was given: it has to connect, and to end.
 const LOAD_LIMIT: Duration = Duration::from_secs(60);
@@ -111,7 +110,9 @@ impl Bench {
         let word = Backend::ALL
             .iter()
             .find_map(|(own, word)| (*own == backend).then_some(*word));
-        word.and_then(|word| self.backends.get(word)).copied().unwrap_or(0)
+        word.and_then(|word| self.backends.get(word))
+            .copied()
+            .unwrap_or(0)
     }
 
     fn task(&mut self, backend: u16, workers: usize) -> Result<Task, Refusal> {
@@ -119,7 +120,6 @@ impl Bench {
             listen: self.ports.take()?,
             backend,
             workers,
-            sizes: None,
         })
     }
 
@@ -160,17 +160,21 @@ impl Bench {
         let mut task = self.task(self.backend(scenario.backend), workers)?;
         let mut echo = None;
         if let (true, Some(bytes)) = (floor, bytes) {
-            let payload = call::payload(bytes);
-            let host = format!("127.0.0.1:{}", task.listen);
-            let request = call::request(&host, call::PATH, &payload, false).len();
-            task.sizes = Some((request, call::answer(&payload).len()));
-            // The floor's own other end: it speaks the floor's framing in the place of HTTP/2.
+            // The floor's own other end, which speaks its framing in the place of HTTP/2 and knows how long a request is.
             task.backend = self.ports.take()?;
             let listen = format!("127.0.0.1:{}", task.backend);
             let bytes = bytes.to_string();
             let program = Program::new(
                 &self.places.own,
-                ["floor-echo", "--listen", &listen, "--bytes", &bytes],
+                [
+                    "floor-echo",
+                    "--kind",
+                    "mux",
+                    "--listen",
+                    &listen,
+                    "--bytes",
+                    &bytes,
+                ],
             );
             echo = Some(started(&program, &self.cpus.rest, task.backend)?);
         }
@@ -209,7 +213,12 @@ impl Bench {
         sample.set("cpu_us", used.nanoseconds as f64 / 1000.0 / counted);
         sample.set("per_second", counted / seconds);
         sample.set("utilisation", used.utilisation());
-        for (metric, key) in [("p50_us", "p50"), ("p90_us", "p90"), ("p99_us", "p99"), ("max_us", "max")] {
+        for (metric, key) in [
+            ("p50_us", "p50"),
+            ("p90_us", "p90"),
+            ("p99_us", "p99"),
+            ("max_us", "max"),
+        ] {
             if let Some(value) = summary["latency_us"][key].as_f64() {
                 sample.set(metric, value);
             }
@@ -238,22 +247,28 @@ impl Bench {
         } = self.crowd;
 
         // Connections that never call.
-        let (mut running, idle) = self.settled(proxy, Backend::Unary)?;
+        let (running, idle) = self.settled(proxy, Backend::Unary)?;
         let crowd = ["--connections".to_owned(), connections.to_string()];
-        let held = self.hold(&mut running, &crowd, &[])?;
+        let held = self.hold(&running, &crowd, &[])?;
         sample.set("rss_idle", idle.rss as f64);
         if let Some(pss) = idle.pss {
             sample.set("pss_idle", pss as f64);
         }
-        sample.set("rss_per_connection", grown(held.now.rss, idle.rss, connections));
+        sample.set(
+            "rss_per_connection",
+            grown(held.now.rss, idle.rss, connections),
+        );
         held.finish(&mut sample)?;
         drop(running);
 
         // Connections that have called, all at once; and what stays when they have left.
-        let (mut running, idle) = self.settled(proxy, Backend::Unary)?;
+        let (running, idle) = self.settled(proxy, Backend::Unary)?;
         let once = ["--calls-each", "1", "--leave-then-hold", "3"];
-        let held = self.hold(&mut running, &crowd, &once)?;
-        sample.set("rss_per_used_connection", grown(held.now.rss, idle.rss, connections));
+        let held = self.hold(&running, &crowd, &once)?;
+        sample.set(
+            "rss_per_used_connection",
+            grown(held.now.rss, idle.rss, connections),
+        );
         held.load.event("left", LOAD_LIMIT)?;
         thread::sleep(SETTLE * 2);
         let left = read_memory(running.0.pid())?;
@@ -262,9 +277,9 @@ impl Bench {
         drop(running);
 
         // Streams that are open and silent.
-        let (mut running, idle) = self.settled(proxy, Backend::Hang)?;
+        let (running, idle) = self.settled(proxy, Backend::Hang)?;
         let crowd = ["--connections".to_owned(), streams.to_string()];
-        let held = self.hold(&mut running, &crowd, &["--open-streams"])?;
+        let held = self.hold(&running, &crowd, &["--open-streams"])?;
         sample.set("rss_per_stream", grown(held.now.rss, idle.rss, streams));
         held.finish(&mut sample)?;
         Ok(sample)
@@ -284,12 +299,7 @@ impl Bench {
     }
 
     /// A crowd that has come and stays for a while.
-    fn hold(
-        &self,
-        running: &mut (Running, u16),
-        crowd: &[String],
-        more: &[&str],
-    ) -> Result<Held, Gap> {
+    fn hold(&self, running: &(Running, u16), crowd: &[String], more: &[&str]) -> Result<Held, Gap> {
         let mut words = vec!["idle", "--hold", "2"];
         words.extend(more);
         let load = self.tell(&self.loading(running.1, &words, crowd))?;
@@ -302,9 +312,7 @@ impl Bench {
     fn starts(&mut self, scenario: &Scenario, proxy: Proxy) -> Result<Sample, Gap> {
         let mut taken = Vec::new();
         for _ in 0..STARTS {
-            let mut task = self.task(self.backend(scenario.backend), 1)?;
-            // The floor wants numbers; none of them matters before the first call.
-            task.sizes = Some((100, 100));
+            let task = self.task(self.backend(scenario.backend), 1)?;
             let (_running, took) = self.start(proxy, task)?;
             taken.push(Some(took.as_secs_f64() * 1000.0));
         }
@@ -335,7 +343,10 @@ impl Bench {
                 .under(counter.program, (counter.arguments)(&told));
             let cpu = std::slice::from_ref(&self.cpus.proxy);
             let (mut running, _) = started(&program, cpu, task.listen).map_err(|error| {
-                format!("not measured: {error} ({} counts this; Debian's package has that name)", counter.program)
+                format!(
+                    "not measured: {error} ({} counts this; Debian's package has that name)",
+                    counter.program
+                )
             })?;
             let times = ["--seconds", &seconds.to_string(), "--warm-up", "0"].map(str::to_owned);
             let load = self.tell(&self.loading(task.listen, words, &times))?;
@@ -431,7 +442,9 @@ const STRACE: Counter = Counter {
     program: "strace",
     arguments: |file| {
         let file = file.display().to_string();
-        ["-D", "-f", "-c", "-U", "calls,name", "-o", &file, "--"].map(str::to_owned).to_vec()
+        ["-D", "-f", "-c", "-U", "calls,name", "-o", &file, "--"]
+            .map(str::to_owned)
+            .to_vec()
     },
     read: read_strace,
 };
@@ -451,7 +464,10 @@ const VALGRIND: Counter = Counter {
 
 /// The last line: `12345 total`.
 fn read_strace(text: &str) -> Option<f64> {
-    let line = text.lines().rev().find(|line| line.trim_end().ends_with(" total"))?;
+    let line = text
+        .lines()
+        .rev()
+        .find(|line| line.trim_end().ends_with(" total"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -461,7 +477,12 @@ fn read_valgrind(text: &str) -> Option<f64> {
         let words: Vec<_> = line.split_whitespace().skip(1).take(2).collect();
         words == ["I", "refs:"]
     })?;
-    line.rsplit_once(':')?.1.trim().replace(',', "").parse().ok()
+    line.rsplit_once(':')?
+        .1
+        .trim()
+        .replace(',', "")
+        .parse()
+        .ok()
 }
 
 fn until_told(file: &Path, read: fn(&str) -> Option<f64>) -> Option<f64> {

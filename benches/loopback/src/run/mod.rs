@@ -94,7 +94,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
     /// The file of goals
-    #[arg(long, value_name = "FILE", default_value = "benches/loopback/goals.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "benches/loopback/goals.toml"
+    )]
     goals: PathBuf,
     /// Where report.md, report.json and the programs' logs go
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
@@ -106,7 +110,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER", env = "WHARF_TOOLS")]
     tools: Option<PathBuf>,
     /// The first of the ports that the run uses, 64 of them
-    #[arg(long, value_name = "PORT", default_value_t = 21_000)]
+    // Five digits, since the floor counts on a request's length, and the port is in it.
+    #[arg(long, value_name = "PORT", default_value_t = 21_000, value_parser = clap::value_parser!(u16).range(10_000..65_000))]
     port: u16,
     /// Says which scenarios there are, and ends
     #[arg(long)]
@@ -166,7 +171,8 @@ fn run(args: &Args) -> Result<u8, Stop> {
     fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
     let places = Places {
         wharf: args.wharf.clone(),
-        own: std::env::current_exe().map_err(|error| format!("this program's own file: {error}"))?,
+        own: std::env::current_exe()
+            .map_err(|error| format!("this program's own file: {error}"))?,
         tools: args.tools.clone().unwrap_or_else(tools),
         out: out.clone(),
     };
@@ -247,7 +253,9 @@ fn run(args: &Args) -> Result<u8, Stop> {
         report.judged = goals
             .goals
             .iter()
-            .map(|goal| goal.judge(|proxy, scenario, metric| report.rounds(proxy, scenario, metric)))
+            .map(|goal| {
+                goal.judge(|proxy, scenario, metric| report.rounds(proxy, scenario, metric))
+            })
             .collect();
     }
     finish(&report, out, smoke)
@@ -399,7 +407,14 @@ fn start_backends(
 
 fn wanted_scenarios(args: &Args) -> Result<Vec<Scenario>, String> {
     if args.profile == Profile::Smoke && args.scenarios.is_empty() {
-        let names = ["unary-16-c64", "text-1k-c64", "stream-100-c16", "open-3000", "memory", "start"];
+        let names = [
+            "unary-16-c64",
+            "text-1k-c64",
+            "stream-100-c16",
+            "open-3000",
+            "memory",
+            "start",
+        ];
         return scenario::chosen(&names.map(str::to_owned));
     }
     scenario::chosen(&args.scenarios)
@@ -416,7 +431,10 @@ fn wanted_proxies(args: &Args) -> Result<Vec<Proxy>, String> {
     for name in &args.proxies {
         let proxy = Proxy::named(name).ok_or_else(|| {
             let known: Vec<_> = Proxy::ALL.iter().map(|proxy| proxy.name()).collect();
-            format!("no proxy is called {name:?}; there are {}", known.join(", "))
+            format!(
+                "no proxy is called {name:?}; there are {}",
+                known.join(", ")
+            )
         })?;
         if !wanted.contains(&proxy) {
             wanted.push(proxy);
@@ -456,7 +474,9 @@ fn settings(bench: &Bench, rounds: u32) -> Vec<(&'static str, String)> {
 }
 
 fn tools() -> PathBuf {
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .unwrap_or_default();
     home.join(".cache/wharf-tools")
 }
 

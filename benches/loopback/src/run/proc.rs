@@ -206,12 +206,8 @@ impl Used {
                 self.tick_nanoseconds / 1_000_000
             ));
         }
-        (self.threads_ended > 0).then(|| {
-            format!(
-                "{} threads ended while it was measured",
-                self.threads_ended
-            )
-        })
+        (self.threads_ended > 0)
+            .then(|| format!("{} threads ended while it was measured", self.threads_ended))
     }
 }
 
@@ -289,7 +285,13 @@ mod tests {
     fn the_busy_share_of_a_cpu_is_what_is_neither_idle_nor_waiting() {
         let (before, after) = (parse_cpus(BEFORE), parse_cpus(AFTER));
         assert_eq!(before.len(), 2, "the sum of all is no CPU");
-        assert_eq!(before[&0], CpuTicks { busy: 180, all: 1000 });
+        assert_eq!(
+            before[&0],
+            CpuTicks {
+                busy: 180,
+                all: 1000
+            }
+        );
         // 10 user, 5 system, 2 stolen of 100.
         assert!((after[&0].busy_since(before[&0]) - 0.17).abs() < 1e-9);
         assert_eq!(after[&1].busy_since(before[&1]), 0.0);
@@ -321,7 +323,10 @@ mod tests {
     fn memory_is_told_in_kib() {
         let text = "VmHWM:\t 9000 kB\nVmRSS:\t    2312 kB\nThreads: 3\n";
         assert_eq!(parse_kib(text, "VmRSS"), Some(2312 * 1024));
-        assert_eq!(parse_kib("Pss:   10 kB\nPss_Dirty: 4 kB\n", "Pss"), Some(10_240));
+        assert_eq!(
+            parse_kib("Pss:   10 kB\nPss_Dirty: 4 kB\n", "Pss"),
+            Some(10_240)
+        );
         assert_eq!(parse_kib(text, "Vm"), None, "a key is a whole word");
     }
 

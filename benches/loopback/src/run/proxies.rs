@@ -77,8 +77,6 @@ pub(super) struct Task {
     pub(super) backend: u16,
     /// Event loops. Only wharf is ever asked for more than one.
     pub(super) workers: usize,
-    /// Bytes of one request and of one answer on the client's side. The floor parses nothing and must be told.
-    pub(super) sizes: Option<(usize, usize)>,
 }
 
 impl Places {
@@ -120,19 +118,24 @@ impl Places {
             Proxy::Wharf => {
                 let workers = task.workers.to_string();
                 words(&[
-                    "run", "--workers", &workers, "--listen", &listen, "--backend", &backend,
+                    "run",
+                    "--workers",
+                    &workers,
+                    "--listen",
+                    &listen,
+                    "--backend",
+                    &backend,
                 ])
             }
-            Proxy::Floor => {
-                let (request, answer) = task
-                    .sizes
-                    .ok_or("the floor does not know how long a request is")?;
-                let (request, answer) = (request.to_string(), answer.to_string());
-                words(&[
-                    "floor", "--kind", "mux", "--listen", &listen, "--backend", &backend,
-                    "--request-bytes", &request, "--answer-bytes", &answer,
-                ])
-            }
+            Proxy::Floor => words(&[
+                "floor",
+                "--kind",
+                "mux",
+                "--listen",
+                &listen,
+                "--backend",
+                &backend,
+            ]),
             Proxy::Envoy => {
                 let configuration = self.out.join("envoy.yaml");
                 let text = ENVOY
@@ -141,7 +144,12 @@ impl Places {
                 std::fs::write(&configuration, text)
                     .map_err(|error| format!("{}: {error}", configuration.display()))?;
                 let mut arguments = words(&[
-                    "--concurrency", "1", "--use-dynamic-base-id", "--log-level", "error", "-c",
+                    "--concurrency",
+                    "1",
+                    "--use-dynamic-base-id",
+                    "--log-level",
+                    "error",
+                    "-c",
                 ]);
                 arguments.push(configuration.into());
                 arguments
@@ -160,10 +168,13 @@ impl Places {
         match proxy {
             Proxy::Wharf => {
                 let version = said_by(Command::new(&self.wharf).arg("--version"));
-                let commit = said_by(git().args(["describe", "--always", "--dirty", "--abbrev=12"]));
+                let commit =
+                    said_by(git().args(["describe", "--always", "--dirty", "--abbrev=12"]));
                 format!("{version}, checkout {commit}")
             }
-            Proxy::Floor => "byte proxy with one shared connection behind, of the same checkout".to_owned(),
+            Proxy::Floor => {
+                "byte proxy with one shared connection behind, of the same checkout".to_owned()
+            }
             Proxy::Envoy => {
                 let said = said_by(Command::new(self.file(proxy)).arg("--version"));
                 let version = said.rsplit_once("version: ").map(|(_, rest)| rest);
@@ -198,7 +209,10 @@ fn versions_of(crates: &[&str]) -> String {
 fn locked<'a>(lock: &'a str, name: &str) -> Option<&'a str> {
     let mut lines = lock.lines();
     lines.find(|line| *line == format!("name = \"{name}\""))?;
-    lines.next()?.strip_prefix("version = \"")?.strip_suffix('"')
+    lines
+        .next()?
+        .strip_prefix("version = \"")?
+        .strip_suffix('"')
 }
 
 #[cfg(test)]
@@ -218,7 +232,6 @@ mod tests {
         listen: 21_000,
         backend: 21_001,
         workers: 1,
-        sizes: Some((300, 200)),
     };
 
     #[test]
@@ -233,18 +246,15 @@ mod tests {
     #[test]
     fn wharf_runs_with_its_default_settings() {
         let program = places().program(Proxy::Wharf, TASK).expect("a program");
-        let arguments: Vec<_> = program.arguments.iter().filter_map(|word| word.to_str()).collect();
+        let arguments: Vec<_> = program
+            .arguments
+            .iter()
+            .filter_map(|word| word.to_str())
+            .collect();
         assert_eq!(
             arguments.join(" "),
             "run --workers 1 --listen 127.0.0.1:21000 --backend 127.0.0.1:21001"
         );
-    }
-
-    #[test]
-    fn the_floor_must_be_told_what_it_does_not_read() {
-        let blind = Task { sizes: None, ..TASK };
-        assert!(places().program(Proxy::Floor, blind).is_err());
-        assert!(places().program(Proxy::Floor, TASK).is_ok());
     }
 
     #[test]

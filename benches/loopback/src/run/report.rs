@@ -49,10 +49,9 @@ pub(super) struct Report {
 impl Report {
     /// One figure of a cell, round by round. Empty where there is no such cell.
     pub(super) fn rounds(&self, proxy: &str, scenario: &str, metric: &str) -> Vec<Option<f64>> {
-        let cell = self
-            .cells
-            .iter()
-            .find(|((own_scenario, own_proxy), _)| *own_scenario == scenario && *own_proxy == proxy);
+        let cell = self.cells.iter().find(|((own_scenario, own_proxy), _)| {
+            *own_scenario == scenario && *own_proxy == proxy
+        });
         cell.map_or_else(Vec::new, |(_, cell)| {
             cell.rounds
                 .iter()
@@ -91,12 +90,18 @@ impl Report {
             let _ = writeln!(text, "- {name}: {value}");
         };
         line("when", &head.date);
-        line("CPU", &format!("{}, {} of them for this run", head.cpu, head.cpus));
+        line(
+            "CPU",
+            &format!("{}, {} of them for this run", head.cpu, head.cpus),
+        );
         line("its caches", &head.caches.join(", "));
         line("clock governor", &head.governor);
         line("kernel", &head.kernel);
         line("TCP congestion control", &head.congestion_control);
-        line("descriptors a program may open", &head.descriptors_max.to_string());
+        line(
+            "descriptors a program may open",
+            &head.descriptors_max.to_string(),
+        );
         for (name, value) in &self.settings {
             line(name, value);
         }
@@ -280,7 +285,11 @@ impl Report {
 impl Cell {
     /// Gaps and notes, each once.
     fn notes(&self) -> Vec<String> {
-        let told = self.rounds.iter().flatten().flat_map(|sample| &sample.notes);
+        let told = self
+            .rounds
+            .iter()
+            .flatten()
+            .flat_map(|sample| &sample.notes);
         let mut notes: Vec<String> = Vec::new();
         for note in self.gaps.iter().chain(told) {
             if !notes.contains(note) {
@@ -374,8 +383,14 @@ mod tests {
             missing: vec!["envoy is missing: install it".to_owned()],
             scenarios: chosen(&["unary-16-c64".to_owned()]).expect("it is there"),
             cells: BTreeMap::from([
-                (("unary-16-c64", "wharf"), cell(vec![sample(10.0, 0.99), sample(12.0, 0.98)])),
-                (("unary-16-c64", "floor"), cell(vec![sample(8.0, 0.7), sample(8.0, 0.7)])),
+                (
+                    ("unary-16-c64", "wharf"),
+                    cell(vec![sample(10.0, 0.99), sample(12.0, 0.98)]),
+                ),
+                (
+                    ("unary-16-c64", "floor"),
+                    cell(vec![sample(8.0, 0.7), sample(8.0, 0.7)]),
+                ),
                 (
                     ("unary-16-c64", "hyper"),
                     Cell {
@@ -393,10 +408,19 @@ mod tests {
     fn a_row_has_its_median_its_range_and_the_ratio_of_each_round() {
         let text = report().markdown();
         assert!(text.contains("| wharf | 11.00 [10.00–12.00] |"), "{text}");
-        assert!(text.contains("| 1.38 [1.25–1.50] | not saturated |"), "{text}");
+        assert!(
+            text.contains("| 1.38 [1.25–1.50] | not saturated |"),
+            "{text}"
+        );
         assert!(text.contains("| 0.50 | 7 calls failed |"), "{text}");
-        assert!(text.contains("- **not here**: envoy is missing: install it"), "{text}");
-        assert!(text.contains("unary-16-c64 0 %"), "the floor's spread: {text}");
+        assert!(
+            text.contains("- **not here**: envoy is missing: install it"),
+            "{text}"
+        );
+        assert!(
+            text.contains("unary-16-c64 0 %"),
+            "the floor's spread: {text}"
+        );
     }
 
     #[test]
@@ -425,7 +449,9 @@ mod tests {
         report.judged = goals
             .goals
             .iter()
-            .map(|goal| goal.judge(|proxy, scenario, metric| report.rounds(proxy, scenario, metric)))
+            .map(|goal| {
+                goal.judge(|proxy, scenario, metric| report.rounds(proxy, scenario, metric))
+            })
             .collect();
         let json = report.json();
         let wharf = &json["cells"][0]["figures"]["cpu_us"];
@@ -436,7 +462,10 @@ mod tests {
         assert_eq!(hyper["figures"]["cpu_us"]["rounds"], json!([20.0, null]));
         assert_eq!(json["goals"][0]["verdict"], "reached");
         let text = report.markdown();
-        assert!(text.contains("| g | ≤ 1.40 | 1.38 [1.25–1.50] | reached |"), "{text}");
+        assert!(
+            text.contains("| g | ≤ 1.40 | 1.38 [1.25–1.50] | reached |"),
+            "{text}"
+        );
     }
 
     #[test]

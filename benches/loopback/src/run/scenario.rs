@@ -226,12 +226,7 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Work::Instructions { load: &["closed", "--connections", "64", "--bytes", "1024", "--text"] }),
 ];
 
-const fn column(
-    metric: &'static str,
-    title: &'static str,
-    unit: f64,
-    digits: usize,
-) -> Column {
+const fn column(metric: &'static str, title: &'static str, unit: f64, digits: usize) -> Column {
     Column {
         metric,
         title,
@@ -239,6 +234,10 @@ const fn column(
         digits,
     }
 }
+
+const START: &[Column] = &[column("start_ms", "ms", 1.0, 2)];
+const SYSTEM_CALLS: &[Column] = &[column("system_calls", "system calls", 1.0, 2)];
+const INSTRUCTIONS: &[Column] = &[column("instructions", "user instructions", 1.0, 0)];
 
 const LOADED: &[Column] = &[
     column("cpu_us", "CPU µs", 1.0, 2),
@@ -263,9 +262,9 @@ impl Scenario {
         match self.work {
             Work::Load { .. } => LOADED,
             Work::Memory => MEMORY,
-            Work::Start => &[column("start_ms", "ms", 1.0, 2)],
-            Work::SystemCalls { .. } => &[column("system_calls", "system calls", 1.0, 2)],
-            Work::Instructions { .. } => &[column("instructions", "user instructions", 1.0, 0)],
+            Work::Start => START,
+            Work::SystemCalls { .. } => SYSTEM_CALLS,
+            Work::Instructions { .. } => INSTRUCTIONS,
         }
     }
 
@@ -287,7 +286,10 @@ impl Scenario {
 /// The scenarios that these words name: each a name or a group; all if there are none.
 pub(super) fn chosen(words: &[String]) -> Result<Vec<Scenario>, String> {
     for word in words {
-        if !SCENARIOS.iter().any(|own| own.name == word || own.group == word) {
+        if !SCENARIOS
+            .iter()
+            .any(|own| own.name == word || own.group == word)
+        {
             let known: Vec<_> = SCENARIOS.iter().map(|own| own.name).collect();
             return Err(format!(
                 "no scenario is called {word:?}; there are {}",
@@ -296,7 +298,10 @@ pub(super) fn chosen(words: &[String]) -> Result<Vec<Scenario>, String> {
         }
     }
     let wanted = |own: &Scenario| {
-        words.is_empty() || words.iter().any(|word| own.name == word || own.group == word)
+        words.is_empty()
+            || words
+                .iter()
+                .any(|word| own.name == word || own.group == word)
     };
     Ok(SCENARIOS.iter().copied().filter(wanted).collect())
 }
@@ -322,16 +327,23 @@ mod tests {
     fn words_choose_scenarios_and_groups_and_a_wrong_one_is_told_what_there_is() {
         let names = |words: &[&str]| -> Vec<&str> {
             let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
-            chosen(&words).expect("known words").iter().map(|own| own.name).collect()
+            chosen(&words)
+                .expect("known words")
+                .iter()
+                .map(|own| own.name)
+                .collect()
         };
         assert_eq!(names(&[]).len(), SCENARIOS.len());
-        assert_eq!(names(&["start", "streams"]), ["start", "streams-10", "streams-100", "streams-1000"]);
+        assert_eq!(
+            names(&["start", "streams"]),
+            ["start", "streams-10", "streams-100", "streams-1000"]
+        );
         let error = chosen(&["unary".to_owned()]).expect_err("no such");
         assert!(error.contains("unary-16-c64"), "{error}");
     }
 
     #[test]
-    fn where_the_floor_takes_part_it_can_be_told_the_sizes() {
+    fn where_the_floor_takes_part_its_other_end_can_be_told_the_size() {
         for scenario in SCENARIOS {
             if let Work::Load { bytes, .. } = scenario.work {
                 let has_floor = scenario.proxies.contains(&Proxy::Floor);
