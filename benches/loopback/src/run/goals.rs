@@ -1,4 +1,4 @@
-//! The file of goals, and which of them were reached. Owns the file's form and the verdict; knows no scenario's meaning.
+//! The file of goals, and which of them were reached. Owns the file's form and the verdict; measures nothing.
 //!
 //! A goal is a ratio of two cells, or one cell alone. The numerator is always wharf in `scenario`; the denominator is another
 //! proxy (`against`), another scenario (`over`), both, or nothing. Each round gives one ratio; their median is judged.
@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::figures::{Spread, ratios};
+use super::proxies::Proxy;
+use super::scenario::{SCENARIOS, Scenario};
 
 /// The proxy that goals are about.
 pub(super) const OWN: &str = "wharf";
@@ -90,20 +92,70 @@ impl Goals {
             Ok(goals)
         }
     }
+
+    /// Every word in it is known. One that is not would be "not measured" for ever.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for goal in &self.goals {
+            let wrong = |what: &str, word: &str| {
+                Err(format!(
+                    "goal {:?}: no {what} is called {word:?}",
+                    goal.name
+                ))
+            };
+            for (scenario, metric) in [goal.own(), goal.reference()] {
+                let Some(known) = SCENARIOS.iter().find(|known| known.name == scenario) else {
+                    return wrong("scenario", scenario);
+                };
+                if !known.columns().iter().any(|column| column.metric == metric) {
+                    return wrong("figure of that scenario", metric);
+                }
+            }
+            if let Some(against) = &goal.against
+                && Proxy::named(against).is_none()
+            {
+                return wrong("proxy", against);
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that speak of these scenarios and proxies: who measures a part is not told what he did not ask for.
+    pub(super) fn of(mut self, scenarios: &[Scenario], proxies: &[Proxy]) -> Self {
+        let asked = |name: &str| scenarios.iter().any(|scenario| scenario.name == name);
+        self.goals.retain(|goal| {
+            asked(goal.own().0)
+                && asked(goal.reference().0)
+                && goal
+                    .against
+                    .as_deref()
+                    .is_none_or(|against| proxies.iter().any(|proxy| proxy.name() == against))
+        });
+        self
+    }
 }
 
 impl Goal {
+    /// Scenario and metric of the numerator.
+    fn own(&self) -> (&str, &str) {
+        (&self.scenario, &self.metric)
+    }
+
+    /// Scenario and metric of the denominator.
+    fn reference(&self) -> (&str, &str) {
+        (
+            self.over.as_deref().unwrap_or(&self.scenario),
+            self.over_metric.as_deref().unwrap_or(&self.metric),
+        )
+    }
+
     /// `cell(proxy, scenario, metric)` has one figure for each round.
     pub(super) fn judge(&self, cell: impl Fn(&str, &str, &str) -> Vec<Option<f64>>) -> Judged {
         let own = cell(OWN, &self.scenario, &self.metric);
         let divided = self.against.is_some() || self.over.is_some() || self.over_metric.is_some();
         let seen = if divided {
-            let reference = cell(
-                self.against.as_deref().unwrap_or(OWN),
-                self.over.as_deref().unwrap_or(&self.scenario),
-                self.over_metric.as_deref().unwrap_or(&self.metric),
-            );
-            Spread::of(&ratios(&own, &reference))
+            let (scenario, metric) = self.reference();
+            let against = self.against.as_deref().unwrap_or(OWN);
+            Spread::of(&ratios(&own, &cell(against, scenario, metric)))
         } else {
             Spread::of(&own)
         };
@@ -206,6 +258,44 @@ at_most = 1.6
         assert_eq!(exit_code(&[judge(0), gap.clone()]), 2);
         assert_eq!(exit_code(&[gap, judge(2)]), 1);
         assert_eq!(exit_code(&[]), 0);
+    }
+
+    #[test]
+    fn the_goals_of_this_project_speak_of_what_is_measured() {
+        let goals = Goals::parse(include_str!("../../goals.toml")).expect("a good file");
+        assert_eq!(goals.check(), Ok(()));
+        for (word, wrong) in [
+            ("\"cpu_us\"", "\"cpu_ms\""),
+            ("\"unary-16-c64\"", "\"unary-17\""),
+            ("\"hyper\"", "\"nginx\""),
+        ] {
+            let text = include_str!("../../goals.toml").replace(word, wrong);
+            let error = Goals::parse(&text)
+                .expect("a form")
+                .check()
+                .expect_err(wrong);
+            assert!(error.contains(wrong), "{error}");
+        }
+    }
+
+    #[test]
+    fn who_measures_a_part_is_judged_by_the_goals_of_that_part() {
+        let goals = || Goals::parse(FILE).expect("a good file");
+        let chosen = |words: &[&str]| {
+            let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
+            super::super::scenario::chosen(&words).expect("known")
+        };
+        let count =
+            |scenarios: &[Scenario], proxies: &[Proxy]| goals().of(scenarios, proxies).goals.len();
+        assert_eq!(count(&chosen(&[]), &Proxy::ALL), 3);
+        assert_eq!(count(&chosen(&["unary-16-c64"]), &Proxy::ALL), 1);
+        assert_eq!(count(&chosen(&["unary-16-c64"]), &[Proxy::Wharf]), 0);
+        assert_eq!(
+            count(&chosen(&["connections-15000"]), &Proxy::ALL),
+            0,
+            "over another"
+        );
+        assert_eq!(count(&chosen(&["connections"]), &Proxy::ALL), 1);
     }
 
     #[test]

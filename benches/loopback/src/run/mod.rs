@@ -165,7 +165,7 @@ fn run(args: &Args) -> Result<u8, Stop> {
     let goals = if smoke {
         None
     } else {
-        Some(read_goals(&args.goals)?)
+        Some(read_goals(&args.goals)?.of(&scenarios, &wanted))
     };
     let out = &args.out;
     fs::create_dir_all(out).map_err(|error| format!("{}: {error}", out.display()))?;
@@ -447,7 +447,9 @@ fn wanted_proxies(args: &Args) -> Result<Vec<Proxy>, String> {
 fn read_goals(path: &Path) -> Result<Goals, String> {
     let told = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let text = fs::read_to_string(path).map_err(|error| told(&error))?;
-    Goals::parse(&text).map_err(|error| told(&error))
+    let goals = Goals::parse(&text).map_err(|error| told(&error))?;
+    goals.check().map_err(|error| told(&error))?;
+    Ok(goals)
 }
 
 fn settings(bench: &Bench, rounds: u32) -> Vec<(&'static str, String)> {

@@ -170,7 +170,10 @@ impl Places {
                 let version = said_by(Command::new(&self.wharf).arg("--version"));
                 let commit =
                     said_by(git().args(["describe", "--always", "--dirty", "--abbrev=12"]));
-                format!("{version}, checkout {commit}")
+                // The last folder tells a release build from another.
+                let built = self.wharf.parent().and_then(Path::file_name);
+                let built = built.map_or_else(String::new, |name| name.display().to_string());
+                format!("{version}, {built} build, checkout {commit}")
             }
             Proxy::Floor => {
                 "byte proxy with one shared connection behind, of the same checkout".to_owned()
