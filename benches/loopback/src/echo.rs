@@ -194,7 +194,7 @@ impl Echo {
                     if event.is_writable() && connection.make_writable() {
                         speak(&mut self.speaking, connection, key);
                     }
-                    if event.is_readable() && connection.make_readable() {
+                    if event.is_readable() && connection.make_readable(event.is_read_closed()) {
                         self.readable.push(key);
                     }
                 }

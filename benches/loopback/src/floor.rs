@@ -73,6 +73,8 @@ pub(crate) fn main(args: Args) -> ExitCode {
 pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     readable: bool,
+    /// It has ended: it is read until nothing is left, since no edge will come for it any more.
+    ended: bool,
     writable: bool,
     waiting: VecDeque<u8>,
     /// It has left, and its number is not free yet.
@@ -84,6 +86,7 @@ impl Client {
         Self {
             stream,
             readable: false,
+            ended: false,
             writable,
             waiting: VecDeque::new(),
             left: false,
@@ -168,6 +171,9 @@ impl House {
                 STOP => woken.ends = true,
                 LISTENER => woken.knocks = true,
                 SHARED => {
+                    if event.is_read_closed() {
+                        return Err(io::Error::other("the shared connection was closed"));
+                    }
                     woken.shared_reads |= event.is_readable();
                     woken.shared_writes |= event.is_writable();
                 }
@@ -178,6 +184,7 @@ impl House {
                     if event.is_writable() {
                         client.resume();
                     }
+                    client.ended |= event.is_read_closed();
                     if event.is_readable() && !std::mem::replace(&mut client.readable, true) {
                         readable.push(key);
                     }
@@ -209,7 +216,10 @@ impl House {
             return Readout::Empty;
         };
         let readout = socket::read(&client.stream, buffer);
-        client.readable = readout == Readout::Bytes(buffer.len());
+        client.readable = match readout {
+            Readout::Bytes(bytes) => client.ended || bytes == buffer.len(),
+            _ => false,
+        };
         if client.readable {
             again.push(key);
         }
@@ -228,7 +238,7 @@ impl House {
         let Some(client) = self.clients.get_mut(key) else {
             return Ok(());
         };
-        client.readable = inbox.read(&client.stream)?;
+        client.readable = inbox.read(&client.stream)? || client.ended;
         if client.readable {
             again.push(key);
         }

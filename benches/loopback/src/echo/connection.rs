@@ -35,7 +35,7 @@ const STREAMS_MAX: u32 = 1_000_000;
 const OUT_BYTES_HIGH: usize = 256 * 1024;
 
 /// What one stream may say before it is the next one's turn, in bytes.
-const SHARE_BYTES: i64 = 64 * 1024;
+const SHARE_BYTES: usize = 64 * 1024;
 
 /// The room for writing that a connection with nothing to say may keep, in bytes.
 const OUT_BYTES_KEPT: usize = 1 << 20;
@@ -124,6 +124,8 @@ struct Broken;
 pub(super) struct Connection {
     socket: TcpStream,
     is_readable: bool,
+    /// The client has ended: it is read until nothing is left, since no edge will come for it any more.
+    has_ended: bool,
     is_writable: bool,
     /// It stands in the turn's list of those that have something to say.
     pub(super) is_listed: bool,
@@ -138,6 +140,7 @@ impl Connection {
         Self {
             socket,
             is_readable: false,
+            has_ended: false,
             is_writable: true,
             is_listed: false,
             speech: Speech::new(conduct),
@@ -145,8 +148,9 @@ impl Connection {
         }
     }
 
-    /// `true` if it was not known to be readable before.
-    pub(super) fn make_readable(&mut self) -> bool {
+    /// `true` if it was not known to be readable before. `ended` says that the last byte is there already.
+    pub(super) fn make_readable(&mut self, ended: bool) -> bool {
+        self.has_ended |= ended;
         !std::mem::replace(&mut self.is_readable, true)
     }
 
@@ -165,8 +169,7 @@ impl Connection {
             }
             Readout::Closed => return None,
         };
-        let filled = bytes == buffer.len();
-        self.is_readable = filled;
+        self.is_readable = self.has_ended || bytes == buffer.len();
         if self.partial.is_empty() {
             let taken = self.speech.hear(&buffer[..bytes]).ok()?;
             self.partial.extend_from_slice(&buffer[taken..bytes]);
@@ -175,7 +178,7 @@ impl Connection {
             let taken = self.speech.hear(&self.partial).ok()?;
             self.partial.drain(..taken);
         }
-        Some(filled)
+        Some(self.is_readable)
     }
 
     /// Lets streams tick whose time has come: whether any did.
@@ -446,14 +449,17 @@ impl Speech {
                 Conduct::Messages(message, _) => message,
                 _ => &stream.body,
             };
-            let mut share = SHARE_BYTES.min(self.window).min(stream.window);
-            while stream.left > 0 && share > 0 {
+            let share_end = self.out.len() + SHARE_BYTES;
+            while stream.left > 0 && self.out.len() < share_end {
+                let window = self.window.min(stream.window).max(0);
                 let rest = &message[stream.at..];
-                let length = rest.len().min(FRAME_BYTES_MAX).min(share as usize);
+                let length = rest.len().min(FRAME_BYTES_MAX).min(window as usize);
+                if length == 0 && !rest.is_empty() {
+                    break;
+                }
                 if length > 0 {
                     frame(&mut self.out, DATA, 0, id, length);
                     self.out.extend_from_slice(&rest[..length]);
-                    share -= length as i64;
                     stream.window -= length as i64;
                     self.window -= length as i64;
                     stream.at += length;

@@ -58,6 +58,8 @@ struct Client {
     stream: Option<TcpStream>,
     state: State,
     readable: bool,
+    /// The server has ended: it is read until nothing is left, since no edge will come for it any more.
+    ended: bool,
     writable: bool,
     /// How much of the request was written.
     sent: usize,
@@ -128,6 +130,7 @@ impl Clients {
             stream: None,
             state: State::Broken,
             readable: false,
+            ended: false,
             writable: false,
             sent: 0,
             since_ns: 0,
@@ -333,6 +336,7 @@ impl Clients {
             if event.is_writable() && !std::mem::replace(&mut client.writable, true) {
                 writable.push(key);
             }
+            client.ended |= event.is_read_closed();
             if event.is_readable()
                 && self.reads
                 && !std::mem::replace(&mut client.readable, true)
@@ -451,7 +455,7 @@ impl Clients {
             return;
         };
         if client.state == State::Connecting {
-            // It is readable because it is broken, or because a server speaks first: `resume` will see.
+            // It cannot be there before it is writable: `resume` will see what became of it.
             client.readable = false;
             return;
         }
@@ -471,7 +475,7 @@ impl Clients {
                 return;
             }
         };
-        client.readable = bytes == self.buffer.len();
+        client.readable = client.ended || bytes == self.buffer.len();
         if client.readable {
             self.readable.push(key);
         }
@@ -544,7 +548,7 @@ impl Clients {
         }
         client.state = State::Broken;
         client.stream = None;
-        (client.readable, client.writable) = (false, false);
+        (client.readable, client.writable, client.ended) = (false, false, false);
         self.broken.push_back(key);
         self.mend_ns = clock::now_ns() + REST_NS;
     }
