@@ -10,18 +10,40 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod answer;
+mod call;
+mod clock;
+mod echo;
+mod floor;
+mod floor_echo;
+mod histogram;
+mod load;
 mod run;
+mod say;
+mod socket;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "loopback", about = "What wharf is measured with.")]
 enum Command {
+    /// A gRPC backend that costs next to nothing.
+    Echo(echo::Args),
+    /// A proxy that only moves bytes.
+    Floor(floor::Args),
+    /// What stands behind a floor.
+    FloorEcho(floor_echo::Args),
+    /// gRPC-Web clients.
+    Load(load::Args),
     /// Starts proxies, backend and load, measures, and writes the report.
     Run(run::Args),
 }
 
 fn main() -> ExitCode {
     match Command::parse() {
+        Command::Echo(args) => echo::main(args),
+        Command::Floor(args) => floor::main(args),
+        Command::FloorEcho(args) => floor_echo::main(args),
+        Command::Load(args) => load::main(args),
         Command::Run(args) => run::main(args),
     }
 }
