@@ -35,6 +35,8 @@ pub(super) struct Sample {
     pub(super) metrics: BTreeMap<&'static str, f64>,
     /// Calls that were not answered rightly. With one of them there is no figure.
     pub(super) failures: u64,
+    /// The first of them, as the load tells it.
+    pub(super) first_failure: Option<String>,
     /// What a reader of the figure should know.
     pub(super) notes: Vec<String>,
 }
@@ -184,13 +186,16 @@ impl Bench {
             self.seconds.to_string(),
             "--warm-up".to_owned(),
             self.warm_up.to_string(),
+            // The load reads the proxy's CPU time itself, at the very moments between which it counts.
+            "--watch".to_owned(),
+            running.pid().to_string(),
         ];
         let load = self.tell(&self.loading(task.listen, words, &times))?;
         let limit = LOAD_LIMIT + Duration::from_secs_f64(self.seconds + self.warm_up);
         let pid = running.pid();
         let gone = || format!("{} ended under the load", proxy.name());
 
-        load.event("begin", limit)?;
+        let begin = load.event("begin", limit)?;
         let before = Usage::of(pid).ok_or_else(gone)?;
         let (cpus, ours) = (proc::cpus(), proc::ticks_of(std::process::id()));
         let end = load.event("end", limit)?;
@@ -201,35 +206,32 @@ impl Bench {
         drop(echo);
 
         let used = after.since(&before);
+        let nanoseconds = match (begin["cpu_ns"].as_u64(), end["cpu_ns"].as_u64()) {
+            (Some(before), Some(after)) => after.saturating_sub(before),
+            _ => return Err(Gap::Cell(gone())),
+        };
         let counted = number(&end, scenario.per).or_else(|| number(&summary, scenario.per));
         let Some(counted) = counted.filter(|counted| *counted > 0.0) else {
             return Err(Gap::Cell(format!("nothing was counted: {summary}")));
         };
-        let mut sample = Sample {
-            failures: summary["failures"].as_u64().unwrap_or(0),
-            ..Sample::default()
-        };
+        let mut sample = Sample::default();
+        sample.count_failures(&summary);
         let seconds = summary["seconds"].as_f64().unwrap_or(self.seconds);
-        sample.set("cpu_us", used.nanoseconds as f64 / 1000.0 / counted);
+        sample.set("cpu_us", nanoseconds as f64 / 1000.0 / counted);
         sample.set("per_second", counted / seconds);
-        sample.set("utilisation", used.utilisation());
+        sample.set("utilisation", nanoseconds as f64 / 1e9 / seconds);
         for (metric, key) in [
             ("p50_us", "p50"),
             ("p90_us", "p90"),
             ("p99_us", "p99"),
             ("max_us", "max"),
         ] {
-            if let Some(value) = summary["latency_us"][key].as_f64() {
+            let value = summary["latency_us"][key].as_f64();
+            if let Some(value) = value.filter(|value| *value > 0.0) {
                 sample.set(metric, value);
             }
         }
         sample.notes.extend(used.doubt());
-        if (used.wall.as_secs_f64() / seconds - 1.0).abs() > 0.03 {
-            sample.notes.push(format!(
-                "the CPU time is of {:.2} s, the count of {seconds:.2} s",
-                used.wall.as_secs_f64()
-            ));
-        }
         if others > OTHERS_MAX {
             sample.notes.push(format!(
                 "others used {:.0} % of a CPU meanwhile",
@@ -332,7 +334,7 @@ impl Bench {
         counter: &Counter,
     ) -> Result<Sample, Gap> {
         let mut seen = [(0.0, 0.0); 2];
-        let mut failures = 0;
+        let mut sample = Sample::default();
         for (at, seconds) in COUNTED_SECONDS.into_iter().enumerate() {
             let task = self.task(self.backend(Backend::Unary), 1)?;
             let told = self.places.out.join(format!("{}.txt", counter.program));
@@ -351,7 +353,7 @@ impl Bench {
             let times = ["--seconds", &seconds.to_string(), "--warm-up", "0"].map(str::to_owned);
             let load = self.tell(&self.loading(task.listen, words, &times))?;
             let summary = load.summary(LOAD_LIMIT + Duration::from_secs(seconds.into()))?;
-            failures += summary["failures"].as_u64().unwrap_or(0);
+            sample.count_failures(&summary);
             running.stop();
             let count = until_told(&told, counter.read)
                 .ok_or_else(|| format!("{} did not say what it counted", counter.program))?;
@@ -361,16 +363,19 @@ impl Bench {
         if calls < 1000.0 {
             return Err(Gap::Cell(format!("only {calls} calls were counted")));
         }
-        let mut sample = Sample {
-            failures,
-            ..Sample::default()
-        };
         sample.set(metric, (seen[1].0 - seen[0].0) / calls);
         Ok(sample)
     }
 }
 
 impl Sample {
+    fn count_failures(&mut self, summary: &Value) {
+        self.failures += summary["failures"].as_u64().unwrap_or(0);
+        if self.first_failure.is_none() {
+            self.first_failure = summary["first_failure"].as_str().map(str::to_owned);
+        }
+    }
+
     fn set(&mut self, metric: &'static str, value: f64) {
         self.metrics.insert(metric, value);
     }
@@ -385,8 +390,7 @@ struct Held {
 
 impl Held {
     fn finish(self, sample: &mut Sample) -> Result<(), String> {
-        let summary = self.load.summary(LOAD_LIMIT)?;
-        sample.failures += summary["failures"].as_u64().unwrap_or(0);
+        sample.count_failures(&self.load.summary(LOAD_LIMIT)?);
         Ok(())
     }
 }

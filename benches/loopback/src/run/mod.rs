@@ -340,7 +340,11 @@ fn take(cell: &mut Cell, sample: Result<Sample, String>) {
     match sample {
         Ok(sample) if sample.failures == 0 => cell.rounds.push(Some(sample)),
         Ok(sample) => {
-            cell.gaps.push(format!("{} calls failed", sample.failures));
+            let first = sample.first_failure.as_deref().unwrap_or("no reason told");
+            cell.gaps.push(format!(
+                "{} calls failed, the first: {first}",
+                sample.failures
+            ));
             cell.rounds.push(None);
         }
         Err(text) => {

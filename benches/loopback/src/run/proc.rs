@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What /proc counts time in, ticks a second.
 fn ticks_per_second() -> u64 {
@@ -125,7 +125,6 @@ pub(super) fn memory(pid: u32) -> Option<Memory> {
 /// The CPU time of a process at one moment.
 #[derive(Clone, Debug)]
 pub(super) struct Usage {
-    at: Instant,
     /// Nanoseconds on a CPU of each thread that lives.
     threads: BTreeMap<u32, u64>,
     /// Of all threads that ever were, in ticks.
@@ -145,10 +144,8 @@ impl Usage {
                 threads.insert(id, nanoseconds);
             }
         }
-        let at = Instant::now();
         let stat = parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
         Some(Self {
-            at,
             threads,
             ticks: stat.ticks,
         })
@@ -170,7 +167,6 @@ impl Usage {
                 .keys()
                 .filter(|id| !self.threads.contains_key(id))
                 .count(),
-            wall: self.at.saturating_duration_since(before.at),
         }
     }
 }
@@ -184,16 +180,9 @@ pub(super) struct Used {
     pub(super) tick_nanoseconds: u64,
     /// Threads whose time is missing in the first figure.
     pub(super) threads_ended: usize,
-    /// Between the two readings.
-    pub(super) wall: Duration,
 }
 
 impl Used {
-    /// The share of one CPU that was used.
-    pub(super) fn utilisation(&self) -> f64 {
-        self.nanoseconds as f64 / (self.wall.as_nanos().max(1)) as f64
-    }
-
     /// Where the two clocks are further apart than ticks are coarse, in words.
     pub(super) fn doubt(&self) -> Option<String> {
         let tick = 1_000_000_000 / ticks_per_second();
@@ -332,21 +321,17 @@ mod tests {
 
     #[test]
     fn cpu_time_is_summed_over_threads_and_those_that_ended_are_told() {
-        let at = Instant::now();
         let before = Usage {
-            at,
             threads: BTreeMap::from([(1, 1_000), (2, 500), (3, 9)]),
             ticks: 0,
         };
         let after = Usage {
-            at: at + Duration::from_micros(10),
             threads: BTreeMap::from([(1, 6_000), (2, 500), (4, 2_000)]),
             ticks: 0,
         };
         let used = after.since(&before);
         assert_eq!(used.nanoseconds, 7_000, "thread 4 is new, thread 3 is gone");
         assert_eq!(used.threads_ended, 1);
-        assert!((used.utilisation() - 0.7).abs() < 1e-9);
         assert!(used.doubt().is_some_and(|doubt| doubt.contains("1 thread")));
     }
 
@@ -356,7 +341,6 @@ mod tests {
             nanoseconds,
             tick_nanoseconds,
             threads_ended: 0,
-            wall: Duration::from_secs(2),
         };
         assert_eq!(used(1_000_000_000, 980_000_000).doubt(), None);
         assert_eq!(used(20_000_000, 0).doubt(), None, "two ticks are nothing");
