@@ -15,7 +15,11 @@ pub(crate) fn payload(bytes: usize) -> Vec<u8> {
 pub(crate) fn envelope(payload: &[u8]) -> Vec<u8> {
     let mut envelope = Vec::with_capacity(5 + payload.len());
     envelope.push(0);
-    envelope.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+    envelope.extend_from_slice(
+        &u32::try_from(payload.len())
+            .unwrap_or(u32::MAX)
+            .to_be_bytes(),
+    );
     envelope.extend_from_slice(payload);
     envelope
 }
@@ -128,7 +132,10 @@ mod tests {
         let mut parsed = httparse::Request::new(&mut fields);
         let head = parsed.parse(&request).unwrap().unwrap();
         assert_eq!(parsed.headers.len(), 9);
-        let length = parsed.headers.iter().find(|field| field.name == "content-length");
+        let length = parsed
+            .headers
+            .iter()
+            .find(|field| field.name == "content-length");
         assert_eq!(length.unwrap().value, b"21");
         assert_eq!(request.len() - head, 21);
     }

@@ -104,7 +104,11 @@ fn mux(house: &mut House, request_bytes: usize, answer: &[u8]) -> io::Result<()>
                 house.clients.try_remove(key);
                 continue;
             }
-            let Floor { inbox, outbox, counts } = floor;
+            let Floor {
+                inbox,
+                outbox,
+                counts,
+            } = floor;
             inbox.pieces(|client, bytes| {
                 if bytes.is_empty() {
                     counts.forget(client);
