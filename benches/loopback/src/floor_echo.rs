@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Bytes of a whole request, head and body. Otherwise it is what `load` sends to a port of five digits on 127.0.0.1.
     #[arg(long)]
     request_bytes: Option<usize>,
-    /// Bytes of a whole answer. Otherwise it is as long as the shortest right one of a proxy.
+    /// Bytes of a whole answer. Otherwise it is as long as wharf's to such a call.
     #[arg(long)]
     answer_bytes: Option<usize>,
     /// Seconds after which it ends by itself.

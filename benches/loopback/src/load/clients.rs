@@ -170,7 +170,7 @@ impl Clients {
         all.mend(until_ns)?;
         if all.free.len() < all.clients.len() {
             return Err(io::Error::other(format!(
-                "{} of {} connections to {} could not be made",
+                "{} of {} connections to {} could not be made: does anybody listen there?",
                 all.clients.len() - all.free.len(),
                 all.clients.len(),
                 all.plan.target,
