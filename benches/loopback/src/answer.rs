@@ -492,7 +492,8 @@ impl Envelopes {
             .filter_map(|line| {
                 let colon = line.iter().position(|byte| *byte == b':')?;
                 let (name, value) = (line[..colon].trim_ascii(), &line[colon + 1..]);
-                name.eq_ignore_ascii_case(b"grpc-status").then(|| status(value))
+                name.eq_ignore_ascii_case(b"grpc-status")
+                    .then(|| status(value))
             })
             .next()
             .flatten();

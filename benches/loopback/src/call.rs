@@ -15,7 +15,11 @@ pub(crate) fn payload(bytes: usize) -> Vec<u8> {
 pub(crate) fn envelope(payload: &[u8]) -> Vec<u8> {
     let mut envelope = Vec::with_capacity(5 + payload.len());
     envelope.push(0);
-    envelope.extend_from_slice(&u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes());
+    envelope.extend_from_slice(
+        &u32::try_from(payload.len())
+            .unwrap_or(u32::MAX)
+            .to_be_bytes(),
+    );
     envelope.extend_from_slice(payload);
     envelope
 }
@@ -49,14 +53,14 @@ pub(crate) fn request(host: &str, path: &str, payload: &[u8], text: bool) -> Vec
 }
 
 /// The answer of a floor: as many bytes as a real proxy's, with the message in it, so that who checks answers is content.
-/// `None` where `length` is too short for that; without one it is as short as can be.
+/// `None` where `length` is too short for that; without one it is the answer that wharf gives.
 pub(crate) fn answer(payload: &[u8], length: Option<usize>) -> Option<Vec<u8>> {
     let trailer = b"grpc-status:0\r\n";
     let mut body = envelope(payload);
     body.push(0x80);
     body.extend_from_slice(&(trailer.len() as u32).to_be_bytes());
     body.extend_from_slice(trailer);
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc-web+proto\r\ntransfer-encoding: chunked\r\n";
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/grpc-web\r\nvary: Origin\r\ntransfer-encoding: chunked\r\n";
     let size = format!("\r\n{:x}\r\n", body.len());
     let end = b"\r\n0\r\n\r\n";
     let mut answer = head.as_bytes().to_vec();
@@ -128,7 +132,10 @@ mod tests {
         let mut parsed = httparse::Request::new(&mut fields);
         let head = parsed.parse(&request).unwrap().unwrap();
         assert_eq!(parsed.headers.len(), 9);
-        let length = parsed.headers.iter().find(|field| field.name == "content-length");
+        let length = parsed
+            .headers
+            .iter()
+            .find(|field| field.name == "content-length");
         assert_eq!(length.unwrap().value, b"21");
         assert_eq!(request.len() - head, 21);
     }

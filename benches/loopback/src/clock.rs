@@ -41,7 +41,8 @@ pub(crate) fn cpu_ns_of(pid: u32) -> Option<u64> {
 }
 
 fn nanoseconds(time: Timespec) -> u64 {
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 /// Wakes a poll again and again. A poll's own timeout is rounded up to a millisecond, which is more than a call takes.

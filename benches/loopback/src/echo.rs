@@ -15,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use serde_json::{Map, Value, json};
 use slab::Slab;
 
-use self::connection::{Connection, Conduct};
+use self::connection::{Conduct, Connection};
 use crate::clock::{self, Timer};
 use crate::socket::{self, Stop};
 use crate::{call, say};
@@ -82,10 +82,14 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mode, address) = text.split_once('=').ok_or("MODE=ADDRESS, as in unary=127.0.0.1:0")?;
+        let (mode, address) = text
+            .split_once('=')
+            .ok_or("MODE=ADDRESS, as in unary=127.0.0.1:0")?;
         Ok(Self {
             mode: clap::ValueEnum::from_str(mode, false)?,
-            address: address.parse().map_err(|error| format!("{address}: {error}"))?,
+            address: address
+                .parse()
+                .map_err(|error| format!("{address}: {error}"))?,
         })
     }
 }
@@ -177,7 +181,11 @@ impl Echo {
     /// Wait, read, tick, write: `true` once it was told to stop.
     fn turn(&mut self) -> io::Result<bool> {
         let rests = self.readable.is_empty() && self.speaking.is_empty();
-        let timeout = if rests { Duration::from_millis(250) } else { Duration::ZERO };
+        let timeout = if rests {
+            Duration::from_millis(250)
+        } else {
+            Duration::ZERO
+        };
         socket::wait(&mut self.poll, &mut self.events, timeout)?;
         let (mut stop, mut ticks, mut knocks) = (false, false, Vec::new());
         for event in &self.events {

@@ -163,7 +163,11 @@ impl House {
     /// It only looks where there is something to do already: readable clients, or what `busy` says.
     pub(crate) fn wait(&mut self, readable: &mut Vec<usize>, busy: bool) -> io::Result<Woken> {
         let rests = readable.is_empty() && !busy;
-        let timeout = if rests { Duration::from_millis(250) } else { Duration::ZERO };
+        let timeout = if rests {
+            Duration::from_millis(250)
+        } else {
+            Duration::ZERO
+        };
         socket::wait(&mut self.poll, &mut self.events, timeout)?;
         let mut woken = Woken::default();
         for event in &self.events {
@@ -211,7 +215,12 @@ impl House {
     }
 
     /// Reads a client once into `buffer`: what came. A client that may have more is listed again.
-    pub(crate) fn read(&mut self, key: usize, buffer: &mut [u8], again: &mut Vec<usize>) -> Readout {
+    pub(crate) fn read(
+        &mut self,
+        key: usize,
+        buffer: &mut [u8],
+        again: &mut Vec<usize>,
+    ) -> Readout {
         let Some(client) = self.clients.get_mut(key).filter(|client| !client.left) else {
             return Readout::Empty;
         };

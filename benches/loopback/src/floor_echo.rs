@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Bytes of a whole request, head and body. Otherwise it is what `load` sends to a port of five digits on 127.0.0.1.
     #[arg(long)]
     request_bytes: Option<usize>,
-    /// Bytes of a whole answer. Otherwise it is as long as the shortest right one of a proxy.
+    /// Bytes of a whole answer. Otherwise it is as long as wharf's to such a call.
     #[arg(long)]
     answer_bytes: Option<usize>,
     /// Seconds after which it ends by itself.
@@ -104,7 +104,11 @@ fn mux(house: &mut House, request_bytes: usize, answer: &[u8]) -> io::Result<()>
                 house.clients.try_remove(key);
                 continue;
             }
-            let Floor { inbox, outbox, counts } = floor;
+            let Floor {
+                inbox,
+                outbox,
+                counts,
+            } = floor;
             inbox.pieces(|client, bytes| {
                 if bytes.is_empty() {
                     counts.forget(client);

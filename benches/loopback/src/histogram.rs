@@ -102,7 +102,12 @@ mod tests {
         for ns in 1..=1000 {
             histogram.count(ns * 1000);
         }
-        for (share, expected) in [(0.5, 500_000), (0.9, 900_000), (0.99, 990_000), (1.0, 1_000_000)] {
+        for (share, expected) in [
+            (0.5, 500_000),
+            (0.9, 900_000),
+            (0.99, 990_000),
+            (1.0, 1_000_000),
+        ] {
             let found = histogram.quantile_ns(share);
             assert!(
                 (expected..=expected + expected / 64).contains(&found),

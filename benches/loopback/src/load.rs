@@ -193,12 +193,16 @@ fn load(kind: &Kind) -> io::Result<Value> {
     match kind {
         Kind::Closed { target, time } => repeated(target, target.plan(16), *time),
         Kind::Open { target, time, rate } => open(target, *time, *rate),
-        Kind::Stream { target, time, messages } => {
-            repeated(target, target.streams(100, Some(*messages)), *time)
-        }
-        Kind::Bulk { target, time, messages } => {
-            repeated(target, target.streams(65_536, Some(*messages)), *time)
-        }
+        Kind::Stream {
+            target,
+            time,
+            messages,
+        } => repeated(target, target.streams(100, Some(*messages)), *time),
+        Kind::Bulk {
+            target,
+            time,
+            messages,
+        } => repeated(target, target.streams(65_536, Some(*messages)), *time),
         Kind::Tick { target, time } => repeated(target, target.streams(16, None), *time),
         Kind::Idle {
             target,

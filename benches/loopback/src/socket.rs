@@ -69,14 +69,19 @@ pub(crate) fn connect(address: SocketAddr, receive_bytes: Option<usize>) -> io::
     }
     match socket.connect(&address.into()) {
         Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+        Err(error)
+            if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
         Err(error) => return Err(error),
     }
     Ok(TcpStream::from_std(socket.into()))
 }
 
 /// Registers a connection for both edges, for good: nothing is registered again while it lives.
-pub(crate) fn register(registry: &Registry, stream: &mut TcpStream, token: Token) -> io::Result<()> {
+pub(crate) fn register(
+    registry: &Registry,
+    stream: &mut TcpStream,
+    token: Token,
+) -> io::Result<()> {
     registry.register(stream, token, Interest::READABLE | Interest::WRITABLE)
 }
 

@@ -22,7 +22,11 @@ fn trailer(text: &str) -> Vec<u8> {
 }
 
 fn body() -> Vec<u8> {
-    [call::envelope(&call::payload(SIZE)), trailer("grpc-status:0\r\n")].concat()
+    [
+        call::envelope(&call::payload(SIZE)),
+        trailer("grpc-status:0\r\n"),
+    ]
+    .concat()
 }
 
 fn sized(head: &str, body: &[u8]) -> Vec<u8> {
@@ -63,8 +67,14 @@ fn a_right_answer_is_right_wherever_it_is_split() {
     for (answer, expected) in [
         (sized(HEAD, &body), expected()),
         (chunked(&[&body]), expected()),
-        (chunked(&[&body[..7], &body[7..200], &body[200..]]), expected()),
-        (call::answer(&call::payload(SIZE), Some(500)).unwrap(), expected()),
+        (
+            chunked(&[&body[..7], &body[7..200], &body[200..]]),
+            expected(),
+        ),
+        (
+            call::answer(&call::payload(SIZE), Some(500)).unwrap(),
+            expected(),
+        ),
         (sized(&text_head, &both), text),
     ] {
         for split in 0..answer.len() {
@@ -86,9 +96,17 @@ fn a_right_answer_is_right_wherever_it_is_split() {
 
 #[test]
 fn a_status_may_be_spelt_as_proxies_spell_it() {
-    for spelling in ["grpc-status:0", "Grpc-Status: 0 \r\n", "a: b\r\ngrpc-status: 0\r\ngrpc-message: \r\n"] {
+    for spelling in [
+        "grpc-status:0",
+        "Grpc-Status: 0 \r\n",
+        "a: b\r\ngrpc-status: 0\r\ngrpc-message: \r\n",
+    ] {
         let body = [call::envelope(&call::payload(SIZE)), trailer(spelling)].concat();
-        assert_eq!(check(&sized(HEAD, &body), &expected()), Ok(true), "{spelling}");
+        assert_eq!(
+            check(&sized(HEAD, &body), &expected()),
+            Ok(true),
+            "{spelling}"
+        );
     }
 }
 
@@ -103,13 +121,31 @@ fn wrong_answers_are_told_apart() {
     late.push(b'x');
     for (answer, fault) in [
         (b"SSH-2.0-x\r\n\r\n".to_vec(), Fault::Head),
-        (sized(&HEAD.replace("200 OK", "503 No"), &body()), Fault::Status(503)),
-        (sized(&HEAD.replace("grpc-web+proto", "json"), &body()), Fault::ContentType),
-        (sized(&HEAD.replace("+proto", "-text"), &body()), Fault::ContentType),
-        (sized(&format!("{HEAD}grpc-status: 14\r\n"), b""), Fault::GrpcStatus(Some(14))),
+        (
+            sized(&HEAD.replace("200 OK", "503 No"), &body()),
+            Fault::Status(503),
+        ),
+        (
+            sized(&HEAD.replace("grpc-web+proto", "json"), &body()),
+            Fault::ContentType,
+        ),
+        (
+            sized(&HEAD.replace("+proto", "-text"), &body()),
+            Fault::ContentType,
+        ),
+        (
+            sized(&format!("{HEAD}grpc-status: 14\r\n"), b""),
+            Fault::GrpcStatus(Some(14)),
+        ),
         (format!("{HEAD}\r\n").into_bytes(), Fault::Framing),
-        (chunked(&[&body()]).replace_first(b"\r\n\r\n", b"\r\n\r\nz"), Fault::Framing),
-        (with(&[&call::envelope(&call::payload(SIZE - 1)), &right]), Fault::Length(SIZE as u32 - 1)),
+        (
+            chunked(&[&body()]).replace_first(b"\r\n\r\n", b"\r\n\r\nz"),
+            Fault::Framing,
+        ),
+        (
+            with(&[&call::envelope(&call::payload(SIZE - 1)), &right]),
+            Fault::Length(SIZE as u32 - 1),
+        ),
         (with(&[&other, &right]), Fault::Payload),
         (with(&[&right]), Fault::Messages(0)),
         (with(&[&message, &message, &right]), Fault::Messages(2)),
@@ -117,8 +153,14 @@ fn wrong_answers_are_told_apart() {
         (with(&[&message, &right[..10]]), Fault::NoTrailer),
         (with(&[&message[..100]]), Fault::NoTrailer),
         (with(&[]), Fault::NoTrailer),
-        (with(&[&message, &trailer("grpc-status: 13\r\n")]), Fault::GrpcStatus(Some(13))),
-        (with(&[&message, &trailer("grpc-message: x\r\n")]), Fault::GrpcStatus(None)),
+        (
+            with(&[&message, &trailer("grpc-status: 13\r\n")]),
+            Fault::GrpcStatus(Some(13)),
+        ),
+        (
+            with(&[&message, &trailer("grpc-message: x\r\n")]),
+            Fault::GrpcStatus(None),
+        ),
         (with(&[&message, &trailer("")]), Fault::GrpcStatus(None)),
         (with(&[&message, &right, &message]), Fault::Excess),
         (late, Fault::Excess),
@@ -134,10 +176,17 @@ fn text_that_is_no_base64_is_told() {
     text.text = true;
     let head = HEAD.replace("+proto", "-text");
     for body in ["A===", "AA=A", "A*AA"] {
-        assert_eq!(check(&sized(&head, body.as_bytes()), &text), Err(Fault::Base64), "{body}");
+        assert_eq!(
+            check(&sized(&head, body.as_bytes()), &text),
+            Err(Fault::Base64),
+            "{body}"
+        );
     }
     let cut = call::base64(&body());
-    assert_eq!(check(&sized(&head, &cut[..cut.len() - 1]), &text), Err(Fault::Base64));
+    assert_eq!(
+        check(&sized(&head, &cut[..cut.len() - 1]), &text),
+        Err(Fault::Base64)
+    );
 }
 
 #[test]
@@ -172,7 +221,10 @@ trait ReplaceFirst {
 
 impl ReplaceFirst for Vec<u8> {
     fn replace_first(mut self, what: &[u8], by: &[u8]) -> Self {
-        let at = self.windows(what.len()).position(|found| found == what).unwrap();
+        let at = self
+            .windows(what.len())
+            .position(|found| found == what)
+            .unwrap();
         self.splice(at..at + what.len(), by.iter().copied());
         self
     }

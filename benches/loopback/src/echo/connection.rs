@@ -347,7 +347,10 @@ impl Speech {
         let mut bytes = payload;
         if flags & PADDED != 0 {
             let (padding, rest) = payload.split_first().ok_or(Broken)?;
-            let length = rest.len().checked_sub(usize::from(*padding)).ok_or(Broken)?;
+            let length = rest
+                .len()
+                .checked_sub(usize::from(*padding))
+                .ok_or(Broken)?;
             bytes = &rest[..length];
         }
         if let Conduct::Echo = self.conduct {
@@ -401,8 +404,18 @@ impl Speech {
         if std::mem::replace(&mut stream.answers, true) {
             return;
         }
-        let table: &[u8] = if std::mem::take(&mut self.owes_table) { TABLE_EMPTY } else { &[] };
-        frame(&mut self.out, HEADERS, END_HEADERS, id, table.len() + HEAD.len());
+        let table: &[u8] = if std::mem::take(&mut self.owes_table) {
+            TABLE_EMPTY
+        } else {
+            &[]
+        };
+        frame(
+            &mut self.out,
+            HEADERS,
+            END_HEADERS,
+            id,
+            table.len() + HEAD.len(),
+        );
         self.out.extend_from_slice(table);
         self.out.extend_from_slice(HEAD);
         match &self.conduct {
@@ -471,7 +484,13 @@ impl Speech {
                 }
             }
             if stream.left == 0 {
-                frame(&mut self.out, HEADERS, END_HEADERS | END_STREAM, id, TRAILERS.len());
+                frame(
+                    &mut self.out,
+                    HEADERS,
+                    END_HEADERS | END_STREAM,
+                    id,
+                    TRAILERS.len(),
+                );
                 self.out.extend_from_slice(TRAILERS);
                 self.calls += 1;
                 self.forget(id);

@@ -170,7 +170,7 @@ impl Clients {
         all.mend(until_ns)?;
         if all.free.len() < all.clients.len() {
             return Err(io::Error::other(format!(
-                "{} of {} connections to {} could not be made",
+                "{} of {} connections to {} could not be made: does anybody listen there?",
                 all.clients.len() - all.free.len(),
                 all.clients.len(),
                 all.plan.target,
@@ -321,7 +321,11 @@ impl Clients {
         } else if !self.broken.is_empty() {
             timeout_ns = timeout_ns.min(self.mend_ns.saturating_sub(now_ns));
         }
-        socket::wait(&mut self.poll, &mut self.events, Duration::from_nanos(timeout_ns))?;
+        socket::wait(
+            &mut self.poll,
+            &mut self.events,
+            Duration::from_nanos(timeout_ns),
+        )?;
         let mut timer = false;
         let mut writable = Vec::new();
         for event in &self.events {
@@ -337,10 +341,7 @@ impl Clients {
                 writable.push(key);
             }
             client.ended |= event.is_read_closed();
-            if event.is_readable()
-                && self.reads
-                && !std::mem::replace(&mut client.readable, true)
-            {
+            if event.is_readable() && self.reads && !std::mem::replace(&mut client.readable, true) {
                 self.readable.push(key);
             }
         }
@@ -363,10 +364,12 @@ impl Clients {
             let Some(key) = self.broken.pop_front() else {
                 return;
             };
-            let made = socket::connect(self.plan.target, self.plan.receive_bytes).and_then(|mut stream| {
-                socket::register(self.poll.registry(), &mut stream, Token(key))?;
-                Ok(stream)
-            });
+            let made = socket::connect(self.plan.target, self.plan.receive_bytes).and_then(
+                |mut stream| {
+                    socket::register(self.poll.registry(), &mut stream, Token(key))?;
+                    Ok(stream)
+                },
+            );
             let client = &mut self.clients[key];
             match made {
                 Ok(stream) => {
@@ -391,7 +394,9 @@ impl Clients {
         let client = &mut self.clients[key];
         if client.state == State::Connecting {
             let broken = match &client.stream {
-                Some(stream) => !matches!(stream.take_error(), Ok(None)) || stream.peer_addr().is_err(),
+                Some(stream) => {
+                    !matches!(stream.take_error(), Ok(None)) || stream.peer_addr().is_err()
+                }
                 None => true,
             };
             self.connecting -= 1;
@@ -434,9 +439,12 @@ impl Clients {
     fn write(&mut self, key: usize) {
         let client = &mut self.clients[key];
         let rest = &self.plan.request[client.sent..];
-        let (State::Calling, true, Some(stream), false) =
-            (client.state, client.writable, &client.stream, rest.is_empty())
-        else {
+        let (State::Calling, true, Some(stream), false) = (
+            client.state,
+            client.writable,
+            &client.stream,
+            rest.is_empty(),
+        ) else {
             return;
         };
         match socket::write(stream, rest) {
@@ -483,7 +491,9 @@ impl Clients {
             self.fail(key, Fault::Excess);
             return;
         }
-        let fed = client.answer.feed(&self.buffer[..bytes], &self.plan.expected);
+        let fed = client
+            .answer
+            .feed(&self.buffer[..bytes], &self.plan.expected);
         let messages = client.answer.take_messages();
         if self.counting {
             self.tally.messages += messages;
@@ -516,7 +526,9 @@ impl Clients {
         self.heads -= usize::from(client.has_head);
         if self.counting {
             self.tally.calls += 1;
-            self.tally.latency.count(now_ns.saturating_sub(client.since_ns));
+            self.tally
+                .latency
+                .count(now_ns.saturating_sub(client.since_ns));
         }
         if client.answer.closes() {
             self.close(key);

@@ -63,7 +63,10 @@ fn a_right_server_has_no_failures_and_its_calls_are_counted() {
     let seconds = report["seconds"].as_f64().unwrap();
     assert!((0.2..5.0).contains(&seconds), "{report}");
     let latency = |name: &str| report["latency_us"][name].as_f64().unwrap();
-    assert!(0.0 < latency("p50") && latency("p50") <= latency("p99"), "{report}");
+    assert!(
+        0.0 < latency("p50") && latency("p50") <= latency("p99"),
+        "{report}"
+    );
     assert!(latency("p99") <= latency("max"), "{report}");
 }
 
@@ -72,10 +75,16 @@ fn what_is_wrong_is_counted_and_named() {
     let payload = call::payload(16);
     let whole = right(16);
     let mut refused = whole.clone();
-    let at = refused.windows(13).position(|found| found == b"grpc-status:0").unwrap();
+    let at = refused
+        .windows(13)
+        .position(|found| found == b"grpc-status:0")
+        .unwrap();
     refused[at + 12] = b'7';
     let mut changed = whole.clone();
-    let at = changed.windows(16).position(|found| found == payload).unwrap();
+    let at = changed
+        .windows(16)
+        .position(|found| found == payload)
+        .unwrap();
     changed[at + 3] ^= 1;
     let unavailable = [&b"HTTP/1.1 503 "[..], &whole[13..]].concat();
     for (answer, closes, fault) in [
@@ -131,7 +140,10 @@ fn an_open_loop_makes_the_calls_that_are_due_and_counts_waiting_as_latency() {
 
 #[test]
 fn nobody_there_is_an_error_that_names_the_address() {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let plan = target(address, 3).plan(16);
     let error = Clients::connect(plan, clock::now_ns() + 200_000_000).unwrap_err();
     assert!(error.to_string().contains(&address.to_string()), "{error}");

@@ -32,7 +32,10 @@ impl Client {
         }
         client.say(SETTINGS, 0, 0, &payload);
         let greeting = client.heard();
-        let kinds: Vec<_> = greeting.iter().map(|frame| (frame.kind, frame.flags)).collect();
+        let kinds: Vec<_> = greeting
+            .iter()
+            .map(|frame| (frame.kind, frame.flags))
+            .collect();
         assert_eq!(kinds, [(SETTINGS, 0), (WINDOW_UPDATE, 0), (SETTINGS, ACK)]);
         client
     }
@@ -51,7 +54,11 @@ impl Client {
         self.say(9, END_HEADERS, id, b"more of it");
         let mut pieces = body.chunks(FRAME_BYTES_MAX).peekable();
         while let Some(piece) = pieces.next() {
-            let flags = if pieces.peek().is_none() { END_STREAM } else { 0 };
+            let flags = if pieces.peek().is_none() {
+                END_STREAM
+            } else {
+                0
+            };
             self.say(DATA, flags, id, piece);
         }
     }
@@ -94,7 +101,10 @@ fn a_small_call_is_answered_by_a_head_its_own_bytes_and_a_status() {
     let mut client = Client::new(Conduct::Echo, &[]);
     client.call(1, b"\0\0\0\0\x02hi");
     let frames = client.heard();
-    let shape: Vec<_> = frames.iter().map(|frame| (frame.kind, frame.flags, frame.id)).collect();
+    let shape: Vec<_> = frames
+        .iter()
+        .map(|frame| (frame.kind, frame.flags, frame.id))
+        .collect();
     assert_eq!(
         shape,
         [
@@ -137,7 +147,11 @@ fn no_more_is_sent_than_both_windows_allow() {
     let first = client.heard();
     // The window of the connection is the smaller one, and it is as HTTP/2 begins.
     assert_eq!(data(&first), body[..65_535]);
-    assert!(first.iter().all(|frame| frame.payload.len() <= FRAME_BYTES_MAX));
+    assert!(
+        first
+            .iter()
+            .all(|frame| frame.payload.len() <= FRAME_BYTES_MAX)
+    );
     client.say(WINDOW_UPDATE, 0, 0, &more(1_000_000));
     let second = client.heard();
     assert_eq!(data(&second), body[65_535..100_000]);
@@ -174,8 +188,11 @@ fn what_was_read_is_given_back() {
         updates.extend(client.heard());
     }
     let told = |id: u32| -> u32 {
-        let of = updates.iter().filter(|frame| frame.kind == WINDOW_UPDATE && frame.id == id);
-        of.map(|frame| u32::from_be_bytes(frame.payload[..].try_into().unwrap())).sum()
+        let of = updates
+            .iter()
+            .filter(|frame| frame.kind == WINDOW_UPDATE && frame.id == id);
+        of.map(|frame| u32::from_be_bytes(frame.payload[..].try_into().unwrap()))
+            .sum()
     };
     assert_eq!(told(0), CONNECTION_WINDOW);
     assert_eq!(told(1), CONNECTION_WINDOW);
@@ -261,14 +278,21 @@ fn a_ping_is_answered_and_a_table_that_was_made_smaller_is_acknowledged() {
     client.call(1, b"\0\0\0\0\0");
     client.call(3, b"\0\0\0\0\0");
     let frames = client.heard();
-    let heads: Vec<_> = frames.iter().filter(|frame| frame.flags == END_HEADERS).collect();
+    let heads: Vec<_> = frames
+        .iter()
+        .filter(|frame| frame.flags == END_HEADERS)
+        .collect();
     assert_eq!(heads[0].payload, [TABLE_EMPTY, HEAD].concat());
     assert_eq!(heads[1].payload, HEAD);
 }
 
 #[test]
 fn who_speaks_no_http_2_is_hung_up_on() {
-    assert!(Speech::new(Conduct::Echo).hear(b"GET / HTTP/1.1\r\n").is_err());
+    assert!(
+        Speech::new(Conduct::Echo)
+            .hear(b"GET / HTTP/1.1\r\n")
+            .is_err()
+    );
     let mut large = PREFACE.to_vec();
     frame(&mut large, DATA, 0, 1, FRAME_BYTES_MAX + 1);
     assert!(Speech::new(Conduct::Echo).hear(&large).is_err());
