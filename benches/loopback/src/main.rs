@@ -38,8 +38,19 @@ enum Command {
     Run(run::Args),
 }
 
+/// A wrong word on the command line.
+const USAGE: u8 = 64;
+
 fn main() -> ExitCode {
-    match Command::parse() {
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => {
+            let _ = error.print();
+            // Its own code would be 2, and that is a goal which was not measured.
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match command {
         Command::Echo(args) => echo::main(args),
         Command::Floor(args) => floor::main(args),
         Command::FloorEcho(args) => floor_echo::main(args),

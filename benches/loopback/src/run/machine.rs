@@ -18,8 +18,10 @@ use super::proc::{self, CpuTicks};
 const LOOK: Duration = Duration::from_millis(300);
 /// The share of one CPU that others may use. A shell, an editor and a few timers need a tenth of this.
 const BUSY_MAX: f64 = 0.10;
-/// How often it is looked at before the run gives up: half a minute.
-const LOOKS_MAX: u32 = 100;
+/// How often it is looked at before a run gives up: half a minute.
+pub(super) const LOOKS: u32 = 100;
+/// How often where no figure is needed: some seconds.
+pub(super) const LOOKS_OF_SMOKE: u32 = 10;
 /// How many of those who are busy are named.
 const NAMED_MAX: usize = 3;
 
@@ -84,8 +86,8 @@ fn allowed() -> Vec<usize> {
 }
 
 /// Waits until the CPUs of this run are left alone; `Err` says who uses them.
-pub(super) fn until_quiet(cpus: &Cpus) -> Result<(), Refusal> {
-    match quiet_within(&cpus.used(), LOOKS_MAX, proc::cpus, std::thread::sleep) {
+pub(super) fn until_quiet(cpus: &Cpus, looks: u32) -> Result<(), Refusal> {
+    match quiet_within(&cpus.used(), looks, proc::cpus, std::thread::sleep) {
         Ok(()) => Ok(()),
         Err(share) => {
             let busiest = proc::busiest(LOOK, std::process::id());

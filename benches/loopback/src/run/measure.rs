@@ -37,6 +37,8 @@ pub(super) struct Sample {
     pub(super) failures: u64,
     /// The first of them, as the load tells it.
     pub(super) first_failure: Option<String>,
+    /// The share of a CPU that others used meanwhile, where it was too much for a figure.
+    pub(super) disturbed: Option<f64>,
     /// What a reader of the figure should know.
     pub(super) notes: Vec<String>,
 }
@@ -232,12 +234,7 @@ impl Bench {
             }
         }
         sample.notes.extend(used.doubt());
-        if others > OTHERS_MAX {
-            sample.notes.push(format!(
-                "others used {:.0} % of a CPU meanwhile",
-                others * 100.0
-            ));
-        }
+        sample.disturbed = (others > OTHERS_MAX).then_some(others);
         Ok(sample)
     }
 

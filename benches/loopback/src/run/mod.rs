@@ -33,14 +33,16 @@ use proxies::{Places, Proxy};
 use report::{Cell, Report, TOO_BUSY};
 use scenario::{Backend, Scenario};
 
+use crate::USAGE;
+
 /// A goal was missed, or wharf did not answer rightly.
 const MISSED: u8 = 1;
 /// The machine, a port or another run stands in the way.
 const REFUSED: u8 = 3;
-/// A wrong word on the command line, as everywhere.
-const USAGE: u8 = 64;
 /// 15,000 clients here, as many on the proxy's side; the rest is small change.
 const DESCRIPTORS: u64 = 40_000;
+/// How often a cell is measured again because others came in between.
+const REPEATS_MAX: u32 = 2;
 /// Ports of one run. A port comes back after so many starts, when nothing of its old connections is left.
 const PORTS: u16 = 64;
 
@@ -270,6 +272,11 @@ fn measure(
     smoke: bool,
 ) -> Result<(), Stop> {
     let scenarios = report.scenarios.clone();
+    let looks = if smoke {
+        machine::LOOKS_OF_SMOKE
+    } else {
+        machine::LOOKS
+    };
     for group in scenarios.chunk_by(|one, next| one.group == next.group) {
         let mut turns: Vec<(Scenario, Proxy)> = group
             .iter()
@@ -279,7 +286,7 @@ fn measure(
         let group_rounds = group.first().map_or(0, |scenario| scenario.rounds(rounds));
         for round in 0..group_rounds {
             if group.iter().any(Scenario::needs_quiet) && !report.too_busy {
-                match machine::until_quiet(&bench.cpus) {
+                match machine::until_quiet(&bench.cpus, looks) {
                     Ok(()) => {}
                     Err(refusal) if smoke => {
                         complain(refusal.text());
@@ -289,12 +296,21 @@ fn measure(
                 }
             }
             for (scenario, proxy) in &turns {
-                let sample = turn(bench, scenario, *proxy, round)?;
+                let mut sample = turn(bench, scenario, *proxy, round)?;
+                let mut repeats = 0;
+                while !smoke && is_disturbed(&sample) && repeats < REPEATS_MAX {
+                    machine::until_quiet(&bench.cpus, looks)?;
+                    sample = turn(bench, scenario, *proxy, round)?;
+                    repeats += 1;
+                }
+                if smoke && is_disturbed(&sample) {
+                    report.too_busy = true;
+                }
                 let cell = report
                     .cells
                     .entry((scenario.name, proxy.name()))
                     .or_default();
-                take(cell, sample);
+                take(cell, sample, smoke);
             }
             turns.reverse();
         }
@@ -335,10 +351,26 @@ fn turn(
     Ok(sample)
 }
 
+fn is_disturbed(sample: &Result<Sample, String>) -> bool {
+    sample
+        .as_ref()
+        .is_ok_and(|sample| sample.disturbed.is_some())
+}
+
 /// A round with a failed call has no figure: a proxy that answers wrongly may be quick about it.
-fn take(cell: &mut Cell, sample: Result<Sample, String>) {
+/// One that others disturbed has none either, but for a smoke, which shows none of that run.
+fn take(cell: &mut Cell, sample: Result<Sample, String>, smoke: bool) {
     match sample {
-        Ok(sample) if sample.failures == 0 => cell.rounds.push(Some(sample)),
+        Ok(sample) if sample.failures == 0 => match sample.disturbed {
+            Some(share) if !smoke => {
+                cell.gaps.push(format!(
+                    "too busy for a figure: others used {:.0} % of a CPU meanwhile",
+                    share * 100.0
+                ));
+                cell.rounds.push(None);
+            }
+            _ => cell.rounds.push(Some(sample)),
+        },
         Ok(sample) => {
             let first = sample.first_failure.as_deref().unwrap_or("no reason told");
             cell.gaps.push(format!(
@@ -493,4 +525,42 @@ fn say(text: &str) {
 
 fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "loopback: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(sample: Sample, smoke: bool) -> Cell {
+        let mut cell = Cell::default();
+        take(&mut cell, Ok(sample), smoke);
+        cell
+    }
+
+    #[test]
+    fn a_round_with_a_failed_call_or_a_disturbed_one_has_no_figure() {
+        let failed = Sample {
+            failures: 3,
+            first_failure: Some("status 503".to_owned()),
+            ..Sample::default()
+        };
+        let cell = taken(failed, false);
+        assert!(cell.rounds[0].is_none());
+        assert_eq!(cell.gaps, ["3 calls failed, the first: status 503"]);
+
+        let disturbed = Sample {
+            disturbed: Some(0.4),
+            ..Sample::default()
+        };
+        let cell = taken(disturbed.clone(), false);
+        assert!(cell.rounds[0].is_none());
+        assert!(cell.gaps[0].contains("others used 40 %"), "{:?}", cell.gaps);
+        let cell = taken(disturbed, true);
+        assert!(
+            cell.rounds[0].is_some(),
+            "its calls were right, which is what a smoke asks"
+        );
+        assert!(cell.gaps.is_empty());
+        assert!(taken(Sample::default(), false).rounds[0].is_some());
+    }
 }

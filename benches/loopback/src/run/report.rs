@@ -42,7 +42,7 @@ pub(super) struct Report {
     pub(super) cells: BTreeMap<(&'static str, &'static str), Cell>,
     /// The goals, if there are some.
     pub(super) judged: Vec<Judged>,
-    /// The machine was busy: calls were checked, and no figure is shown.
+    /// The machine was busy: calls were checked, and no figure that hangs on a clock is shown.
     pub(super) too_busy: bool,
 }
 
@@ -181,7 +181,7 @@ impl Report {
     ) {
         let _ = write!(text, "| {proxy} |");
         for column in columns {
-            let shown = if self.too_busy && cell.rounds.iter().any(Option::is_some) {
+            let shown = if self.withheld(scenario) && cell.rounds.iter().any(Option::is_some) {
                 TOO_BUSY.to_owned()
             } else {
                 Spread::of(&self.rounds(proxy, scenario.name, column.metric))
@@ -191,15 +191,20 @@ impl Report {
         }
         let ratio = columns
             .first()
-            .filter(|_| proxy != OWN && !self.too_busy)
+            .filter(|_| proxy != OWN && !self.withheld(scenario))
             .and_then(|column| self.against(scenario.name, proxy, column.metric))
             .map_or_else(|| "–".to_owned(), spread_text);
         let mut notes = cell.notes();
         let utilisation = Spread::of(&self.rounds(proxy, scenario.name, "utilisation"));
-        if utilisation.is_some_and(|spread| spread.median < SATURATED) && !self.too_busy {
+        if utilisation.is_some_and(|spread| spread.median < SATURATED) && !self.withheld(scenario) {
             notes.insert(0, "not saturated".to_owned());
         }
         let _ = writeln!(text, " {ratio} | {} |", notes.join("; "));
+    }
+
+    /// Memory and counts are what they are on a busy machine too; times are not.
+    fn withheld(&self, scenario: &Scenario) -> bool {
+        self.too_busy && scenario.needs_quiet()
     }
 
     fn against(&self, scenario: &str, proxy: &str, metric: &str) -> Option<Spread> {
@@ -238,7 +243,7 @@ impl Report {
                     "scenario": scenario.name,
                     "per": scenario.per,
                     "proxy": proxy.name(),
-                    "figures": if self.too_busy { Value::Null } else { figures(scenario, proxy.name()) },
+                    "figures": if self.withheld(scenario) { Value::Null } else { figures(scenario, proxy.name()) },
                     "notes": cell.notes(),
                 }));
             }
@@ -437,6 +442,25 @@ mod tests {
         let json = busy.json();
         assert!(json["cells"][0]["figures"].is_null());
         assert_eq!(json["too_busy"], true);
+    }
+
+    #[test]
+    fn memory_is_shown_on_a_busy_machine_too() {
+        let memory = Cell {
+            rounds: vec![Some(Sample {
+                metrics: BTreeMap::from([("rss_idle", 3e6)]),
+                ..Sample::default()
+            })],
+            gaps: Vec::new(),
+        };
+        let busy = Report {
+            too_busy: true,
+            scenarios: chosen(&["memory".to_owned()]).expect("it is there"),
+            cells: BTreeMap::from([(("memory", "wharf"), memory)]),
+            ..report()
+        };
+        let text = busy.markdown();
+        assert!(text.contains("| wharf | 3.00 | – |"), "{text}");
     }
 
     #[test]
