@@ -25,8 +25,11 @@ const SETTLE: Duration = Duration::from_millis(700);
 const OTHERS_MAX: f64 = 0.10;
 /// Starts of one round; their median counts.
 const STARTS: usize = 5;
-/// strace and valgrind count in two runs of such lengths; the difference has neither the start nor the end in it.
-const COUNTED_SECONDS: [u32; 2] = [1, 4];
+/// strace and valgrind count in two runs of such lengths; the difference has neither the start nor the end in it. Under
+/// valgrind the first call takes more than a second.
+const COUNTED_SECONDS: [u32; 2] = [2, 8];
+/// With fewer calls in the difference a few calls at the edges would be seen in it.
+const COUNTED_MIN: f64 = 500.0;
 
 /// What one round yielded.
 #[derive(Clone, Debug, Default)]
@@ -357,7 +360,7 @@ impl Bench {
             seen[at] = (count, number(&summary, "call").unwrap_or(0.0));
         }
         let calls = seen[1].1 - seen[0].1;
-        if calls < 1000.0 {
+        if calls < COUNTED_MIN {
             return Err(Gap::Cell(format!("only {calls} calls were counted")));
         }
         sample.set(metric, (seen[1].0 - seen[0].0) / calls);
