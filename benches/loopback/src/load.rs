@@ -20,8 +20,12 @@ mod clients;
 #[cfg(test)]
 mod tests;
 
-/// How long calls that are open at the end may take to be answered, and connections to be made, in nanoseconds.
+/// How long calls that are open at the end may take to be answered, in nanoseconds.
 const PATIENCE_NS: u64 = 10_000_000_000;
+
+/// How long all connections together may take to be made, in nanoseconds. A proxy that accepts slowly lets the kernel drop
+/// what knocks, and the kernel knocks again after one, three and seven seconds.
+const CONNECT_NS: u64 = 30_000_000_000;
 
 /// How long the calls of an idle load may take in all, in nanoseconds: there may be thousands at once.
 const CALLS_NS: u64 = 60_000_000_000;
@@ -222,7 +226,7 @@ fn nanoseconds(seconds: f64) -> u64 {
 /// What each connection does as soon as it is free: closed loops, and streams of every kind.
 fn repeated(target: &Target, plan: Plan, time: Time) -> io::Result<Value> {
     let endless = plan.expected.messages.is_none();
-    let mut clients = Clients::connect(plan, clock::now_ns() + PATIENCE_NS)?;
+    let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
     clients.call_all();
     measured(target, time, &mut clients, |clients, until_ns| {
         clients.turn(until_ns)
@@ -258,7 +262,7 @@ fn measured(
 fn open(target: &Target, time: Time, rate: u64) -> io::Result<Value> {
     let mut plan = target.plan(16);
     plan.again = false;
-    let mut clients = Clients::connect(plan, clock::now_ns() + PATIENCE_NS)?;
+    let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
     clients.schedule(rate)?;
     measured(target, time, &mut clients, |clients, until_ns| {
         clients.turn(until_ns)
@@ -276,7 +280,7 @@ fn idle(
 ) -> io::Result<Value> {
     let mut plan = target.plan(16);
     plan.again = false;
-    let mut clients = Clients::connect(plan, clock::now_ns() + PATIENCE_NS)?;
+    let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
     clients.begin();
     for _ in 0..calls_each {
         let until_ns = clock::now_ns() + CALLS_NS;
@@ -306,7 +310,7 @@ fn stalled(target: &Target, hold: f64) -> io::Result<Value> {
     let mut plan = target.streams(65_536, None);
     plan.again = false;
     plan.receive_bytes = Some(STALLED_RECEIVE_BYTES);
-    let mut clients = Clients::connect(plan, clock::now_ns() + PATIENCE_NS)?;
+    let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
     clients.never_read();
     clients.call_all();
     target.event("holding", clients.counts());

@@ -94,39 +94,65 @@ fn floor(kind: &str, bytes: &str) -> (Server, Server) {
 #[test]
 fn floors_carry_calls_of_every_size_for_few_and_for_many() {
     for kind in ["mux", "one-to-one"] {
-        for (bytes, connections) in [("16", "1"), ("1024", "64"), ("65536", "64"), ("16", "1000")] {
+        for (bytes, connections) in [("16", 1), ("1024", 64), ("65536", 64), ("16", 1000)] {
             let (floor, _echo) = floor(kind, bytes);
             let target = floor.address().to_string();
+            let count = connections.to_string();
             // The second load comes after the first one has left, and finds its numbers free again.
             for _ in 0..2 {
                 let (output, lines) = run(&[
                     "load",
-                    "closed",
+                    "idle",
                     "--target",
                     &target,
                     "--connections",
-                    connections,
+                    &count,
                     "--bytes",
                     bytes,
-                    "--seconds",
-                    "0.2",
-                    "--warm-up",
-                    "0.1",
+                    "--calls-each",
+                    "3",
+                    "--hold",
+                    "0",
                 ]);
                 let case = format!("{kind} {bytes} {connections}: {output:?}");
                 assert!(output.status.success(), "{case}");
-                let [begin, end, report] = &lines[..] else {
-                    panic!("{case}");
-                };
-                assert_eq!(begin["event"], "begin", "{case}");
-                assert_eq!(end["event"], "end", "{case}");
-                assert_eq!(end["calls"], report["calls"], "{case}");
+                let report = lines.last().unwrap();
                 assert_eq!(report["failures"], 0, "{case}");
-                assert!(report["calls"].as_u64().unwrap() > 0, "{case}");
+                assert_eq!(report["calls"], 3 * connections, "{case}");
             }
             assert!(floor.stop()["cpu_ns"].as_u64().unwrap() > 0);
         }
     }
+}
+
+#[test]
+fn a_closed_loop_says_where_its_measured_part_begins_and_ends() {
+    let (floor, _echo) = floor("mux", "16");
+    let target = floor.address().to_string();
+    let watched = floor.child.id().to_string();
+    let (output, lines) = run(&[
+        "load",
+        "closed",
+        "--target",
+        &target,
+        "--connections",
+        "8",
+        "--seconds",
+        "0.5",
+        "--warm-up",
+        "0.1",
+        "--watch",
+        &watched,
+    ]);
+    let [begin, end, report] = &lines[..] else {
+        panic!("{output:?}");
+    };
+    assert_eq!(begin["event"], "begin");
+    assert_eq!(end["event"], "end");
+    assert!(begin["cpu_ns"].as_u64().unwrap() < end["cpu_ns"].as_u64().unwrap());
+    assert_eq!(end["calls"], report["calls"]);
+    assert_eq!(report["failures"], 0);
+    assert!(report["seconds"].as_f64().unwrap() >= 0.5);
 }
 
 #[test]
