@@ -56,6 +56,10 @@ leaks CALLS="200":
 mutants SHARD="":
     scripts/mutants {{SHARD}}
 
-# The benches
-bench:
+# The codec's speed
+codec:
     cargo bench --bench codec
+
+# wharf beside other proxies and the floor: `just bench`, half an hour alone on the machine; `just bench smoke`
+bench *WORDS:
+    scripts/bench {{WORDS}}
