@@ -1,0 +1,1 @@
+//! The doors by themselves, and under many hands.
