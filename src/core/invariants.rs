@@ -245,6 +245,12 @@ impl<D: Driver> Core<D> {
         reached
     }
 
+    /// Where clients are shared with other cores: how many these think it has, and how many of them wait at its door.
+    pub fn shared(&self) -> Option<(usize, usize)> {
+        let doors = self.doors.as_ref()?;
+        Some((doors.own_clients(), doors.waiting()))
+    }
+
     /// How many clients are connected, how many calls are open, and how many connections to backends there are.
     pub fn census(&self) -> (usize, usize, usize) {
         (
