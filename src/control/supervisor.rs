@@ -18,7 +18,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{Compiled, Process};
 use crate::control::cpus;
 use crate::control::resolve::{Resolved, Resolver};
-use crate::core::{Command, Core, Report};
+use crate::core::{Command, Core, Doors, Report};
 use crate::net::mio::{MioDriver, in_use, listen};
 use crate::policy::{Snapshot, Target};
 use crate::telemetry::Record;
@@ -147,10 +147,19 @@ impl Control {
         };
         watch.resolve_first();
 
+        let count = watch.snapshot.listeners.len();
+        let drivers = sockets.into_iter().map(MioDriver::new);
+        let drivers: Vec<_> = drivers
+            .collect::<Result<_, _>>()
+            .map_err(machine("wait for events"))?;
+        // A core that is alone has nobody to share its clients with.
+        let shared = drivers.len() > 1;
+        let mut doors =
+            Doors::new(drivers.iter().map(MioDriver::bell).filter(|_| shared)).into_iter();
+
         let allowed = cpus::allowed();
-        for (id, listeners) in sockets.into_iter().enumerate() {
-            let count = listeners.len();
-            let driver = MioDriver::new(listeners).map_err(machine("wait for events"))?;
+        for (id, driver) in drivers.into_iter().enumerate() {
+            let doors = doors.next();
             let waker = driver.waker();
             let (commands, inbox) = unbounded();
             let snapshot = Arc::clone(&watch.snapshot);
@@ -172,7 +181,11 @@ impl Control {
                     let told = reports.clone();
                     let live = AssertUnwindSafe(move || {
                         let span = RESET_STREAM_DURATION;
-                        Core::new(id, driver, count, snapshot, inbox, reports, span).run();
+                        let core = Core::new(id, driver, count, snapshot, inbox, reports, span);
+                        match doors {
+                            Some(doors) => core.sharing(doors).run(),
+                            None => core.run(),
+                        }
                     });
                     if catch_unwind(live).is_err() {
                         // Whoever waits for this core must not wait for ever.

@@ -63,6 +63,19 @@ impl<D: Driver> Core<D> {
                 }
             }
         }
+        let claims = self
+            .connections
+            .iter()
+            .filter(|(_, own)| own.claim.is_some());
+        let (claims, clients) = (claims.count(), self.connections.len());
+        match &self.doors {
+            None => assert_eq!(claims, 0, "a lone core shares nothing"),
+            Some(doors) => {
+                assert_eq!(claims, clients, "every client has its place");
+                let told = doors.own_clients();
+                assert!(told >= clients, "{clients} clients, and others see {told}");
+            }
+        }
         let heads = self.connections.iter().map(|(_, own)| own.head_bytes);
         assert_eq!(
             heads.sum::<usize>(),
@@ -152,6 +165,7 @@ impl<D: Driver> Core<D> {
             && self.reactor.timers.is_empty()
             && self.pool.connections() == 0
             && self.pool.waiting() == 0
+            && self.doors.as_ref().is_none_or(|doors| doors.waiting() == 0)
     }
 
     fn relaying(&self) -> usize {
@@ -229,6 +243,12 @@ impl<D: Driver> Core<D> {
         let mut calls = self.exchanges.iter();
         reached.discards = calls.any(|(_, call)| call.exchange.discards());
         reached
+    }
+
+    /// Where clients are shared with other cores: how many these think it has, and how many of them wait at its door.
+    pub fn shared(&self) -> Option<(usize, usize)> {
+        let doors = self.doors.as_ref()?;
+        Some((doors.own_clients(), doors.waiting()))
     }
 
     /// How many clients are connected, how many calls are open, and how many connections to backends there are.

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::core::contain::{Panics, Work};
+use crate::core::doors::{Claim, Doors, Handed, Placed};
 use crate::core::messages::{Command, Report};
 use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
@@ -73,6 +74,8 @@ pub struct Core<D: Driver> {
     pub(super) records: u64,
     pub(super) panics: Panics,
     listeners: Vec<Accepting>,
+    /// Where clients are shared with other cores; `None`: there is no other.
+    pub(super) doors: Option<Doors<D::Socket>>,
     pub(super) now: Option<Now>,
     /// When a client was last said to be turned away.
     turned_away: Option<Instant>,
@@ -92,6 +95,8 @@ pub(super) struct Connection<S: Socket> {
     pub(super) head_bytes: usize,
     pub(super) wakeup: Wakeup<Task>,
     pub(super) alarm: Alarm,
+    /// Its place among the clients of this core, where there are other cores.
+    pub(super) claim: Option<Claim>,
 }
 
 /// Where a connection's engine is (invariant 6).
@@ -166,6 +171,7 @@ impl<D: Driver> Core<D> {
             panics: Panics::default(),
             // The queue may have filled before the first wait.
             listeners: vec![Accepting::More; listeners],
+            doors: None,
             now: None,
             turned_away: None,
             unserved: 0,
@@ -173,6 +179,13 @@ impl<D: Driver> Core<D> {
             batch: Vec::new(),
             keys: Vec::new(),
         }
+    }
+
+    /// The same core where it shares its clients with others, by its own view of all doors.
+    #[must_use]
+    pub fn sharing(mut self, doors: Doors<D::Socket>) -> Self {
+        self.doors = Some(doors);
+        self
     }
 
     /// Turns until it is told to stop.
@@ -215,7 +228,7 @@ impl<D: Driver> Core<D> {
     fn sense(&mut self, events: &mut Vec<Event>, now: Now) {
         for event in events.drain(..) {
             match event.token {
-                Token::Inbox => {}
+                Token::Inbox => self.welcome_handed(Doors::take, now),
                 Token::Listener(index) => {
                     if let Some(listener @ Accepting::Idle) = self.listeners.get_mut(index as usize)
                     {
@@ -257,7 +270,7 @@ impl<D: Driver> Core<D> {
             let accepted = self.contain(Work::Other, now, |core| {
                 let (socket, peer) = core.reactor.driver.accept(index as u32)?;
                 trip(Place::Accept);
-                core.welcome(socket, peer, now);
+                core.place(socket, peer, now);
                 Ok::<_, io::Error>(())
             });
             match accepted {
@@ -310,13 +323,48 @@ impl<D: Driver> Core<D> {
         may
     }
 
-    fn welcome(&mut self, socket: D::Socket, peer: SocketAddr, now: Now) {
-        if self.connections.len() >= self.snapshot.limits.connections_max {
-            if self.may_complain(now) {
-                log::warn!("{peer} was turned away: limits.connections is reached");
+    /// Finds out who serves a client that was accepted here.
+    fn place(&mut self, socket: D::Socket, peer: SocketAddr, now: Now) {
+        let connections_max = self.snapshot.limits.connections_max;
+        let placed = match &self.doors {
+            Some(doors) => doors.place(socket, peer, connections_max),
+            None if self.connections.len() < connections_max => {
+                return self.welcome(socket, peer, None, now);
             }
-            return;
+            None => Placed::Nowhere,
+        };
+        match placed {
+            Placed::Here(socket, claim) => self.welcome(socket, peer, Some(claim), now),
+            Placed::Elsewhere => {}
+            Placed::Nowhere => {
+                if self.may_complain(now) {
+                    log::warn!("{peer} was turned away: limits.connections is reached");
+                }
+            }
         }
+    }
+
+    /// Takes in the clients whom other cores have left at the door.
+    fn welcome_handed(
+        &mut self,
+        take: impl FnOnce(&Doors<D::Socket>) -> Vec<Handed<D::Socket>>,
+        now: Now,
+    ) {
+        let handed = self.doors.as_ref().map(take).unwrap_or_default();
+        for Handed {
+            socket,
+            peer,
+            claim,
+        } in handed
+        {
+            self.contain(Work::Other, now, |core| {
+                trip(Place::Accept);
+                core.welcome(socket, peer, Some(claim), now);
+            });
+        }
+    }
+
+    fn welcome(&mut self, socket: D::Socket, peer: SocketAddr, claim: Option<Claim>, now: Now) {
         // The owner is known only when the connection has its place.
         let placeholder = Task::Downstream(Key {
             index: u32::MAX,
@@ -338,6 +386,7 @@ impl<D: Driver> Core<D> {
             head_bytes: 0,
             wakeup: reactor.wakeup(Task::Downstream(own)),
             alarm: Alarm::default(),
+            claim,
         });
         if let Some(place) = self.reactor.transports.get_mut(key) {
             place.owner = Task::Downstream(own);
@@ -417,6 +466,8 @@ impl<D: Driver> Core<D> {
 
     /// No more clients, and no more requests of those who are here.
     pub(super) fn close_doors(&mut self, now: Now) {
+        // Whoever is on the way from another core was let in by it; from now on others keep theirs.
+        self.welcome_handed(Doors::close, now);
         for index in 0..self.listeners.len() {
             if self.listeners[index] == Accepting::Closed {
                 continue;

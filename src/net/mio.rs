@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
+use std::task::Wake;
 use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::{TcpListener, TcpStream};
@@ -72,6 +73,25 @@ impl MioDriver {
     /// What another thread rings after it has put something into this core's inbox.
     pub fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
+    }
+
+    /// The same for rooms that do not know mio.
+    pub fn bell(&self) -> std::task::Waker {
+        Arc::new(Bell(self.waker())).into()
+    }
+}
+
+struct Bell(Arc<Waker>);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Err(error) = self.0.wake() {
+            log::error!("cannot wake a worker: {error}");
+        }
     }
 }
 

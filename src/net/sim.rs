@@ -14,7 +14,11 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::mem;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::BytesMut;
@@ -145,8 +149,12 @@ struct State {
     links: Vec<Link>,
     queues: Vec<Queue>,
     dialled: VecDeque<(usize, SocketAddr)>,
-    dead_keys: Vec<Key>,
-    rung: bool,
+    /// With the core that they were of.
+    dead_keys: Vec<(usize, Key)>,
+    /// One for each core.
+    bells: Vec<Arc<Bell>>,
+    /// When each core wanted to be woken when it waited last.
+    untils: Vec<Option<Duration>>,
     busy: bool,
     wake: Option<Duration>,
     stuck: u32,
@@ -161,6 +169,20 @@ struct State {
     moved: u64,
     deeds: u64,
     trace: Trace,
+}
+
+/// What ends a core's wait though none of its sockets has changed.
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What befalls one operation.
@@ -200,6 +222,8 @@ struct Link {
     world: bool,
     reset: bool,
     key: Option<Key>,
+    /// The core that watches it.
+    watcher: usize,
     edge: Option<Edge>,
     /// An event has said *read closed*.
     said_closed: bool,
@@ -247,6 +271,18 @@ struct Trace {
 impl Machine {
     /// A machine with so many listeners. `base` is when it begins; all that is shown of a time is the difference to it.
     pub fn new(seed: u64, weather: Weather, listeners: usize, base: Instant) -> Self {
+        Self::with_cores(1, seed, weather, listeners, base)
+    }
+
+    /// The same for so many cores, each with so many listeners of its own: the first ones are of the first core. They share
+    /// the clock, which jumps where the core that waits has nothing to do, and never over the time that another has named.
+    pub fn with_cores(
+        cores: usize,
+        seed: u64,
+        weather: Weather,
+        listeners: usize,
+        base: Instant,
+    ) -> Self {
         let queue = || Queue {
             waiting: VecDeque::new(),
             open: true,
@@ -258,10 +294,11 @@ impl Machine {
             base,
             now: Duration::ZERO,
             links: Vec::new(),
-            queues: (0..listeners).map(|_| queue()).collect(),
+            queues: (0..listeners * cores).map(|_| queue()).collect(),
             dialled: VecDeque::new(),
             dead_keys: Vec::new(),
-            rung: false,
+            bells: (0..cores).map(|_| Arc::default()).collect(),
+            untils: vec![None; cores],
             busy: false,
             wake: None,
             stuck: 0,
@@ -281,9 +318,22 @@ impl Machine {
         })))
     }
 
-    /// The core's side.
+    /// The core's side; where there are several, the first one's.
     pub fn driver(&self) -> SimDriver {
-        SimDriver(self.clone())
+        self.driver_of(0)
+    }
+
+    /// The side of that core.
+    pub fn driver_of(&self, core: usize) -> SimDriver {
+        SimDriver {
+            machine: self.clone(),
+            core,
+        }
+    }
+
+    /// What ends the wait of that core.
+    pub fn bell(&self, core: usize) -> Waker {
+        Arc::clone(&self.0.borrow().bells[core]).into()
     }
 
     /// The time since the beginning.
@@ -299,9 +349,9 @@ impl Machine {
         state.wake = wake;
     }
 
-    /// Another thread has left a message.
+    /// Another thread has left a message, for the first core.
     pub fn ring(&self) {
-        self.0.borrow_mut().rung = true;
+        self.bell(0).wake();
     }
 
     /// The faults of the machine cease.
@@ -378,7 +428,8 @@ impl Machine {
     /// Whether the next wait would find neither an event nor a message: whatever happens then is a deed of the clock or of
     /// the world.
     pub fn is_quiet(&self) -> bool {
-        !self.0.borrow().pending()
+        let state = self.0.borrow();
+        (0..state.bells.len()).all(|core| !state.pending(core))
     }
 
     /// Takes the connections that the machine itself has lost.
@@ -458,6 +509,7 @@ impl State {
             world: true,
             reset: false,
             key: None,
+            watcher: 0,
             edge: None,
             said_closed: false,
             full: false,
@@ -467,10 +519,25 @@ impl State {
         self.links.len() - 1
     }
 
-    fn pending(&self) -> bool {
-        self.links.iter().any(Link::has_edge)
-            || self.queues.iter().any(|queue| queue.edge && queue.open)
-            || self.rung
+    /// The listeners of that core.
+    fn listeners(&self, core: usize) -> Range<usize> {
+        let each = self.queues.len() / self.bells.len();
+        core * each..(core + 1) * each
+    }
+
+    /// The queue of a core's own listener.
+    fn queue(&mut self, core: usize, listener: u32) -> Option<&mut Queue> {
+        let index = self.listeners(core).nth(listener as usize)?;
+        self.queues.get_mut(index)
+    }
+
+    /// Whether that core would hear something.
+    fn pending(&self, core: usize) -> bool {
+        let mut links = self.links.iter().filter(|link| link.watcher == core);
+        let mut queues = self.queues[self.listeners(core)].iter();
+        links.any(Link::has_edge)
+            || queues.any(|queue| queue.edge && queue.open)
+            || self.bells[core].0.load(Ordering::Relaxed)
     }
 
     fn seldom(&mut self, of_65536: u16) -> bool {
@@ -636,15 +703,16 @@ impl State {
         Ok(n)
     }
 
-    fn wait(&mut self, until: Option<Instant>, events: &mut Vec<Event>) -> Now {
-        for link in &mut self.links {
+    fn wait(&mut self, core: usize, until: Option<Instant>, events: &mut Vec<Event>) -> Now {
+        for link in self.links.iter_mut().filter(|link| link.watcher == core) {
             link.read = 0;
         }
         if mem::take(&mut self.frozen) {
             return self.clocks();
         }
-        let until = until.map(|until| until.saturating_duration_since(self.base));
-        let pending = self.pending();
+        self.untils[core] = until.map(|until| until.saturating_duration_since(self.base));
+        let until = self.untils.iter().flatten().min().copied();
+        let pending = (0..self.bells.len()).any(|core| self.pending(core));
         let due = until.is_some_and(|until| until <= self.now);
         if pending || self.busy || due {
             self.stuck = 0;
@@ -666,7 +734,7 @@ impl State {
             self.leaps.push(self.now);
             self.note(format_args!("the clock leaps"), &[]);
         }
-        self.deliver(events);
+        self.deliver(core, events);
         self.clocks()
     }
 
@@ -677,22 +745,23 @@ impl State {
         }
     }
 
-    fn deliver(&mut self, events: &mut Vec<Event>) {
+    fn deliver(&mut self, core: usize, events: &mut Vec<Event>) {
         let first = events.len();
-        if mem::take(&mut self.rung) {
+        if self.bells[core].0.swap(false, Ordering::Relaxed) {
             events.push(event(Token::Inbox));
         }
-        for index in 0..self.queues.len() {
+        for (listener, index) in self.listeners(core).enumerate() {
             if self.queues[index].edge && !self.chance(self.weather.late) {
                 self.queues[index].edge = false;
                 events.push(Event {
                     readable: true,
-                    ..event(Token::Listener(index as u32))
+                    ..event(Token::Listener(listener as u32))
                 });
             }
         }
         for id in 0..self.links.len() {
-            if !self.links[id].has_edge() || self.chance(self.weather.late) {
+            let own = self.links[id].watcher == core;
+            if !own || !self.links[id].has_edge() || self.chance(self.weather.late) {
                 continue;
             }
             let whole = self.rng.u8(..8) != 0;
@@ -724,7 +793,8 @@ impl State {
             let id = self.rng.usize(..self.links.len());
             let (readable, writable) = (self.rng.bool(), self.rng.bool());
             let link = &self.links[id];
-            if let (Some(key), true) = (link.key, link.core && link.stage != Stage::Connecting) {
+            let live = link.watcher == core && link.core && link.stage != Stage::Connecting;
+            if let (Some(key), true) = (link.key, live) {
                 events.push(Event {
                     readable,
                     writable,
@@ -734,7 +804,8 @@ impl State {
             }
         }
         if self.chance(self.weather.stale)
-            && let Some(&key) = self.rng.choice(&self.dead_keys)
+            && let Some(&(watcher, key)) = self.rng.choice(&self.dead_keys)
+            && watcher == core
         {
             events.push(Event {
                 readable: true,
@@ -814,8 +885,11 @@ impl Trace {
     }
 }
 
-/// The core's side of a [`Machine`].
-pub struct SimDriver(Machine);
+/// One core's side of a [`Machine`].
+pub struct SimDriver {
+    machine: Machine,
+    core: usize,
+}
 
 /// A socket of the core.
 pub struct SimSocket {
@@ -827,17 +901,18 @@ impl Driver for SimDriver {
     type Socket = SimSocket;
 
     fn wait(&mut self, until: Option<Instant>, events: &mut Vec<Event>) -> Now {
-        self.0.0.borrow_mut().wait(until, events)
+        let mut state = self.machine.0.borrow_mut();
+        state.wait(self.core, until, events)
     }
 
     fn accept(&mut self, listener: u32) -> io::Result<(SimSocket, SocketAddr)> {
-        let mut state = self.0.0.borrow_mut();
+        let mut state = self.machine.0.borrow_mut();
         let chance = state.weather.accept;
         let fails = state.chance(chance);
         let how = state
             .rng
             .usize(..ACCEPT_EXHAUSTED.len() + ACCEPT_LOST.len() + 1);
-        let queue = state.queues.get_mut(listener as usize);
+        let queue = state.queue(self.core, listener);
         let Some(queue) = queue.filter(|queue| !queue.waiting.is_empty()) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
@@ -857,13 +932,13 @@ impl Driver for SimDriver {
         }
         state.note(format_args!("#{link} accepted"), &[]);
         drop(state);
-        let machine = self.0.clone();
+        let machine = self.machine.clone();
         Ok((SimSocket { machine, link }, peer(link)))
     }
 
     fn turn_away(&mut self, listener: u32) -> io::Result<()> {
-        let mut state = self.0.0.borrow_mut();
-        let queue = state.queues.get_mut(listener as usize);
+        let mut state = self.machine.0.borrow_mut();
+        let queue = state.queue(self.core, listener);
         let link = queue.and_then(|queue| queue.waiting.pop_front());
         let link = link.ok_or(io::ErrorKind::WouldBlock)?;
         state.links[link].core = false;
@@ -873,7 +948,7 @@ impl Driver for SimDriver {
     }
 
     fn connect(&mut self, address: SocketAddr) -> io::Result<SimSocket> {
-        let mut state = self.0.0.borrow_mut();
+        let mut state = self.machine.0.borrow_mut();
         let chance = state.weather.connect;
         if state.chance(chance) {
             let kind = state.rng.usize(..CONNECT_FAILS.len());
@@ -890,12 +965,12 @@ impl Driver for SimDriver {
         state.dialled.push_back((link, address));
         state.note(format_args!("#{link} connecting to {address}"), &[]);
         drop(state);
-        let machine = self.0.clone();
+        let machine = self.machine.clone();
         Ok(SimSocket { machine, link })
     }
 
     fn register(&mut self, socket: &mut SimSocket, key: Key) -> io::Result<()> {
-        let mut state = self.0.0.borrow_mut();
+        let mut state = self.machine.0.borrow_mut();
         let chance = state.weather.unwatched;
         if state.chance(chance) {
             let (at, link) = (state.now, Some(socket.link));
@@ -907,6 +982,7 @@ impl Driver for SimDriver {
         }
         let link = &mut state.links[socket.link];
         link.key = Some(key);
+        link.watcher = self.core;
         if link.stage == Stage::Open {
             // What is so already is reported once.
             link.raise(true, true);
@@ -915,8 +991,8 @@ impl Driver for SimDriver {
     }
 
     fn close_listener(&mut self, listener: u32) {
-        let mut state = self.0.0.borrow_mut();
-        let Some(queue) = state.queues.get_mut(listener as usize) else {
+        let mut state = self.machine.0.borrow_mut();
+        let Some(queue) = state.queue(self.core, listener) else {
             return;
         };
         queue.open = false;
@@ -977,7 +1053,8 @@ impl Drop for SimSocket {
             }
         }
         if let Some(key) = link.key {
-            state.dead_keys.push(key);
+            let dead = (link.watcher, key);
+            state.dead_keys.push(dead);
         }
         state.deeds += 1;
         state.note(format_args!("#{id} core closes, {unread} unread"), &[]);
@@ -1159,7 +1236,10 @@ impl fmt::Debug for Machine {
 
 impl fmt::Debug for SimDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SimDriver").field(&self.0).finish()
+        f.debug_struct("SimDriver")
+            .field("machine", &self.machine)
+            .field("core", &self.core)
+            .finish()
     }
 }
 

@@ -107,6 +107,11 @@ impl Client {
         Answer { head, body, whole }
     }
 
+    /// Whether nothing comes any more, and nothing came: the end of the connection, or a reset of it.
+    pub(crate) fn was_dropped(&mut self) -> bool {
+        self.take(1).is_empty()
+    }
+
     /// An answer to HEAD: a head and nothing else.
     pub(crate) fn bare_head(&mut self) -> String {
         self.head().expect("an answer")

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use wharf::core::{Command, Flow};
 use wharf::upstream::settings::STREAM_WINDOW_BYTES;
 use wharf::wire::Reason;
 
@@ -40,6 +41,178 @@ fn r_20_the_cores_of_one_port_share_its_clients_and_each_serves_its_own() {
     for client in &mut clients {
         assert_eq!(client.answer().body, b"ok\n");
     }
+}
+
+/// How many clients each core has.
+fn shares<const CORES: usize>(cores: &[Stepped; CORES]) -> [usize; CORES] {
+    std::array::from_fn(|core| cores[core].core.census().0)
+}
+
+/// So many clients of one core, all of whom ask something, and none of whom has been accepted.
+fn clients_of(core: &Stepped, count: usize) -> Vec<Client> {
+    let ask = |mut client: Client| {
+        client.send(LIVE);
+        client
+    };
+    let clients = (0..count).map(|_| ask(Client::new(core.address)));
+    clients.collect()
+}
+
+fn turn_all<const CORES: usize>(cores: &mut [Stepped; CORES], turns: usize) {
+    for _ in 0..turns {
+        cores.iter_mut().for_each(Stepped::turn);
+    }
+}
+
+fn r_20_few_clients_of_one_core<const CORES: usize>() {
+    const CLIENTS: usize = 8;
+    let mut cores = Stepped::sharing::<CORES>(Plan::default);
+    // The hash could not do worse: all of them come to the last one.
+    let mut clients = clients_of(&cores[CORES - 1], CLIENTS);
+    let until = Instant::now() + PATIENCE;
+    while shares(&cores).iter().sum::<usize>() < CLIENTS {
+        assert!(Instant::now() < until, "somebody waits for ever");
+        turn_all(&mut cores, 1);
+    }
+    assert_eq!(shares(&cores), [CLIENTS / CORES; CORES]);
+    turn_all(&mut cores, 3);
+    for client in &mut clients {
+        assert_eq!(client.answer().body, b"ok\n");
+    }
+    // Whoever leaves makes room where it was, and the next ones fill it.
+    drop(clients.split_off(CLIENTS / 2));
+    while shares(&cores).iter().sum::<usize>() > CLIENTS / 2 {
+        assert!(Instant::now() < until, "somebody never leaves");
+        turn_all(&mut cores, 1);
+    }
+    let more = clients_of(&cores[0], CLIENTS / 2);
+    while shares(&cores).iter().sum::<usize>() < CLIENTS {
+        assert!(Instant::now() < until, "somebody waits for ever");
+        turn_all(&mut cores, 1);
+    }
+    assert_eq!(shares(&cores), [CLIENTS / CORES; CORES]);
+    drop((clients, more));
+    cores.iter_mut().for_each(Stepped::stop);
+    assert!(cores.iter().all(|own| own.core.is_empty()));
+}
+
+#[test]
+fn r_20_few_clients_who_all_come_to_one_core_are_spread_over_two() {
+    r_20_few_clients_of_one_core::<2>();
+}
+
+#[test]
+fn r_20_few_clients_who_all_come_to_one_core_are_spread_over_four() {
+    r_20_few_clients_of_one_core::<4>();
+}
+
+#[test]
+fn r_20_a_core_that_sleeps_is_woken_for_the_client_that_another_has_accepted() {
+    const CLIENTS: usize = 6;
+    let [first, second] = World::sharing(Plan::default);
+    // One after the other, so that both sleep in between.
+    let ask = |_| {
+        let mut client = Client::new(first.address);
+        client.send(b"GET /nothing/there HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert!(client.answer().whole);
+        client
+    };
+    let clients: Vec<Client> = (0..CLIENTS).map(ask).collect();
+    for world in [&first, &second] {
+        let records = (0..CLIENTS / 2).map(|_| world.record());
+        assert!(records.into_iter().all(|own| own.path == "/nothing/there"));
+    }
+    drop(clients);
+}
+
+#[test]
+fn s_08_whoever_stands_at_a_door_when_its_core_begins_to_drain_is_served() {
+    const CLIENTS: usize = 8;
+    let mut cores = Stepped::sharing::<2>(Plan::default);
+    let mut clients = clients_of(&cores[0], CLIENTS);
+    let until = Instant::now() + PATIENCE;
+    while shares(&cores)[0] < CLIENTS / 2 {
+        assert!(Instant::now() < until, "somebody waits for ever");
+        cores[0].turn();
+    }
+    assert_eq!(shares(&cores), [CLIENTS / 2, 0]);
+    // The ring of the bell and the order to drain are heard in the same turn, before it has looked at its door.
+    cores[1].command(Command::Drain(PATIENCE));
+    while cores[1].turn_or_end() == Flow::Running {
+        assert!(Instant::now() < until, "it never ends");
+    }
+    assert!(cores[1].core.is_empty());
+    (0..3).for_each(|_| cores[0].turn());
+    let answers: Vec<_> = clients.iter_mut().map(Client::answer).collect();
+    assert!(answers.iter().all(|own| own.body == b"ok\n"), "{answers:?}");
+    let last = answers
+        .iter()
+        .filter(|own| own.head.contains("connection: close"));
+    assert_eq!(last.count(), CLIENTS / 2, "{answers:?}");
+    // From now on all are the first one's.
+    let mut later = clients_of(&cores[0], CLIENTS);
+    while shares(&cores)[0] < CLIENTS + CLIENTS / 2 {
+        assert!(Instant::now() < until, "somebody waits for ever");
+        cores[0].turn();
+    }
+    (0..3).for_each(|_| cores[0].turn());
+    for client in &mut later {
+        assert_eq!(client.answer().body, b"ok\n");
+    }
+    drop((clients, later));
+    cores[0].stop();
+}
+
+#[test]
+fn s_08_whoever_stands_at_a_door_when_its_core_is_gone_is_not_left_waiting() {
+    let [mut first, second] = Stepped::sharing::<2>(Plan::default);
+    let mut clients = clients_of(&first, 8);
+    let until = Instant::now() + PATIENCE;
+    while first.core.census().0 < 4 {
+        assert!(Instant::now() < until, "somebody waits for ever");
+        first.turn();
+    }
+    // As after a panic that was not contained: what it had is lost, and what was on its way with it.
+    drop(second);
+    (0..3).for_each(|_| first.turn());
+    // Whom the first one kept, it serves on: which they are is for the order of accepts to say.
+    let dropped = clients.iter_mut().map(Client::was_dropped);
+    assert_eq!(dropped.filter(|own| *own).count(), 4);
+    let mut later = clients_of(&first, 4);
+    while first.core.census().0 < 8 {
+        assert!(Instant::now() < until, "somebody waits for ever");
+        first.turn();
+    }
+    (0..3).for_each(|_| first.turn());
+    for client in &mut later {
+        assert_eq!(client.answer().body, b"ok\n");
+    }
+    first.stop();
+}
+
+#[test]
+fn r_05_a_client_is_turned_away_only_when_no_core_has_room() {
+    let plan = || {
+        let mut plan = Plan::default();
+        plan.limits.connections_max = 2;
+        plan
+    };
+    let mut cores = Stepped::sharing::<2>(plan);
+    let mut clients = clients_of(&cores[0], 4);
+    let until = Instant::now() + PATIENCE;
+    while shares(&cores) != [2, 2] {
+        assert!(Instant::now() < until, "somebody waits for ever");
+        turn_all(&mut cores, 1);
+    }
+    turn_all(&mut cores, 3);
+    for client in &mut clients {
+        assert_eq!(client.answer().body, b"ok\n");
+    }
+    let mut one_more = Client::new(cores[0].address);
+    turn_all(&mut cores, 3);
+    one_more.assert_closed();
+    assert_eq!(shares(&cores), [2, 2]);
+    cores.iter_mut().for_each(Stepped::stop);
 }
 
 #[test]

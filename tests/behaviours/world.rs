@@ -5,12 +5,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver as Done, channel};
+use std::sync::mpsc::{Receiver as Done, Sender as To, channel};
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use wharf::core::{Command, Core, Flow, Report};
+use mio::net::TcpStream;
+use wharf::core::{Command, Core, Doors, Flow, Report};
 use wharf::net::Driver;
 use wharf::net::mio::{MioDriver, listen};
 use wharf::policy::{
@@ -97,6 +99,25 @@ impl Stepped {
     /// On that port, which others may share; 0: on a free one.
     pub(crate) fn obeying(snapshot: Snapshot, port: u16) -> Self {
         Self::driven(snapshot, port, None, |driver| driver)
+    }
+}
+
+impl Stepped {
+    /// So many cores that share their clients. Each listens on a port of its own, so that the test decides to which of them
+    /// a client comes.
+    pub(crate) fn sharing<const CORES: usize>(plan: impl Fn() -> Plan) -> [Self; CORES] {
+        let mut bells = Vec::new();
+        let cores = [(); CORES].map(|()| {
+            Self::driven(plan().snapshot(&[]), 0, None, |driver| {
+                bells.push(driver.bell());
+                driver
+            })
+        });
+        let mut doors = Doors::new(bells).into_iter();
+        cores.map(|own| Self {
+            core: own.core.sharing(doors.next().expect("a door for each")),
+            ..own
+        })
     }
 }
 
@@ -216,33 +237,65 @@ impl World {
     }
 
     pub(crate) fn obeying(snapshot: Snapshot) -> Self {
+        let (world, _, doors) = Self::begin(snapshot);
+        doors.send(None).expect("the core waits for it");
+        world
+    }
+
+    /// So many cores that share their clients, each on a port of its own.
+    pub(crate) fn sharing<const CORES: usize>(plan: impl Fn() -> Plan) -> [Self; CORES] {
+        let (mut bells, mut waiting) = (Vec::new(), Vec::new());
+        let worlds = [(); CORES].map(|()| {
+            let (world, bell, doors) = Self::begin(plan().snapshot(&[]));
+            bells.push(bell);
+            waiting.push(doors);
+            world
+        });
+        for (core, doors) in waiting.iter().zip(Doors::new(bells)) {
+            core.send(Some(doors)).expect("the core waits for it");
+        }
+        worlds
+    }
+
+    /// A core that waits for its doors, or to be told that it is alone; and its bell.
+    fn begin(snapshot: Snapshot) -> (Self, Waker, To<Option<Doors<TcpStream>>>) {
         let (say, done) = channel();
         let (hand_over, handed_over) = channel();
+        let (doors, shared) = channel();
         // The slabs are not `Send`: the core is made where it lives.
         thread::spawn(move || {
+            let mut bell = Waker::noop().clone();
+            let stepped = Stepped::driven(snapshot, 0, None, |driver| {
+                bell = driver.bell();
+                driver
+            });
             let Stepped {
                 mut core,
                 address,
                 waker,
                 commands,
                 reports,
-            } = Stepped::obeying(snapshot, 0);
-            let reins = (address, waker, commands, reports);
+            } = stepped;
+            let reins = (address, waker, commands, reports, bell);
             hand_over.send(reins).expect("the test waits");
+            if let Some(doors) = shared.recv().expect("the test says") {
+                core = core.sharing(doors);
+            }
             while core.turn() == Flow::Running {
                 core.check_invariants();
             }
             core.check_invariants();
             let _ = say.send(());
         });
-        let (address, waker, commands, reports) = handed_over.recv().expect("a core");
-        Self {
+        let (address, waker, commands, reports, bell) = handed_over.recv().expect("a core");
+        let world = Self {
             address,
             waker,
             commands,
             reports,
             done,
-        }
+        };
+        (world, bell, doors)
     }
 
     /// The next finished call.

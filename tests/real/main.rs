@@ -19,4 +19,5 @@ mod echo;
 mod endings;
 mod etcd;
 mod leaving;
+mod sharing;
 mod transport;

@@ -11,6 +11,7 @@
 mod answer;
 mod browser;
 mod clock;
+mod cores;
 mod http1;
 mod limits;
 mod model;

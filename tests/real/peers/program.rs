@@ -47,6 +47,11 @@ impl Program {
         }
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child().id()
+    }
+
     /// Waits for the first line that `pick` takes. Panics when none comes in time, or when the program has ended.
     pub fn wait_line<T>(&self, patience: Duration, pick: impl FnMut(&str) -> Option<T>) -> T {
         self.find_line(patience, pick)
