@@ -20,7 +20,7 @@ use wharf::rpc::{Form, ResponseCodec};
 use wharf::wire::base64::{Decoder, Encoder};
 use wharf::wire::envelope::Walker;
 use wharf::wire::http1::{CHUNK_END, HeadLimits, parse_request, scan, write_chunk_head};
-use wharf::wire::{Code, metadata};
+use wharf::wire::{Code, Fields, metadata};
 
 #[library_benchmark]
 #[bench::browser(samples::HEAD)]
@@ -35,7 +35,7 @@ fn head_parse(head: Bytes) -> bool {
     black_box(parse_request(black_box(head), &HeadLimits::default())).is_ok()
 }
 
-fn fields() -> HeaderMap {
+fn fields() -> Fields {
     let head = Bytes::from_static(samples::HEAD);
     let request = parse_request(head, &HeadLimits::default()).expect("a head");
     request.head.headers
@@ -43,7 +43,7 @@ fn fields() -> HeaderMap {
 
 #[library_benchmark]
 #[bench::browser(fields())]
-fn metadata_forward(fields: HeaderMap) -> (HeaderMap, HeaderMap) {
+fn metadata_forward(fields: Fields) -> (Fields, HeaderMap) {
     let forwarded = black_box(metadata::forward_request(black_box(&fields)));
     (fields, forwarded)
 }

@@ -2,132 +2,213 @@
 //!
 //! Pure: a [`Record`] in, text out. Every value that came from the network is escaped and cut, so that a line is one line
 //! whatever was sent; a refusal has a second one, with its cure.
+//!
+//! A line is written straight behind the one before it, digit by digit and without a text of its own in between: at 50,000
+//! calls a second the formatting machinery would cost more than the calls' codecs.
 
+use std::fmt::Write;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::cli::escape::escape_short;
+use crate::cli::escape::push_short;
 use crate::cli::style::{Color, Paint};
 use crate::telemetry::Record;
+use crate::telemetry::record::Traffic;
 use crate::wire::{Code, Reason};
 
 /// The line of a finished call, without its last line end; a refusal's cure stands on a second line.
 pub fn line(record: &Record, color: Color) -> String {
-    line_in(record, color, &TimeZone::system())
-}
-
-fn line_in(record: &Record, color: Color, zone: &TimeZone) -> String {
-    let clock = clock(record.started, zone);
-    let faint = color.paint(Paint::Faint, &clock);
-    if let Some(word) = record.refusal {
-        return refused(record, word, &faint, color);
-    }
-    let what = match record.code {
-        Some(_) => short(record.path.trim_start_matches('/')),
-        None => format!("{} {}", short(&record.verb), short(&record.path)),
-    };
-    let (paint, end) = end(record);
-    let end = color.paint(paint, &format!("{end:<12}"));
-    let mut text = format!(
-        "{faint}  {what:<WHAT$}  {end}  {:>9}   {}   {}",
-        time(record.elapsed),
-        traffic(
-            "↑",
-            record.request.messages,
-            record.request.bytes,
-            record.code
-        ),
-        traffic(
-            "↓",
-            record.response.messages,
-            record.response.bytes,
-            record.code
-        ),
-    );
-    let notes = notes(record);
-    if !notes.is_empty() {
-        text.push_str("   ");
-        text.push_str(&notes);
-    }
+    let mut text = String::new();
+    Lines::new(color).append(record, &mut text);
     text
 }
 
+/// Writes lines one after the other.
+#[derive(Debug)]
+pub struct Lines {
+    color: Color,
+    /// `None`: the machine's, which is asked for anew in every second.
+    zone: Option<TimeZone>,
+    /// The second of which [`Self::clock`] is, since 1970.
+    second: Option<u64>,
+    /// `12:04:31.`, as the last line had it; the whole column where there is no such second.
+    clock: String,
+}
+
+impl Lines {
+    /// Times are told in the machine's zone.
+    pub const fn new(color: Color) -> Self {
+        Self {
+            color,
+            zone: None,
+            second: None,
+            clock: String::new(),
+        }
+    }
+
+    /// Writes the line of a finished call behind what `text` holds, without its last line end; a refusal's cure stands on a
+    /// second line.
+    pub fn append(&mut self, record: &Record, text: &mut String) {
+        text.push_str(self.color.on(Paint::Faint));
+        self.push_clock(text, record.started);
+        text.push_str(self.color.off());
+        text.push_str("  ");
+        match record.refusal {
+            Some(word) => refused(text, record, word, self.color),
+            None => finished(text, record, self.color),
+        }
+    }
+
+    /// `12:04:31.220`.
+    fn push_clock(&mut self, text: &mut String, at: SystemTime) {
+        let Ok(since) = at.duration_since(SystemTime::UNIX_EPOCH) else {
+            return text.push_str(&self.spell(at, "%H:%M:%S%.3f"));
+        };
+        if self.second != Some(since.as_secs()) {
+            self.second = Some(since.as_secs());
+            self.clock = self.spell(at, "%H:%M:%S.");
+        }
+        text.push_str(&self.clock);
+        if self.clock.len() < CLOCK {
+            let mut millis = Column::default();
+            let number = u64::from(since.subsec_millis());
+            millis.pair(number % 100);
+            millis.digit(number / 100);
+            text.push_str(millis.as_str());
+        }
+    }
+
+    fn spell(&self, at: SystemTime, how: &str) -> String {
+        match Timestamp::try_from(at) {
+            Ok(at) => {
+                let zone = self.zone.clone().unwrap_or_else(TimeZone::system);
+                at.to_zoned(zone).strftime(how).to_string()
+            }
+            // A clock beyond the calendar still gets its column.
+            Err(_) => "--:--:--.---".to_owned(),
+        }
+    }
+}
+
+fn finished(text: &mut String, record: &Record, color: Color) {
+    let mut wide = 0;
+    let path = match record.code {
+        Some(_) => record.path.trim_start_matches('/'),
+        None => {
+            wide = push_short(text, &record.verb, PATH_MAX) + 1;
+            text.push(' ');
+            &record.path
+        }
+    };
+    wide += push_short(text, path, PATH_MAX);
+    push_spaces(text, WHAT.saturating_sub(wide) + 2);
+    push_end(text, record, color);
+    let mut columns = Column::default();
+    columns.traffic("   ↓", record.response, record.code);
+    columns.traffic("   ↑", record.request, record.code);
+    let behind = columns.width();
+    columns.time(record.elapsed);
+    columns.widen(behind + 9);
+    columns.put(b"  ");
+    text.push_str(columns.as_str());
+    push_notes(text, record);
+}
+
 /// `origin X is not allowed; add:  --allow-origin X` becomes two lines, the cure under the cause.
-fn refused(record: &Record, word: &str, clock: &str, color: Color) -> String {
-    let what = format!("{} {}", short(&record.verb), short(&record.path));
-    let status = record
-        .http_status
-        .map_or_else(String::new, |status| format!(" {status}"));
+fn refused(text: &mut String, record: &Record, word: &str, color: Color) {
     let (cause, cure) = match record.message.split_once("; ") {
         Some((cause, cure)) => (cause, Some(cure)),
         None => (record.message.as_str(), None),
     };
-    let head = format!("{what:<WHAT$}  refused{status}");
-    let mut text = format!(
-        "{clock}  {}   {word}: {}",
-        color.paint(Paint::Odd, &head),
-        escape_short(cause, MESSAGE_MAX)
-    );
-    if let Some(cure) = cure {
-        let indent = CLOCK + 2 + head.chars().count() + 3;
-        text.push('\n');
-        text.extend(std::iter::repeat_n(' ', indent));
-        text.push_str(&escape_short(cure, MESSAGE_MAX));
+    text.push_str(color.on(Paint::Odd));
+    let mut wide = push_short(text, &record.verb, PATH_MAX) + 1;
+    text.push(' ');
+    wide += push_short(text, &record.path, PATH_MAX);
+    push_spaces(text, WHAT.saturating_sub(wide));
+    wide = wide.max(WHAT) + "  refused".len();
+    text.push_str("  refused");
+    if let Some(status) = record.http_status {
+        text.push(' ');
+        let before = text.len();
+        push_number(text, status.into());
+        wide += 1 + text.len() - before;
     }
-    text
+    text.push_str(color.off());
+    text.push_str("   ");
+    text.push_str(word);
+    text.push_str(": ");
+    push_short(text, cause, MESSAGE_MAX);
+    if let Some(cure) = cure {
+        text.push('\n');
+        push_spaces(text, CLOCK + 2 + wide + 3);
+        push_short(text, cure, MESSAGE_MAX);
+    }
 }
 
-fn end(record: &Record) -> (Paint, String) {
+/// How it ended, in its column of 12.
+fn push_end(text: &mut String, record: &Record, color: Color) {
+    let paint = match (record.code, record.http_status) {
+        (Some(Code::OK), _) => Paint::Good,
+        (Some(Code::CANCELLED), _) => Paint::Odd,
+        (Some(_), _) => Paint::Bad,
+        (None, Some(status)) if status < 400 => Paint::Good,
+        (None, Some(_)) => Paint::Bad,
+        (None, None) => Paint::Odd,
+    };
+    text.push_str(color.on(paint));
+    let before = text.len();
     match (record.code, record.http_status) {
-        (Some(Code::OK), _) => (Paint::Good, Code::OK.to_string()),
-        (Some(Code::CANCELLED), _) => (Paint::Odd, Code::CANCELLED.to_string()),
-        (Some(code), _) => (Paint::Bad, code.to_string()),
-        (None, Some(status)) if status < 400 => (Paint::Good, status.to_string()),
-        (None, Some(status)) => (Paint::Bad, status.to_string()),
-        (None, None) => (Paint::Odd, "no answer".to_owned()),
+        (Some(code), _) => match code.name() {
+            Some(name) => text.push_str(name),
+            None => {
+                let _ = write!(text, "{code}");
+            }
+        },
+        (None, Some(status)) => push_number(text, status.into()),
+        (None, None) => text.push_str("no answer"),
     }
+    push_spaces(text, END.saturating_sub(text.len() - before));
+    text.push_str(color.off());
 }
 
 /// What the columns do not say: why it ended, what was told, which library called.
-fn notes(record: &Record) -> String {
-    let mut notes = Vec::new();
+fn push_notes(text: &mut String, record: &Record) {
     let ours = !matches!(record.reason, Reason::Ok | Reason::BackendStatus);
     if ours {
-        let mut why = record.reason.word().to_owned();
+        text.push_str("   ");
+        text.push_str(record.reason.word());
         // The message often begins with the detail, or is it.
         let detail = record.reason.detail();
         if let Some(detail) = detail.filter(|detail| !record.message.contains(detail)) {
-            why.push_str(" (");
-            why.push_str(detail);
-            why.push(')');
+            text.push_str(" (");
+            text.push_str(detail);
+            text.push(')');
         }
         if !record.message.is_empty() {
-            why.push_str(": ");
-            why.push_str(&escape_short(&record.message, MESSAGE_MAX));
+            text.push_str(": ");
+            push_short(text, &record.message, MESSAGE_MAX);
         }
-        notes.push(why);
     } else if !record.message.is_empty() {
-        notes.push(format!(
-            "\"{}\"",
-            escape_short(&record.message, MESSAGE_MAX)
-        ));
+        text.push_str("   \"");
+        push_short(text, &record.message, MESSAGE_MAX);
+        text.push('"');
     }
     if record.aborted {
-        notes.push("cut inside a message".to_owned());
+        text.push_str("   cut inside a message");
     }
     if record.attempts > 1 {
-        notes.push(format!("{} attempts", record.attempts));
+        text.push_str("   ");
+        push_number(text, record.attempts.into());
+        text.push_str(" attempts");
     }
-    if let Some(library) = record
-        .library
-        .as_deref()
-        .filter(|library| !library.is_empty())
+    if let Some(library) = &record.library
+        && !library.is_empty()
     {
-        notes.push(escape_short(caller(library), LIBRARY_MAX));
+        text.push_str("   ");
+        push_short(text, caller(library), LIBRARY_MAX);
     }
-    notes.join("   ")
 }
 
 /// A browser says "Mozilla/5.0" and a long list of whom it resembles; its name is enough. Each names the ones below it too.
@@ -142,76 +223,208 @@ fn caller(library: &str) -> &str {
     if !library.starts_with("Mozilla/5.0 ") {
         return library;
     }
-    BROWSERS
-        .iter()
-        .find(|(mark, _)| library.contains(mark))
+    // Every mark ends with a slash: one pass over them instead of one for each mark.
+    let upto = library.match_indices('/').map(|(at, _)| &library[..=at]);
+    let rank = |upto: &str| BROWSERS.iter().position(|(mark, _)| upto.ends_with(mark));
+    upto.filter_map(rank)
+        .min()
+        .and_then(|rank| BROWSERS.get(rank))
         .map_or(library, |(_, name)| name)
-}
-
-fn short(text: &str) -> String {
-    escape_short(text, PATH_MAX)
-}
-
-fn clock(at: SystemTime, zone: &TimeZone) -> String {
-    match Timestamp::try_from(at) {
-        Ok(at) => at
-            .to_zoned(zone.clone())
-            .strftime("%H:%M:%S%.3f")
-            .to_string(),
-        // A clock beyond the calendar still gets its column.
-        Err(_) => "--:--:--.---".to_owned(),
-    }
 }
 
 /// `0.42 ms`, `3.1 ms`, `12.00 s`, `3m12s`, `2h05m`.
 pub(crate) fn time(time: Duration) -> String {
-    let millis = time.as_secs_f64() * 1e3;
-    let secs = time.as_secs();
-    if millis < 0.995 {
-        format!("{millis:.2} ms")
-    } else if millis < 999.5 {
-        format!("{millis:.1} ms")
-    } else if secs < 60 {
-        format!("{:.2} s", time.as_secs_f64())
-    } else if secs < 3_600 {
-        format!("{}m{:02}s", secs / 60, secs % 60)
-    } else {
-        format!("{}h{:02}m", secs / 3_600, secs % 3_600 / 60)
-    }
+    let mut column = Column::default();
+    column.time(time);
+    column.as_str().to_owned()
 }
 
-fn traffic(arrow: &str, messages: u64, bytes: u64, code: Option<Code>) -> String {
-    let bytes = size(bytes);
-    match code {
-        Some(_) => format!("{arrow} {messages:>3} msg {bytes:>8}"),
-        // What is no call has no messages.
-        None => format!("{arrow}         {bytes:>8}"),
-    }
+fn push_number(text: &mut String, number: u64) {
+    let mut column = Column::default();
+    column.number(number);
+    text.push_str(column.as_str());
 }
 
-fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1_000 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    let mut unit = "B";
-    for next in UNITS {
-        if value < 999.5 {
-            break;
+/// A piece of a line, written from its right end to its left: numbers are told in that order, and what stands
+/// to the right in its column needs no second look.
+struct Column {
+    bytes: [u8; Self::MAX],
+    start: usize,
+}
+
+impl Default for Column {
+    fn default() -> Self {
+        Self {
+            bytes: [b' '; Self::MAX],
+            start: Self::MAX,
         }
-        value /= 1024.0;
-        unit = next;
-    }
-    if value < 9.95 {
-        format!("{value:.1} {unit}")
-    } else {
-        format!("{value:.0} {unit}")
     }
 }
 
+impl Column {
+    /// More than the longest: two numbers of 20 digits, two sizes, a time, and what stands between them.
+    const MAX: usize = 128;
+
+    fn as_str(&self) -> &str {
+        let shown = self.bytes.get(self.start..).unwrap_or_default();
+        str::from_utf8(shown).unwrap_or_default()
+    }
+
+    const fn width(&self) -> usize {
+        Self::MAX - self.start
+    }
+
+    /// Spaces in front, up to that width in all.
+    fn widen(&mut self, width: usize) {
+        // Nothing but spaces has been in front.
+        self.start = self.start.min(Self::MAX.saturating_sub(width));
+    }
+
+    fn put(&mut self, bytes: &[u8]) {
+        let end = self.start;
+        if let Some(start) = end.checked_sub(bytes.len())
+            && let Some(place) = self.bytes.get_mut(start..end)
+        {
+            place.copy_from_slice(bytes);
+            self.start = start;
+        }
+    }
+
+    fn byte(&mut self, byte: u8) {
+        if let Some(place) = self.start.checked_sub(1) {
+            self.start = place;
+            self.bytes[place] = byte;
+        }
+    }
+
+    fn digit(&mut self, number: u64) {
+        self.byte(b'0' + (number % 10) as u8);
+    }
+
+    /// In decimal digits.
+    fn number(&mut self, mut number: u64) {
+        loop {
+            self.digit(number);
+            number /= 10;
+            if number == 0 {
+                break;
+            }
+        }
+    }
+
+    /// A number below a hundred, of which both digits are shown.
+    fn pair(&mut self, number: u64) {
+        self.digit(number);
+        self.digit(number / 10);
+    }
+
+    /// A number of tenths.
+    fn tenths(&mut self, number: u64) {
+        self.digit(number);
+        self.byte(b'.');
+        self.number(number / 10);
+    }
+
+    /// A number of hundredths.
+    fn hundredths(&mut self, number: u64) {
+        self.pair(number % 100);
+        self.byte(b'.');
+        self.number(number / 100);
+    }
+
+    fn time(&mut self, time: Duration) {
+        const MICRO: u64 = 1_000;
+        const MILLI: u64 = 1_000_000;
+        let secs = time.as_secs();
+        // Beyond 584 years it is not looked at.
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        if nanos < 995 * MICRO {
+            self.put(b" ms");
+            self.hundredths(rounded(nanos, 10 * MICRO));
+        } else if nanos < 999_500 * MICRO {
+            self.put(b" ms");
+            self.tenths(rounded(nanos, 100 * MICRO));
+        } else if secs < 60 {
+            self.put(b" s");
+            self.hundredths(rounded(nanos, 10 * MILLI));
+        } else if secs < 3_600 {
+            self.byte(b's');
+            self.pair(secs % 60);
+            self.byte(b'm');
+            self.number(secs / 60);
+        } else {
+            self.byte(b'm');
+            self.pair(secs % 3_600 / 60);
+            self.byte(b'h');
+            self.number(secs / 3_600);
+        }
+    }
+
+    /// `   ↑   1 msg     11 B`.
+    fn traffic(&mut self, arrow: &str, traffic: Traffic, code: Option<Code>) {
+        let behind = self.width();
+        self.size(traffic.bytes);
+        self.widen(behind + 8);
+        match code {
+            Some(_) => {
+                self.put(b" msg ");
+                let behind = self.width();
+                self.number(traffic.messages);
+                self.widen(behind + 3);
+            }
+            // What is no call has no messages.
+            None => self.put(b"        "),
+        }
+        self.put(b" ");
+        self.put(arrow.as_bytes());
+    }
+
+    /// `11 B`, `4.0 MiB`, `16 KiB`.
+    fn size(&mut self, bytes: u64) {
+        const UNITS: [&[u8]; 5] = [b" KiB", b" MiB", b" GiB", b" TiB", b" PiB"];
+        if bytes < 1_000 {
+            self.put(b" B");
+            return self.number(bytes);
+        }
+        let (mut one, mut name) = (1u64, &b" B"[..]);
+        for unit in UNITS {
+            // Less than 999.5 of them.
+            if u128::from(bytes) * 2 < 1_999 * u128::from(one) {
+                break;
+            }
+            one <<= 10;
+            name = unit;
+        }
+        self.put(name);
+        let tens = bytes.saturating_mul(10);
+        // Less than 9.95 of them.
+        if u128::from(tens) * 10 < 995 * u128::from(one) {
+            self.tenths(rounded(tens, one));
+        } else {
+            self.number(rounded(bytes, one));
+        }
+    }
+}
+
+/// The quotient, rounded to the nearest, and to the even one where two are as near.
+const fn rounded(dividend: u64, divisor: u64) -> u64 {
+    let (quotient, rest) = (dividend / divisor, dividend % divisor);
+    let other = divisor - rest;
+    let up = rest > other || (rest == other && quotient % 2 == 1);
+    quotient + up as u64
+}
+
+fn push_spaces(text: &mut String, count: usize) {
+    match SPACES.get(..count) {
+        Some(spaces) => text.push_str(spaces),
+        None => text.extend(std::iter::repeat_n(' ', count)),
+    }
+}
+
+const SPACES: &str = "                                ";
 const CLOCK: usize = "12:04:31.220".len();
 const WHAT: usize = 24;
+const END: usize = 12;
 const PATH_MAX: usize = 120;
 const MESSAGE_MAX: usize = 300;
 const LIBRARY_MAX: usize = 60;
@@ -219,7 +432,6 @@ const LIBRARY_MAX: usize = 60;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::record::Traffic;
     use crate::wire::Party;
 
     fn record() -> Record {
@@ -253,6 +465,20 @@ mod tests {
                 bytes: 148,
             },
         }
+    }
+
+    fn line_in(record: &Record, color: Color, zone: &TimeZone) -> String {
+        let mut text = String::new();
+        let mut lines = Lines::new(color);
+        lines.zone = Some(zone.clone());
+        lines.append(record, &mut text);
+        text
+    }
+
+    fn size(bytes: u64) -> String {
+        let mut column = Column::default();
+        column.size(bytes);
+        column.as_str().to_owned()
     }
 
     fn shown(record: &Record) -> String {
@@ -467,5 +693,95 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text);
         }
+    }
+
+    #[test]
+    fn a_size_is_rounded_as_the_standard_library_rounds() {
+        let standard = |bytes: u64| {
+            let (mut value, mut unit) = (bytes as f64, "B");
+            for next in ["KiB", "MiB", "GiB", "TiB", "PiB"] {
+                if value < 999.5 {
+                    break;
+                }
+                value /= 1024.0;
+                unit = next;
+            }
+            if value < 9.95 {
+                format!("{value:.1} {unit}")
+            } else {
+                format!("{value:.0} {unit}")
+            }
+        };
+        let near = |bytes: u64| (bytes - 600..bytes + 600).step_by(7);
+        let small = 1_000..40_000;
+        let large = [1_023_488, 10_433_331, 11_010_048, 1 << 30, 10_683_731_148]
+            .into_iter()
+            .flat_map(near);
+        for bytes in small.chain(large) {
+            assert_eq!(size(bytes), standard(bytes), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn one_writer_tells_the_time_of_every_line() {
+        let mut lines = Lines::new(Color::Never);
+        lines.zone = Some(TimeZone::fixed(jiff::tz::offset(2)));
+        let base = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        let mut clock = |at| {
+            let mut text = String::new();
+            lines.push_clock(&mut text, at);
+            text
+        };
+        // Of one second, of another and back, with and without a part of it that is cut off.
+        for (nanos, text) in [
+            (0, "00:13:20.000"),
+            (7_999_999, "00:13:20.007"),
+            (999_999_999, "00:13:20.999"),
+            (1_020_000_000, "00:13:21.020"),
+            (450_000_000, "00:13:20.450"),
+        ] {
+            assert_eq!(clock(base + Duration::from_nanos(nanos)), text);
+        }
+        let before = SystemTime::UNIX_EPOCH - Duration::from_millis(1);
+        assert_eq!(clock(before), "01:59:59.999");
+        // The last second that the calendar knows is of the year 9999.
+        let beyond = SystemTime::UNIX_EPOCH + Duration::from_secs(300_000_000_000);
+        assert_eq!(clock(beyond), "--:--:--.---");
+        assert_eq!(clock(base), "00:13:20.000");
+    }
+
+    #[test]
+    fn a_line_stands_behind_the_one_before_it_and_changes_nothing_of_it() {
+        let refusal = Record {
+            refusal: Some("cors_origin"),
+            message: "a; b".to_owned(),
+            ..record()
+        };
+        let mut lines = Lines::new(Color::Ansi);
+        lines.zone = Some(TimeZone::UTC);
+        let mut text = String::new();
+        let mut alone = String::new();
+        for record in [record(), refusal, record()] {
+            lines.append(&record, &mut text);
+            alone.push_str(&line_in(&record, Color::Ansi, &TimeZone::UTC));
+        }
+        assert_eq!(text, alone);
+    }
+
+    #[test]
+    fn the_longest_numbers_are_told_whole() {
+        let most = Traffic {
+            messages: u64::MAX,
+            bytes: u64::MAX,
+        };
+        let record = Record {
+            elapsed: Duration::MAX,
+            request: most,
+            response: most,
+            ..record()
+        };
+        let number = "18446744073709551615 msg 16384 PiB";
+        let text = format!("  5124095576030431h00m   ↑ {number}   ↓ {number}   connect-es");
+        assert!(shown(&record).contains(&text), "{}", shown(&record));
     }
 }

@@ -29,13 +29,26 @@ pub fn escape(text: &str) -> Cow<'_, str> {
 
 /// The same, and no longer than `max` characters: what is cut off leaves a mark.
 pub(crate) fn escape_short(text: &str, max: usize) -> String {
-    let mut short: String = text.chars().take(max).collect();
-    let cut = short.len() < text.len();
-    short = escape(&short).into_owned();
-    if cut {
-        short.push('…');
+    let mut out = String::with_capacity(text.len().min(max));
+    push_short(&mut out, text, max);
+    out
+}
+
+/// Writes the same behind what `out` holds already. How many characters that were.
+pub(crate) fn push_short(out: &mut String, text: &str, max: usize) -> usize {
+    // Nearly all text is of this kind, and one look without a branch for each byte tells.
+    let plain = |plain, byte: &u8| plain & matches!(byte, b' '..=b'[' | b']'..=b'~');
+    if text.len() <= max && text.as_bytes().iter().fold(true, plain) {
+        out.push_str(text);
+        return text.len();
     }
-    short
+    let end = text.char_indices().nth(max).map(|(end, _)| end);
+    let shown = escape(end.map_or(text, |end| &text[..end]));
+    out.push_str(&shown);
+    if end.is_some() {
+        out.push('…');
+    }
+    shown.chars().count() + usize::from(end.is_some())
 }
 
 fn is_unsafe(c: char) -> bool {
@@ -99,5 +112,23 @@ mod tests {
         assert_eq!(escape_short("abc", 3), "abc");
         assert_eq!(escape_short("abcd", 3), "abc…");
         assert_eq!(escape_short("\n\n", 1), "\\n…");
+        assert_eq!(escape_short("漢字漢", 2), "漢字…");
+    }
+
+    #[test]
+    fn what_is_written_behind_other_text_is_the_same_and_counted() {
+        let all: String = (0..=0x2ff).filter_map(char::from_u32).collect();
+        for text in ["", "plain", "a\\b", "a~ b", "漢", "\u{7f}", "a\nb", &all] {
+            for max in [0, 1, 3, 2_000] {
+                let mut out = "before ".to_owned();
+                let count = push_short(&mut out, text, max);
+                let shown = out.strip_prefix("before ").expect("it stays");
+                assert_eq!(shown, escape_short(text, max));
+                assert_eq!(shown.chars().count(), count, "{text:?} {max}");
+                if text.chars().count() <= max {
+                    assert_eq!(shown, escape(text));
+                }
+            }
+        }
     }
 }

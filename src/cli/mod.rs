@@ -11,6 +11,7 @@ pub mod log;
 pub mod machine;
 pub mod port;
 pub mod prepare;
+pub(crate) mod printer;
 pub mod run;
 pub mod style;
 

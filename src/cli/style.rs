@@ -43,16 +43,26 @@ impl Color {
     }
 
     pub(crate) fn paint(self, paint: Paint, text: &str) -> String {
-        let code = match paint {
-            Paint::Good => "32",
-            Paint::Bad => "31",
-            Paint::Odd => "33",
-            Paint::Faint => "2",
-            Paint::Strong => "1",
-        };
+        format!("{}{text}{}", self.on(paint), self.off())
+    }
+
+    /// What begins text of that kind.
+    pub(crate) const fn on(self, paint: Paint) -> &'static str {
+        match (self, paint) {
+            (Self::Never, _) => "",
+            (Self::Ansi, Paint::Good) => "\x1b[32m",
+            (Self::Ansi, Paint::Bad) => "\x1b[31m",
+            (Self::Ansi, Paint::Odd) => "\x1b[33m",
+            (Self::Ansi, Paint::Faint) => "\x1b[2m",
+            (Self::Ansi, Paint::Strong) => "\x1b[1m",
+        }
+    }
+
+    /// What ends it.
+    pub(crate) const fn off(self) -> &'static str {
         match self {
-            Self::Never => text.to_owned(),
-            Self::Ansi => format!("\x1b[{code}m{text}\x1b[0m"),
+            Self::Never => "",
+            Self::Ansi => "\x1b[0m",
         }
     }
 }

@@ -22,13 +22,17 @@ use crate::core::{Command, Core, Doors, Report};
 use crate::net::mio::{MioDriver, in_use, listen};
 use crate::policy::{Snapshot, Target};
 use crate::telemetry::Record;
-use crate::upstream::Attempt;
 use crate::upstream::pool::RESET_STREAM_DURATION;
 
-/// How many reports of all cores may wait for the control thread; beyond it they are dropped and counted.
-const REPORTS_MAX: usize = 8192;
+/// How many reports of all cores may wait for the control thread; beyond it they are dropped.
+const REPORTS_MAX: usize = 1024;
+/// How many records of all cores may wait to be printed; beyond it they are dropped and counted.
+const RECORDS_MAX: usize = 8192;
+/// How many records that have been printed are kept to be written on again: what two rests of whoever prints bring at 100,000
+/// calls a second.
+const SPENT_MAX: usize = 1024;
 /// How many notices may wait to be printed; beyond it they are dropped and counted.
-const NOTICES_MAX: usize = 8192;
+const NOTICES_MAX: usize = 1024;
 /// How often a backend that does not answer is tried though nobody calls it, and a name that has no address is asked again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// After how many of those intervals a name that has addresses is asked again.
@@ -41,13 +45,9 @@ const HEARD: [i32; 5] = [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2];
 /// How long the start waits for names to be resolved.
 const FIRST_RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What people should know.
+/// What people should know, and does not come from a core.
 #[derive(Debug)]
 pub enum Notice {
-    /// A call has ended, or a request was refused.
-    Record(Box<Record>),
-    /// An attempt to connect to a backend has ended.
-    Attempt(Attempt),
     /// A name could not be resolved.
     Unresolved {
         /// `host:port`.
@@ -99,6 +99,10 @@ impl std::error::Error for StartError {}
 pub struct Control {
     /// What people should know, until [`Notice::Stopped`].
     pub notices: Receiver<Notice>,
+    /// What the cores tell people: records and attempts to connect, nothing else. They do not pass the control thread.
+    pub records: Receiver<Report>,
+    /// Takes records back that have been read, [trimmed](Record::trim), so that the cores may write on them again.
+    pub spent: Sender<Box<Record>>,
     /// Names of listeners and the addresses that they really have.
     pub listening: Vec<(Arc<str>, SocketAddr)>,
     /// Asks it to drain as the first signal does, and to stop as the second one does.
@@ -134,12 +138,15 @@ impl Control {
         let resolver = Resolver::start().map_err(machine("start the resolver's thread"))?;
         let (notices, heard) = bounded(NOTICES_MAX);
         let (reports, reported) = bounded(REPORTS_MAX);
+        let (records, recorded) = bounded(RECORDS_MAX);
+        let (spent, spares) = bounded(SPENT_MAX);
         let mut watch = Watch {
             snapshot: Arc::new(snapshot),
             process,
             cores: Vec::new(),
             resolver,
             notices,
+            records: records.clone(),
             dropped: 0,
             draining: false,
             forced: false,
@@ -164,6 +171,7 @@ impl Control {
             let (commands, inbox) = unbounded();
             let snapshot = Arc::clone(&watch.snapshot);
             let reports = reports.clone();
+            let (records, spares) = (records.clone(), spares.clone());
             let cpu = watch
                 .process
                 .pin_cpus
@@ -181,7 +189,8 @@ impl Control {
                     let told = reports.clone();
                     let live = AssertUnwindSafe(move || {
                         let span = RESET_STREAM_DURATION;
-                        let core = Core::new(id, driver, count, snapshot, inbox, reports, span);
+                        let mut core = Core::new(id, driver, count, snapshot, inbox, reports, span);
+                        core.keep_ledger(records, spares);
                         match doors {
                             Some(doors) => core.sharing(doors).run(),
                             None => core.run(),
@@ -226,6 +235,8 @@ impl Control {
             .map_err(machine("start the control thread"))?;
         Ok(Self {
             notices: heard,
+            records: recorded,
+            spent,
             listening,
             stop,
             thread,
@@ -261,6 +272,8 @@ struct Watch {
     cores: Vec<Reins>,
     resolver: Resolver,
     notices: Sender<Notice>,
+    /// Only to see how many wait.
+    records: Sender<Report>,
     dropped: u64,
     draining: bool,
     forced: bool,
@@ -310,6 +323,7 @@ impl Watch {
             dropped,
             forced,
             notices,
+            records,
             ..
         } = self;
         let (heard, hearing) = bounded(0);
@@ -319,12 +333,13 @@ impl Watch {
             heard,
         };
         let mut stuck = notices.send_timeout(last, LAST_WORD_TIMEOUT).is_err();
-        let mut waiting = notices.len();
-        // The last word is heard when its `heard` is dropped. As long as the queue in front of it gets shorter, it will be.
+        let queued = || notices.len() + records.len();
+        let mut waiting = queued();
+        // The last word is heard when its `heard` is dropped. As long as what is in front of it gets shorter, it will be.
         while !stuck && let Err(RecvTimeoutError::Timeout) = hearing.recv_timeout(LAST_WORD_TIMEOUT)
         {
-            stuck = forced || notices.len() == waiting;
-            waiting = notices.len();
+            stuck = forced || queued() == waiting;
+            waiting = queued();
         }
         if stuck {
             // Whoever prints waits for a pipe that nobody reads; the calls have ended, and so does the process.
@@ -350,19 +365,18 @@ impl Watch {
 
     fn note(&mut self, report: Report) {
         match report {
-            Report::Record(record) => self.tell(Notice::Record(record)),
             Report::Attempt(attempt) => {
                 if attempt.failure.is_some() {
                     self.unreachable.insert(Arc::clone(&attempt.endpoint));
                 } else {
                     self.unreachable.remove(&attempt.endpoint);
                 }
-                self.tell(Notice::Attempt(attempt));
             }
             Report::Adopted { core, generation } => {
                 log::debug!("worker {core} obeys generation {generation}");
             }
-            Report::Stopped { .. } | Report::Failed { .. } => {}
+            // Records go to whoever prints.
+            Report::Record(_) | Report::Stopped { .. } | Report::Failed { .. } => {}
         }
     }
 

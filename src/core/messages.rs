@@ -20,13 +20,13 @@ pub enum Command {
     Stop,
 }
 
-/// What a core tells the control thread.
+/// What a core tells the control thread, or whoever prints.
 #[derive(Debug)]
 pub enum Report {
     /// A call has ended.
     Record(Box<Record>),
     /// An attempt to connect to a backend has ended.
-    Attempt(Attempt),
+    Attempt(Box<Attempt>),
     /// This core now obeys the snapshot of that generation.
     Adopted {
         /// Which core.

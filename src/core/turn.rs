@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
+use http::HeaderValue;
+use http::header::{HeaderName, ORIGIN, USER_AGENT};
 
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
@@ -27,7 +29,7 @@ use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
-use crate::wire::Reason;
+use crate::wire::{Party, Reason, RequestHead};
 
 /// How many clients are accepted from one listener in one turn; then others have their turn.
 const ACCEPTS_MAX: usize = 256;
@@ -45,6 +47,9 @@ const ROUNDS_MAX: usize = 8;
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Progress that a slow reader must make within the stall limit, bytes.
 const STALL_PROGRESS_BYTES: u64 = 16 << 10;
+
+/// Which library a page calls with; a browser does not let it set `user-agent`.
+static X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub struct Core<D: Driver> {
     pub(super) heads_bytes: usize,
     inbox: Receiver<Command>,
     reports: Sender<Report>,
+    /// Where records go, if not to the control thread.
+    ledger: Option<Ledger>,
     /// How many records the channel had no room for.
     pub(super) records_dropped: u64,
     /// How many there were in all.
@@ -84,6 +91,13 @@ pub struct Core<D: Driver> {
     events: Vec<Event>,
     batch: Vec<Task>,
     keys: Vec<Key>,
+}
+
+/// The way of the records past the control thread.
+struct Ledger {
+    records: Sender<Report>,
+    /// Records that have been read, to be written on again.
+    spent: Receiver<Box<Record>>,
 }
 
 /// A client's connection.
@@ -166,6 +180,7 @@ impl<D: Driver> Core<D> {
             heads_bytes: 0,
             inbox,
             reports,
+            ledger: None,
             records_dropped: 0,
             records: 0,
             panics: Panics::default(),
@@ -186,6 +201,13 @@ impl<D: Driver> Core<D> {
     pub fn sharing(mut self, doors: Doors<D::Socket>) -> Self {
         self.doors = Some(doors);
         self
+    }
+
+    /// From now on sends records to `records`, and attempts there as well as to the control thread, so that whoever prints
+    /// has both in their order. Those that have been read may come back through `spent`: their memory is used again, which
+    /// is cheaper than having one thread allocate and another one free.
+    pub fn keep_ledger(&mut self, records: Sender<Report>, spent: Receiver<Box<Record>>) {
+        self.ledger = Some(Ledger { records, spent });
     }
 
     /// Turns until it is told to stop.
@@ -686,7 +708,7 @@ impl<D: Driver> Core<D> {
             return;
         };
         let record = self.record(call, outcome, now);
-        self.report(Report::Record(Box::new(record)));
+        self.report(Report::Record(record));
         let Some(mut call) = self.exchanges.remove(key) else {
             return;
         };
@@ -707,7 +729,7 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    fn record(&self, call: &Call<D::Socket>, outcome: Outcome, now: Now) -> Record {
+    fn record(&self, call: &Call<D::Socket>, outcome: Outcome, now: Now) -> Box<Record> {
         let exchange = &call.exchange;
         let terms = exchange.terms();
         let route = terms.snapshot.routes.get(terms.route);
@@ -718,60 +740,37 @@ impl<D: Driver> Core<D> {
             .map(|connection| connection.peer);
         let (request, response) = exchange.traffic();
         let rpc = terms.dialect.is_rpc();
-        Record {
-            elapsed: now.instant.duration_since(call.started.instant),
-            first_byte: exchange.first_byte(),
-            protocol: terms.dialect.name(),
-            route: route.map(|route| Arc::clone(&route.name)),
-            backend: backend.map(|backend| Arc::clone(&backend.name)),
-            endpoint: exchange.ticket().address(),
-            attempts: exchange.ticket().attempts(),
-            code: rpc.then_some(outcome.status.code),
-            http_status: exchange.http_status(),
-            reason: outcome.reason,
-            by: outcome.by,
-            message: outcome.status.message.into_owned(),
-            aborted: outcome.aborted,
-            request,
-            response,
-            ..Self::blank_record(&terms.head, peer, call.started)
-        }
+        let ledger = self.ledger.as_ref();
+        let spent = ledger.and_then(|own| own.spent.try_recv().ok());
+        let mut record = spent.unwrap_or_else(|| Box::new(Record::blank()));
+        begin_record(&mut record, &terms.head, peer, call.started);
+        record.elapsed = now.instant.duration_since(call.started.instant);
+        record.first_byte = exchange.first_byte();
+        record.protocol = terms.dialect.name();
+        record.route = route.map(|route| Arc::clone(&route.name));
+        record.backend = backend.map(|backend| Arc::clone(&backend.name));
+        record.endpoint = exchange.ticket().address();
+        record.attempts = exchange.ticket().attempts();
+        record.code = rpc.then_some(outcome.status.code);
+        record.http_status = exchange.http_status();
+        record.reason = outcome.reason;
+        record.by = outcome.by;
+        record.message.push_str(&outcome.status.message);
+        record.aborted = outcome.aborted;
+        record.request = request;
+        record.response = response;
+        record
     }
 
     /// A record with what the request's head says, and nothing else.
     pub(super) fn blank_record(
-        head: &crate::wire::RequestHead,
+        head: &RequestHead,
         peer: Option<SocketAddr>,
         started: Now,
     ) -> Record {
-        let text = |name: &str| {
-            let value = head.headers.get(name)?;
-            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
-        Record {
-            started: started.wall,
-            elapsed: Duration::ZERO,
-            first_byte: None,
-            client: peer.unwrap_or(NOBODY),
-            verb: head.method.as_str().to_owned(),
-            path: head.path.path().to_owned(),
-            origin: text("origin"),
-            library: text("x-user-agent").or_else(|| text("user-agent")),
-            protocol: "http",
-            route: None,
-            backend: None,
-            endpoint: None,
-            attempts: 0,
-            code: None,
-            http_status: None,
-            reason: Reason::Ok,
-            refusal: None,
-            by: crate::wire::Party::Proxy,
-            message: String::new(),
-            aborted: false,
-            request: Traffic::default(),
-            response: Traffic::default(),
-        }
+        let mut record = Record::blank();
+        begin_record(&mut record, head, peer, started);
+        record
     }
 
     pub(super) fn peer(&self, key: Key) -> SocketAddr {
@@ -882,17 +881,92 @@ impl<D: Driver> Core<D> {
 
     fn report_attempts(&mut self) {
         for attempt in self.pool.take_attempts() {
-            self.report(Report::Attempt(attempt));
+            self.report(Report::Attempt(Box::new(attempt)));
         }
     }
 
-    /// Tells the control thread; a full channel costs the report, never the turn.
+    /// Tells the control thread, or whoever keeps the records; a full channel costs the report, never the turn.
     pub(super) fn report(&mut self, report: Report) {
         let is_record = u64::from(matches!(report, Report::Record(_)));
         self.records += is_record;
-        if self.reports.try_send(report).is_err() {
+        let way = match (&report, &self.ledger) {
+            (Report::Record(_), Some(ledger)) => &ledger.records,
+            (Report::Attempt(attempt), Some(ledger)) => {
+                let _ = ledger.records.try_send(Report::Attempt(attempt.clone()));
+                &self.reports
+            }
+            _ => &self.reports,
+        };
+        if way.try_send(report).is_err() {
             self.records_dropped += is_record;
         }
+    }
+}
+
+/// Writes on a record what the request's head says, and takes away all else that is on it. Its texts keep their memory.
+fn begin_record(on: &mut Record, head: &RequestHead, peer: Option<SocketAddr>, at: Now) {
+    // By name, each of them: a field that is forgotten here would tell of another call.
+    let Record {
+        started,
+        elapsed,
+        first_byte,
+        client,
+        verb,
+        path,
+        origin,
+        library,
+        protocol,
+        route,
+        backend,
+        endpoint,
+        attempts,
+        code,
+        http_status,
+        reason,
+        refusal,
+        by,
+        message,
+        aborted,
+        request,
+        response,
+    } = on;
+    *started = at.wall;
+    *elapsed = Duration::ZERO;
+    *first_byte = None;
+    *client = peer.unwrap_or(NOBODY);
+    verb.clear();
+    verb.push_str(head.method.as_str());
+    path.clear();
+    path.push_str(head.path.path());
+    write_field(origin, head.headers.get(ORIGIN));
+    let named = head.headers.get(&X_USER_AGENT);
+    write_field(library, named.or_else(|| head.headers.get(USER_AGENT)));
+    *protocol = "http";
+    *route = None;
+    *backend = None;
+    *endpoint = None;
+    *attempts = 0;
+    *code = None;
+    *http_status = None;
+    *reason = Reason::Ok;
+    *refusal = None;
+    *by = Party::Proxy;
+    message.clear();
+    *aborted = false;
+    *request = Traffic::default();
+    *response = Traffic::default();
+}
+
+fn write_field(on: &mut Option<String>, value: Option<&HeaderValue>) {
+    let Some(value) = value else {
+        *on = None;
+        return;
+    };
+    let on = on.get_or_insert_default();
+    on.clear();
+    match value.to_str() {
+        Ok(text) => on.push_str(text),
+        Err(_) => on.push_str(&String::from_utf8_lossy(value.as_bytes())),
     }
 }
 

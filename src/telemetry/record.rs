@@ -2,11 +2,14 @@
 //!
 //! Owns the fields, never how they look: printing is `cli::access`'s business.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::wire::{Code, Party, Reason};
+
+/// What a text may take and still be written on again, bytes: more than nearly all paths and names of libraries have.
+const TEXT_KEPT_MAX: usize = 256;
 
 /// How a finished call went, from its head to its outcome.
 #[derive(Clone, Debug)]
@@ -57,6 +60,47 @@ pub struct Record {
     pub response: Traffic,
 }
 
+impl Record {
+    /// Of nothing yet.
+    pub const fn blank() -> Self {
+        Self {
+            started: SystemTime::UNIX_EPOCH,
+            elapsed: Duration::ZERO,
+            first_byte: None,
+            client: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+            verb: String::new(),
+            path: String::new(),
+            origin: None,
+            library: None,
+            protocol: "http",
+            route: None,
+            backend: None,
+            endpoint: None,
+            attempts: 0,
+            code: None,
+            http_status: None,
+            reason: Reason::Ok,
+            refusal: None,
+            by: Party::Proxy,
+            message: String::new(),
+            aborted: false,
+            request: Traffic::NONE,
+            response: Traffic::NONE,
+        }
+    }
+
+    /// Lets go of texts that are longer than most, before this record waits to be written on again.
+    pub fn trim(&mut self) {
+        let optional = [&mut self.origin, &mut self.library];
+        let texts = [&mut self.verb, &mut self.path, &mut self.message];
+        for text in texts.into_iter().chain(optional.into_iter().flatten()) {
+            if text.capacity() > TEXT_KEPT_MAX {
+                *text = String::new();
+            }
+        }
+    }
+}
+
 /// How much went one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -64,4 +108,35 @@ pub struct Traffic {
     pub messages: u64,
     /// Bytes of messages, five-byte prefixes included, before text mode.
     pub bytes: u64,
+}
+
+impl Traffic {
+    const NONE: Self = Self {
+        messages: 0,
+        bytes: 0,
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_waits_to_be_written_on_again_keeps_no_long_text() {
+        let long = "x".repeat(TEXT_KEPT_MAX + 1);
+        let mut record = Record {
+            verb: long.clone(),
+            path: long.clone(),
+            origin: Some(long.clone()),
+            library: Some("short".to_owned()),
+            message: long,
+            ..Record::blank()
+        };
+        record.trim();
+        let origin = record.origin.expect("it is there");
+        for text in [&record.verb, &record.path, &origin, &record.message] {
+            assert_eq!(text.capacity(), 0);
+        }
+        assert_eq!(record.library.as_deref(), Some("short"));
+    }
 }

@@ -13,6 +13,7 @@ mod http1;
 mod leaving;
 mod local;
 mod pool;
+mod records;
 mod repeats;
 mod sharing;
 mod time;
