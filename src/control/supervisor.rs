@@ -47,7 +47,7 @@ pub enum Notice {
     /// A call has ended, or a request was refused.
     Record(Box<Record>),
     /// An attempt to connect to a backend has ended.
-    Attempt(Attempt),
+    Attempt(Box<Attempt>),
     /// A name could not be resolved.
     Unresolved {
         /// `host:port`.

@@ -25,8 +25,8 @@ pub enum Command {
 pub enum Report {
     /// A call has ended.
     Record(Box<Record>),
-    /// An attempt to connect to a backend has ended.
-    Attempt(Attempt),
+    /// An attempt to connect to a backend has ended. In a box, like a record: the queue has room for thousands of the largest.
+    Attempt(Box<Attempt>),
     /// This core now obeys the snapshot of that generation.
     Adopted {
         /// Which core.

@@ -831,7 +831,7 @@ impl<D: Driver> Core<D> {
 
     fn report_attempts(&mut self) {
         for attempt in self.pool.take_attempts() {
-            self.report(Report::Attempt(attempt));
+            self.report(Report::Attempt(Box::new(attempt)));
         }
     }
 

@@ -12,67 +12,73 @@ use bytes::{Bytes, BytesMut};
 pub const COPY_BYTES_MAX: usize = 1 << 10;
 
 /// A queue of content.
+///
+/// Nearly always it holds one piece or none, in thousands of calls at once: the first lies here, and only what is behind it costs
+/// an allocation.
 #[derive(Debug, Default)]
 pub struct Pieces {
-    queue: VecDeque<Bytes>,
-    tail: BytesMut,
+    /// Empty only where there is nothing behind it.
+    first: Bytes,
+    rest: Option<Box<Rest>>,
     bytes: usize,
+}
+
+/// What is behind the first piece; gone as soon as there is nothing.
+#[derive(Debug, Default)]
+struct Rest {
+    queue: VecDeque<Bytes>,
+    /// Small pieces, copied together.
+    tail: BytesMut,
 }
 
 impl Pieces {
     /// Adds content at the end.
     pub fn push(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
         self.bytes += piece.len();
-        if piece.len() < COPY_BYTES_MAX && (!self.tail.is_empty() || !self.queue.is_empty()) {
-            self.tail.extend_from_slice(&piece);
-        } else if piece.len() < COPY_BYTES_MAX && !piece.is_empty() {
+        if self.first.is_empty() {
             // Alone it needs no copy, unless more follows before it is taken.
-            self.queue.push_back(piece);
-        } else if !piece.is_empty() {
-            self.close_tail();
-            self.queue.push_back(piece);
+            self.first = piece;
+            return;
+        }
+        let rest = self.rest.get_or_insert_default();
+        if piece.len() < COPY_BYTES_MAX {
+            rest.tail.extend_from_slice(&piece);
+        } else {
+            rest.close_tail();
+            rest.queue.push_back(piece);
         }
     }
 
-    /// Takes the first piece, with the small ones behind it if it is small.
+    /// Takes the first piece.
     pub fn pop(&mut self) -> Option<Bytes> {
-        if self.queue.is_empty() {
-            self.close_tail();
+        if self.first.is_empty() {
+            return None;
         }
-        let first = self.queue.pop_front()?;
+        let first = mem::take(&mut self.first);
         self.bytes -= first.len();
+        self.move_up();
         Some(first)
     }
 
     /// Takes at most `max` bytes from the front, small pieces put together.
     pub fn take(&mut self, max: usize) -> Bytes {
-        if self.queue.is_empty() {
-            self.close_tail();
+        if self.first.len() > max {
+            self.bytes -= max;
+            return self.first.split_to(max);
         }
-        let only = self.queue.len() == 1 && self.tail.is_empty();
-        let Some(first) = self.queue.front_mut() else {
-            return Bytes::new();
-        };
-        if first.len() >= max {
-            let taken = first.split_to(max);
-            if first.is_empty() {
-                self.queue.pop_front();
-            }
-            self.bytes -= taken.len();
-            return taken;
-        }
-        if only || first.len() >= COPY_BYTES_MAX {
+        let whole = self.first.len() == max || self.first.len() >= COPY_BYTES_MAX;
+        if whole || self.rest.is_none() {
             return self.pop().unwrap_or_default();
         }
-        self.close_tail();
         let mut joined = BytesMut::with_capacity(max.min(self.bytes));
-        while joined.len() < max
-            && let Some(first) = self.queue.front_mut()
-        {
-            let step = first.len().min(max - joined.len());
-            joined.extend_from_slice(&first.split_to(step));
-            if first.is_empty() {
-                self.queue.pop_front();
+        while joined.len() < max && !self.first.is_empty() {
+            let step = self.first.len().min(max - joined.len());
+            joined.extend_from_slice(&self.first.split_to(step));
+            if self.first.is_empty() {
+                self.move_up();
             }
         }
         self.bytes -= joined.len();
@@ -80,12 +86,18 @@ impl Pieces {
     }
 
     /// Puts `earlier` in front of everything.
-    pub fn prepend(&mut self, mut earlier: Self) {
-        earlier.close_tail();
-        self.close_tail();
-        self.bytes += earlier.bytes;
-        for piece in earlier.queue.into_iter().rev() {
-            self.queue.push_front(piece);
+    pub fn prepend(&mut self, earlier: Self) {
+        let later = mem::take(self);
+        let mut whole = VecDeque::new();
+        for mut pieces in [earlier, later] {
+            self.bytes += pieces.bytes;
+            while let Some(piece) = pieces.pop() {
+                whole.push_back(piece);
+            }
+        }
+        self.first = whole.pop_front().unwrap_or_default();
+        if !whole.is_empty() {
+            self.rest.get_or_insert_default().queue = whole;
         }
     }
 
@@ -99,6 +111,23 @@ impl Pieces {
         self.bytes == 0
     }
 
+    /// The first piece has gone: the next one becomes it.
+    fn move_up(&mut self) {
+        let Some(rest) = &mut self.rest else {
+            self.first = Bytes::new();
+            return;
+        };
+        self.first = match rest.queue.pop_front() {
+            Some(piece) => piece,
+            None => mem::take(&mut rest.tail).freeze(),
+        };
+        if rest.queue.is_empty() && rest.tail.is_empty() {
+            self.rest = None;
+        }
+    }
+}
+
+impl Rest {
     fn close_tail(&mut self) {
         if !self.tail.is_empty() {
             self.queue.push_back(mem::take(&mut self.tail).freeze());
