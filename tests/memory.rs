@@ -203,7 +203,11 @@ impl Wharf {
     /// Waits until it has taken so many clients, or lost all others.
     fn wait_descriptors(&self, clients: usize) {
         let until = Instant::now() + PATIENCE;
-        while self.count_descriptors().abs_diff(self.descriptors + clients) > 3 {
+        while self
+            .count_descriptors()
+            .abs_diff(self.descriptors + clients)
+            > 3
+        {
             assert!(Instant::now() < until, "{}", self.count_descriptors());
             thread::sleep(Duration::from_millis(10));
         }
@@ -234,7 +238,11 @@ impl Wharf {
         let status = status.expect("it lives");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.split_whitespace().next());
-        kilobytes.expect("VmRSS").parse::<usize>().expect("a number") << 10
+        kilobytes
+            .expect("VmRSS")
+            .parse::<usize>()
+            .expect("a number")
+            << 10
     }
 }
 
@@ -304,7 +312,11 @@ fn field(name: &str, value: &str) -> Vec<u8> {
 
 /// One connection of the program under test (RFC 9113), until it ends.
 fn serve(mut peer: TcpStream, held: &AtomicUsize, arrived: &AtomicUsize) {
-    let head = [&[0x88][..], &field("content-type", "application/grpc+proto")].concat();
+    let head = [
+        &[0x88][..],
+        &field("content-type", "application/grpc+proto"),
+    ]
+    .concat();
     let trailers = field("grpc-status", "0");
     let mut out = Vec::new();
     frame(&mut out, SETTINGS, 0, 0, &[]);
@@ -354,7 +366,13 @@ fn serve(mut peer: TcpStream, held: &AtomicUsize, arrived: &AtomicUsize) {
             for stream in waiting.drain(..) {
                 frame(&mut out, HEADERS, END_HEADERS, stream, &head);
                 frame(&mut out, DATA, 0, stream, &[0; 5]);
-                frame(&mut out, HEADERS, END_HEADERS | END_STREAM, stream, &trailers);
+                frame(
+                    &mut out,
+                    HEADERS,
+                    END_HEADERS | END_STREAM,
+                    stream,
+                    &trailers,
+                );
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::net::{
 };
 use crate::policy::{Rules, Snapshot};
 use crate::telemetry::Record;
-use crate::telemetry::record::Traffic;
+use crate::telemetry::record::{Caller, Traffic};
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
 use crate::wire::Reason;
@@ -667,6 +667,15 @@ impl<D: Driver> Core<D> {
             .map(|connection| connection.peer);
         let (request, response) = exchange.traffic();
         let rpc = terms.dialect.is_rpc();
+        let blank = Self::blank_record(&terms.head, peer, call.started);
+        let blank = match exchange.caller() {
+            Some(caller) => Record {
+                origin: caller.origin.as_deref().map(Into::into),
+                library: caller.library.as_deref().map(Into::into),
+                ..blank
+            },
+            None => blank,
+        };
         Record {
             elapsed: now.instant.duration_since(call.started.instant),
             first_byte: exchange.first_byte(),
@@ -683,7 +692,7 @@ impl<D: Driver> Core<D> {
             aborted: outcome.aborted,
             request,
             response,
-            ..Self::blank_record(&terms.head, peer, call.started)
+            ..blank
         }
     }
 
@@ -693,10 +702,7 @@ impl<D: Driver> Core<D> {
         peer: Option<SocketAddr>,
         started: Now,
     ) -> Record {
-        let text = |name: &str| {
-            let value = head.headers.get(name)?;
-            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
-        };
+        let Caller { origin, library } = Caller::of(&head.headers);
         Record {
             started: started.wall,
             elapsed: Duration::ZERO,
@@ -704,8 +710,8 @@ impl<D: Driver> Core<D> {
             client: peer.unwrap_or(NOBODY),
             verb: head.method.as_str().to_owned(),
             path: head.path.path().to_owned(),
-            origin: text("origin"),
-            library: text("x-user-agent").or_else(|| text("user-agent")),
+            origin: origin.map(Into::into),
+            library: library.map(Into::into),
             protocol: "http",
             route: None,
             backend: None,

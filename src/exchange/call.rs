@@ -11,13 +11,15 @@ use std::mem;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::Version;
+use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Version};
 
 use crate::exchange::outcome::{Outcome, Retry, http_status_of, message_of, status_of};
 use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
-use crate::telemetry::record::Traffic;
+use crate::telemetry::record::{Caller, Traffic};
 use crate::tripwire::{Place, trip};
 use crate::wire::status::{GRPC_MESSAGE, MESSAGE_BYTES_MAX};
 use crate::wire::{
@@ -105,7 +107,10 @@ pub struct Exchange<D, L: Dial> {
     patience: Option<Instant>,
     terms: Terms,
     /// What the backend is sent, but for `grpc-timeout`, which is what remains when it leaves.
-    outgoing: RequestHead,
+    /// There until the answer has begun: then nothing is sent anew.
+    outgoing: Option<Box<RequestHead>>,
+    /// Stands for the fields of the request's head when they have been let go.
+    caller: Option<Box<Caller>>,
     request: RequestLane,
     response: ResponseCodec,
     repeats: u32,
@@ -221,7 +226,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             ticket,
             patience: None,
             terms,
-            outgoing,
+            outgoing: Some(Box::new(outgoing)),
+            caller: None,
             request: lane,
             response,
             repeats: 0,
@@ -275,6 +281,9 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             break None;
         };
         self.settle(cx);
+        if outcome.is_none() && self.http_status.is_some() && self.outgoing.is_some() {
+            self.shed();
+        }
         if outcome.is_some() {
             // What the caller has been told stands, even if dropping the stream, which tells the backend, should panic.
             self.told = outcome;
@@ -344,6 +353,25 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             Phase::Relaying(up) => Some(up),
             Phase::Connecting | Phase::Done => None,
         }
+    }
+
+    /// The answer's head has gone out and the call goes on, perhaps for hours: lets go of what only its beginning needed. Of the
+    /// request's head that is all but what a record tells, which is copied, so that it does not hold what it came in.
+    fn shed(&mut self) {
+        self.outgoing = None;
+        let head = &mut self.terms.head;
+        self.caller = Some(Box::new(Caller::of(&head.headers)));
+        head.headers = HeaderMap::new();
+        head.authority = None;
+        let path = Bytes::copy_from_slice(head.path.as_str().as_bytes());
+        if let Ok(path) = PathAndQuery::from_maybe_shared(path) {
+            head.path = path;
+        }
+    }
+
+    /// What its head said of the caller, where that head is not kept any more.
+    pub fn caller(&self) -> Option<&Caller> {
+        self.caller.as_deref()
     }
 
     /// Puts together what the step has sent.
@@ -447,14 +475,18 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Poll<Result<L::Stream, Reset>> {
+        let Some(outgoing) = &mut self.outgoing else {
+            debug_assert!(false, "an answer has begun without a stream");
+            return Poll::Ready(Err(Reset::proxy(Reason::Panic)));
+        };
         if let Some(deadline) = self.terms.deadline {
             if now >= deadline {
                 return Poll::Ready(Err(Reset::proxy(Reason::Deadline)));
             }
             let remaining = timeout::print(deadline.duration_since(now));
-            self.outgoing.headers.insert(GRPC_TIMEOUT, remaining);
+            outgoing.headers.insert(GRPC_TIMEOUT, remaining);
         }
-        let stream = dial.poll_open(&mut self.ticket, &self.outgoing, now, cx);
+        let stream = dial.poll_open(&mut self.ticket, outgoing, now, cx);
         self.patience = match stream {
             Poll::Pending => dial.wake_at(&self.ticket),
             Poll::Ready(_) => None,

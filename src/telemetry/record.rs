@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use http::HeaderMap;
+
 use crate::wire::{Code, Party, Reason};
 
 /// How a finished call went, from its head to its outcome.
@@ -55,6 +57,29 @@ pub struct Record {
     pub request: Traffic,
     /// Messages and their bytes (envelopes included), to the client.
     pub response: Traffic,
+}
+
+/// Who says to be calling, as far as a record tells it. From the network: escape it.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The page's origin, if a page called.
+    pub origin: Option<Box<str>>,
+    /// `x-user-agent`, else `user-agent`.
+    pub library: Option<Box<str>>,
+}
+
+impl Caller {
+    /// As these fields of a request say, in copies.
+    pub fn of(fields: &HeaderMap) -> Self {
+        let text = |name: &str| {
+            let value = fields.get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into())
+        };
+        Self {
+            origin: text("origin"),
+            library: text("x-user-agent").or_else(|| text("user-agent")),
+        }
+    }
 }
 
 /// How much went one way.
