@@ -19,7 +19,7 @@ use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
+    AcceptFault, Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup, trim,
 };
 use crate::policy::{Rules, Snapshot};
 use crate::telemetry::Record;
@@ -558,6 +558,7 @@ impl<D: Driver> Core<D> {
             batch.clear();
             self.connect_wanted(now);
         }
+        trim(&mut batch);
         self.batch = batch;
     }
 
@@ -760,6 +761,7 @@ impl<D: Driver> Core<D> {
                 self.wake(place.owner);
             }
         }
+        trim(&mut keys);
         self.keys = keys;
     }
 

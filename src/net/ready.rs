@@ -33,7 +33,9 @@ impl<K> ReadyList<K> {
 
     /// Moves what is ready to the end of `batch`.
     pub fn take(&self, batch: &mut Vec<K>) {
-        batch.append(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.append(&mut keys);
+        trim(&mut keys);
     }
 
     /// Whether nobody is ready.
@@ -42,6 +44,17 @@ impl<K> ReadyList<K> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_empty()
+    }
+}
+
+/// So many places of an empty list are kept for the next turn.
+const LIST_KEPT: usize = 1024;
+
+/// Gives back what a burst has made an empty list grow by. It would be megabytes at most; but lying where the burst lay, it would
+/// keep the allocator from giving back what was below it.
+pub fn trim<K>(list: &mut Vec<K>) {
+    if list.is_empty() && list.capacity() > LIST_KEPT {
+        *list = Vec::new();
     }
 }
 

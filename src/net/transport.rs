@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::net::driver::Socket;
+use crate::net::ready::trim;
 use crate::net::slots::Key;
 use crate::tripwire::{Place, trip};
 
@@ -83,6 +84,7 @@ impl Staging {
     fn drain(list: &Cell<Vec<Key>>, into: &mut Vec<Key>) {
         let mut keys = list.take();
         into.append(&mut keys);
+        trim(&mut keys);
         list.set(keys);
     }
 
