@@ -19,7 +19,8 @@ use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup, trim,
+    AcceptFault, Alarm, Bell, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
+    trim,
 };
 use crate::policy::{Rules, Snapshot};
 use crate::telemetry::Record;
@@ -90,7 +91,7 @@ pub(super) struct Connection<S: Socket> {
     pub(super) peer: SocketAddr,
     /// Its part of [`Core::heads_bytes`].
     pub(super) head_bytes: usize,
-    pub(super) wakeup: Wakeup<Task>,
+    pub(super) wakeup: Bell<Task>,
     pub(super) alarm: Alarm,
 }
 
@@ -336,7 +337,7 @@ impl<D: Driver> Core<D> {
             transport: key,
             peer,
             head_bytes: 0,
-            wakeup: reactor.wakeup(Task::Downstream(own)),
+            wakeup: reactor.bell(Task::Downstream(own)),
             alarm: Alarm::default(),
         });
         if let Some(place) = self.reactor.transports.get_mut(key) {

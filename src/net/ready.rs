@@ -3,6 +3,7 @@
 //! `h2` calls wakers while it holds its own lock, so a waker that did more than push a key could deadlock. The list sits
 //! behind a `Mutex` only because a `Waker` must be `Sync`; it is never contended, for each core has its own.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -105,6 +106,43 @@ impl<K: Copy + Send + Sync + 'static> Wakeup<K> {
     }
 }
 
+/// How one tenant is woken that nobody outside its core wakes: no `Waker`, and so no allocation.
+#[derive(Debug)]
+pub struct Bell<K> {
+    list: Arc<ReadyList<K>>,
+    key: K,
+    queued: Cell<bool>,
+}
+
+impl<K: Copy> Bell<K> {
+    /// A bell that enqueues `key` on `list`.
+    pub fn new(list: &Arc<ReadyList<K>>, key: K) -> Self {
+        Self {
+            list: Arc::clone(list),
+            key,
+            queued: Cell::new(false),
+        }
+    }
+
+    /// Enqueues the key, unless it is queued already.
+    pub fn wake(&self) {
+        trip(Place::Wake);
+        if !self.queued.replace(true) {
+            self.list.push(self.key);
+        }
+    }
+
+    /// As [`Wakeup::popped`].
+    pub fn popped(&self) {
+        self.queued.set(false);
+    }
+
+    /// Whether the key is on the list.
+    pub fn queued(&self) -> bool {
+        self.queued.get()
+    }
+}
+
 impl<K: Copy + Send + Sync + 'static> Note<K> {
     fn enqueue(&self) {
         trip(Place::Wake);
@@ -141,5 +179,15 @@ mod tests {
         wakeup.waker().wake_by_ref();
         list.take(&mut batch);
         assert_eq!(batch, [7, 7]);
+
+        let bell = Bell::new(&list, 8u32);
+        bell.wake();
+        bell.wake();
+        assert!(bell.queued());
+        list.take(&mut batch);
+        bell.popped();
+        bell.wake();
+        list.take(&mut batch);
+        assert_eq!(batch, [7, 7, 8, 8]);
     }
 }

@@ -31,6 +31,8 @@ const TURN_BYTES_MAX: usize = 256 << 10;
 const COPY_BYTES_MAX: usize = 1 << 10;
 /// So much of a buffer may be held by bytes that are a small part of it, bytes.
 const SHARED_BYTES_MAX: usize = 4 << 10;
+/// What is made room for when something is staged to be copied, bytes: a small answer, whole.
+const TAIL_BYTES: usize = 512;
 /// How many pieces go into one `writev`.
 const PIECES_MAX: usize = 32;
 
@@ -127,7 +129,8 @@ pub struct Transport<S> {
     turn: u64,
     starved: bool,
 
-    unwritten: Unwritten,
+    /// There while something is staged: of thousands of connections few have something to say.
+    unwritten: Option<Box<Unwritten>>,
     writable: bool,
     connected: bool,
     dirty: bool,
@@ -140,8 +143,6 @@ pub struct Transport<S> {
     deaf: bool,
     /// The kernel has reported an error on the socket; what came before it may still be read.
     broken: bool,
-    /// Since when, and how many bytes ago, the peer has been keeping bytes waiting.
-    stall: Option<Stall>,
     written_total: u64,
 }
 
@@ -184,7 +185,7 @@ impl<S: Socket> Transport<S> {
             budget: TURN_BYTES_MAX,
             turn: staging.turn.get(),
             starved: false,
-            unwritten: Unwritten::default(),
+            unwritten: None,
             writable: connected,
             connected,
             dirty: false,
@@ -193,7 +194,6 @@ impl<S: Socket> Transport<S> {
             failed: None,
             deaf: false,
             broken: false,
-            stall: None,
             written_total: 0,
         }
     }
@@ -215,7 +215,7 @@ impl<S: Socket> Transport<S> {
                 Err(error) => self.fail(error.kind()),
             }
         }
-        if self.connected && !self.unwritten.is_empty() && event.writable {
+        if self.connected && self.unwritten() > 0 && event.writable {
             self.mark_dirty();
         }
     }
@@ -336,21 +336,21 @@ impl<S: Socket> Transport<S> {
     /// Stages a copy of `bytes`.
     pub fn write(&mut self, bytes: &[u8]) {
         if self.may_stage() {
-            self.unwritten.copy(bytes);
+            self.unwritten.get_or_insert_default().copy(bytes);
         }
     }
 
     /// Stages `bytes`, from where they lie if they are many.
     pub fn write_bytes(&mut self, bytes: Bytes) {
         if self.may_stage() {
-            self.unwritten.push(bytes);
+            self.unwritten.get_or_insert_default().push(bytes);
         }
     }
 
     /// Stages what `print` prints.
     pub fn write_with(&mut self, print: impl FnOnce(&mut BytesMut)) {
         if self.may_stage() {
-            self.unwritten.print(print);
+            self.unwritten.get_or_insert_default().print(print);
         }
     }
 
@@ -365,7 +365,9 @@ impl<S: Socket> Transport<S> {
 
     /// How many bytes are staged.
     pub fn unwritten(&self) -> usize {
-        self.unwritten.bytes
+        self.unwritten
+            .as_ref()
+            .map_or(0, |unwritten| unwritten.bytes)
     }
 
     /// How many bytes the kernel has taken, in all.
@@ -375,7 +377,7 @@ impl<S: Socket> Transport<S> {
 
     /// How many bytes were ever staged that may still arrive, or have.
     pub fn staged_total(&self) -> u64 {
-        self.written_total + self.unwritten.bytes as u64
+        self.written_total + self.unwritten() as u64
     }
 
     /// Says that we will send no more, when all is written.
@@ -394,17 +396,23 @@ impl<S: Socket> Transport<S> {
     /// Whether somebody who was refused may try again: less than `high_water` is staged now.
     pub fn take_relieved(&mut self, high_water: usize) -> bool {
         self.refused
-            && (self.unwritten.bytes < high_water || self.failed.is_some() || self.deaf)
+            && (self.unwritten() < high_water || self.failed.is_some() || self.deaf)
             && mem::take(&mut self.refused)
     }
 
     /// Writes what is staged, as far as the kernel takes it. The turn calls it before it sleeps.
     pub fn flush(&mut self, now: Instant) {
         self.dirty = false;
-        while self.connected && self.writable && self.failed.is_none() && !self.unwritten.is_empty()
+        if self.unwritten() == 0 {
+            self.unwritten = None;
+        }
+        while self.connected
+            && self.writable
+            && self.failed.is_none()
+            && let Some(unwritten) = &mut self.unwritten
         {
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-            let count = self.unwritten.pieces(&mut pieces);
+            let count = unwritten.pieces(&mut pieces);
             let asked: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
             trip(Place::Write);
             let written = self.socket.write_vectored(&pieces[..count]);
@@ -412,7 +420,11 @@ impl<S: Socket> Transport<S> {
             match written {
                 Ok(0) => self.hear_only(),
                 Ok(n) => {
-                    self.unwritten.advance(n);
+                    unwritten.advance(n);
+                    if unwritten.bytes == 0 {
+                        // An idle connection holds no buffer.
+                        self.unwritten = None;
+                    }
                     self.written_total += n as u64;
                     if n < asked {
                         self.writable = false;
@@ -423,24 +435,26 @@ impl<S: Socket> Transport<S> {
                 Err(_) => self.hear_only(),
             }
         }
-        if self.unwritten.is_empty() {
-            self.stall = None;
-            if self.shutdown == Shutdown::Wanted && self.connected && self.failed.is_none() {
-                self.shutdown = Shutdown::Done;
-                let _ = self.socket.shutdown_write();
+        match &mut self.unwritten {
+            None => {
+                if self.shutdown == Shutdown::Wanted && self.connected && self.failed.is_none() {
+                    self.shutdown = Shutdown::Done;
+                    let _ = self.socket.shutdown_write();
+                }
             }
-        } else if self.stall.is_none() {
-            self.stall = Some(Stall {
-                since: now,
-                written_then: self.written_total,
-            });
+            Some(unwritten) => {
+                unwritten.stall.get_or_insert(Stall {
+                    since: now,
+                    written_then: self.written_total,
+                });
+            }
         }
     }
 
     /// When the peer will have kept bytes waiting for `limit`, counted from its last `progress` bytes. `None`: nothing waits.
     pub fn stalled_at(&mut self, now: Instant, limit: Duration, progress: u64) -> Option<Instant> {
         let written_total = self.written_total;
-        let stall = self.stall.as_mut()?;
+        let stall = self.unwritten.as_mut()?.stall.as_mut()?;
         if written_total - stall.written_then >= progress {
             *stall = Stall {
                 since: now,
@@ -454,7 +468,7 @@ impl<S: Socket> Transport<S> {
     pub fn is_flushed(&self) -> bool {
         self.failed.is_some()
             || self.deaf
-            || (self.unwritten.is_empty() && self.shutdown != Shutdown::Wanted)
+            || (self.unwritten() == 0 && self.shutdown != Shutdown::Wanted)
     }
 
     /// The peer's end has been read: nothing more will come.
@@ -500,16 +514,14 @@ impl<S: Socket> Transport<S> {
     /// A write has failed. An answer that came before may lie in the kernel: it is read to its end (invariant 11).
     fn hear_only(&mut self) {
         self.deaf = true;
-        self.unwritten = Unwritten::default();
-        self.stall = None;
+        self.unwritten = None;
         self.readable = true;
         self.read_closed = true;
     }
 
     fn fail(&mut self, kind: io::ErrorKind) {
         self.failed = Some(kind);
-        self.unwritten = Unwritten::default();
-        self.stall = None;
+        self.unwritten = None;
         // Whoever waits for room must learn that there will be none.
         self.mark_dirty();
     }
@@ -528,19 +540,19 @@ struct Unwritten {
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
     bytes: usize,
+    /// Since when, and how many bytes ago, the peer has been keeping bytes waiting.
+    stall: Option<Stall>,
 }
 
 impl Unwritten {
-    fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
     fn copy(&mut self, bytes: &[u8]) {
+        self.make_room();
         self.bytes += bytes.len();
         self.tail.extend_from_slice(bytes);
     }
 
     fn print(&mut self, print: impl FnOnce(&mut BytesMut)) {
+        self.make_room();
         let before = self.tail.len();
         print(&mut self.tail);
         self.bytes += self.tail.len() - before;
@@ -585,9 +597,12 @@ impl Unwritten {
                 self.pieces.pop_front();
             }
         }
-        if self.bytes == 0 {
-            // An idle connection holds no buffer.
-            *self = Self::default();
+    }
+
+    /// The first of a step is the first of several, as a rule: a head, its content, its end.
+    fn make_room(&mut self) {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(TAIL_BYTES);
         }
     }
 }
