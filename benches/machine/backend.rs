@@ -183,7 +183,7 @@ impl Backend {
         while self.out.len() < most {
             let all: Vec<u32> = self.asked().collect();
             let found = all.iter().copied().find(|&stream| stream > self.next);
-            let Some(stream) = found.or(all.first().copied()) else {
+            let Some(stream) = found.or_else(|| all.first().copied()) else {
                 break;
             };
             self.next = stream;

@@ -165,7 +165,7 @@ impl Client {
     }
 
     /// Messages, then one trailer frame that says OK, then nothing.
-    fn check(&mut self, received: &mut Received) {
+    fn check(&self, received: &mut Received) {
         let mut decoded = BytesMut::new();
         let mut rest = &self.body[..];
         if self.text {

@@ -78,7 +78,7 @@ impl Memory {
         }
     }
 
-    fn pass_events(&mut self, events: &mut Vec<Event>) -> Now {
+    fn pass_events(&self, events: &mut Vec<Event>) -> Now {
         events.append(&mut self.0.events.borrow_mut());
         let now = self.0.now.get().map_or_else(
             || Now {
@@ -101,7 +101,7 @@ impl Wire {
         into.append(&mut self.link.borrow_mut().outward);
     }
 
-    fn take_in(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    fn take_in(&self, into: &mut [u8]) -> io::Result<usize> {
         let mut link = self.link.borrow_mut();
         let unread = link.inward.get(link.read..).unwrap_or_default();
         if unread.is_empty() {
@@ -117,7 +117,7 @@ impl Wire {
         Ok(n)
     }
 
-    fn give_out(&mut self, from: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn give_out(&self, from: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut link = self.link.borrow_mut();
         let before = link.outward.len();
         for piece in from {

@@ -25,7 +25,7 @@ pub enum Command {
 pub enum Report {
     /// A call has ended.
     Record(Box<Record>),
-    /// An attempt to connect to a backend has ended.
+    /// An attempt to connect to a backend has ended. In a box, like a record: the queue has room for thousands of the largest.
     Attempt(Box<Attempt>),
     /// This core now obeys the snapshot of that generation.
     Adopted {

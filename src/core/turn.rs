@@ -22,7 +22,8 @@ use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
+    AcceptFault, Alarm, Bell, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
+    trim,
 };
 use crate::policy::{Rules, Snapshot};
 use crate::telemetry::Record;
@@ -107,7 +108,7 @@ pub(super) struct Connection<S: Socket> {
     pub(super) peer: SocketAddr,
     /// Its part of [`Core::heads_bytes`].
     pub(super) head_bytes: usize,
-    pub(super) wakeup: Wakeup<Task>,
+    pub(super) wakeup: Bell<Task>,
     pub(super) alarm: Alarm,
     /// Its place among the clients of this core, where there are other cores.
     pub(super) claim: Option<Claim>,
@@ -406,7 +407,7 @@ impl<D: Driver> Core<D> {
             transport: key,
             peer,
             head_bytes: 0,
-            wakeup: reactor.wakeup(Task::Downstream(own)),
+            wakeup: reactor.bell(Task::Downstream(own)),
             alarm: Alarm::default(),
             claim,
         });
@@ -631,6 +632,7 @@ impl<D: Driver> Core<D> {
             batch.clear();
             self.connect_wanted(now);
         }
+        trim(&mut batch);
         self.batch = batch;
     }
 
@@ -804,6 +806,7 @@ impl<D: Driver> Core<D> {
                 self.wake(place.owner);
             }
         }
+        trim(&mut keys);
         self.keys = keys;
     }
 

@@ -11,8 +11,10 @@ use std::mem;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::Version;
-use http::header::HeaderValue;
+use http::header::{HeaderName, HeaderValue, ORIGIN, USER_AGENT};
+use http::uri::PathAndQuery;
 
 use crate::exchange::outcome::{Outcome, Retry, http_status_of, message_of, status_of};
 use crate::policy::{Route, Rules};
@@ -141,6 +143,8 @@ pub struct Exchange<D, L: Dial> {
     blocked: bool,
     /// The caller's sink has said that nothing will arrive any more, so nothing is sent (invariant 4).
     deaf: bool,
+    /// What only the beginning of the call needed has been let go.
+    has_shed: bool,
     first_byte: Option<Duration>,
     http_status: Option<u16>,
 }
@@ -234,6 +238,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             torn: false,
             blocked: false,
             deaf: false,
+            has_shed: false,
             first_byte: None,
             http_status: None,
         }
@@ -280,6 +285,9 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             break None;
         };
         self.settle(cx);
+        if outcome.is_none() && self.http_status.is_some() && !self.has_shed {
+            self.shed();
+        }
         if outcome.is_some() {
             // What the caller has been told stands, even if dropping the stream, which tells the backend, should panic.
             self.told = outcome;
@@ -348,6 +356,23 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         match mem::replace(&mut self.phase, Phase::Done) {
             Phase::Relaying(up) => Some(up),
             Phase::Connecting | Phase::Done => None,
+        }
+    }
+
+    /// The answer's head has gone out and the call goes on, perhaps for hours: lets go of what only its beginning needed. Of the
+    /// request's head that is all but what a record tells, which is copied, so that it does not hold what it came in.
+    fn shed(&mut self) {
+        self.has_shed = true;
+        let head = &mut self.terms.head;
+        let told = [ORIGIN, X_USER_AGENT, USER_AGENT].into_iter().filter_map(|name| {
+            let value = HeaderValue::from_bytes(head.headers.get(&name)?.as_bytes()).ok()?;
+            Some((name, value))
+        });
+        head.headers = told.collect();
+        head.authority = None;
+        let path = Bytes::copy_from_slice(head.path.as_str().as_bytes());
+        if let Ok(path) = PathAndQuery::from_maybe_shared(path) {
+            head.path = path;
         }
     }
 
@@ -615,6 +640,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         }
     }
 }
+
+const X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
 
 /// The caller's sink, behind the route's filters.
 struct Outlet<'a, D> {

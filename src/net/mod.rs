@@ -17,7 +17,7 @@ pub mod transport;
 pub use bridge::{Bridge, Sieve};
 pub use driver::{AcceptFault, Driver, Event, Now, Socket, Token};
 pub use reactor::{Place, Reactor, Task};
-pub use ready::{ReadyList, Wakeup};
+pub use ready::{Bell, ReadyList, Wakeup, trim};
 pub use slots::{Key, Slots};
 pub use timers::{Alarm, TimerId, Timers};
 pub use transport::{Filled, SharedTransport, Staging, Transport};

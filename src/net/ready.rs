@@ -3,6 +3,7 @@
 //! `h2` calls wakers while it holds its own lock, so a waker that did more than push a key could deadlock. The list sits
 //! behind a `Mutex` only because a `Waker` must be `Sync`; it is never contended, for each core has its own.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Wake, Waker};
@@ -33,7 +34,9 @@ impl<K> ReadyList<K> {
 
     /// Moves what is ready to the end of `batch`.
     pub fn take(&self, batch: &mut Vec<K>) {
-        batch.append(&mut self.keys.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.append(&mut keys);
+        trim(&mut keys);
     }
 
     /// Whether nobody is ready.
@@ -42,6 +45,17 @@ impl<K> ReadyList<K> {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_empty()
+    }
+}
+
+/// So many places of an empty list are kept for the next turn.
+const LIST_KEPT: usize = 1024;
+
+/// Gives back what a burst has made an empty list grow by. It would be megabytes at most; but lying where the burst lay, it would
+/// keep the allocator from giving back what was below it.
+pub fn trim<K>(list: &mut Vec<K>) {
+    if list.is_empty() && list.capacity() > LIST_KEPT {
+        *list = Vec::new();
     }
 }
 
@@ -92,6 +106,43 @@ impl<K: Copy + Send + Sync + 'static> Wakeup<K> {
     }
 }
 
+/// How one tenant is woken that nobody outside its core wakes: no `Waker`, and so no allocation.
+#[derive(Debug)]
+pub struct Bell<K> {
+    list: Arc<ReadyList<K>>,
+    key: K,
+    queued: Cell<bool>,
+}
+
+impl<K: Copy> Bell<K> {
+    /// A bell that enqueues `key` on `list`.
+    pub fn new(list: &Arc<ReadyList<K>>, key: K) -> Self {
+        Self {
+            list: Arc::clone(list),
+            key,
+            queued: Cell::new(false),
+        }
+    }
+
+    /// Enqueues the key, unless it is queued already.
+    pub fn wake(&self) {
+        trip(Place::Wake);
+        if !self.queued.replace(true) {
+            self.list.push(self.key);
+        }
+    }
+
+    /// As [`Wakeup::popped`].
+    pub fn popped(&self) {
+        self.queued.set(false);
+    }
+
+    /// Whether the key is on the list.
+    pub fn queued(&self) -> bool {
+        self.queued.get()
+    }
+}
+
 impl<K: Copy + Send + Sync + 'static> Note<K> {
     fn enqueue(&self) {
         trip(Place::Wake);
@@ -128,5 +179,15 @@ mod tests {
         wakeup.waker().wake_by_ref();
         list.take(&mut batch);
         assert_eq!(batch, [7, 7]);
+
+        let bell = Bell::new(&list, 8u32);
+        bell.wake();
+        bell.wake();
+        assert!(bell.queued());
+        list.take(&mut batch);
+        bell.popped();
+        bell.wake();
+        list.take(&mut batch);
+        assert_eq!(batch, [7, 7, 8, 8]);
     }
 }

@@ -12,11 +12,22 @@ pub struct Key {
     pub generation: u32,
 }
 
+/// Fewer places than this are never given back.
+const PLACES_KEPT: usize = 64;
+/// Places are given back when so few of them are taken: one in so many.
+const SPARSE: usize = 8;
+
 /// A slab of `T` by generational key.
+///
+/// It gives back what a burst has made it grow by, as far as nobody sits in a late place: what lies idle in it is not there for
+/// others, and thousands of calls are megabytes.
 #[derive(Debug)]
 pub struct Slots<T> {
     slab: Slab<(u32, T)>,
     generation: u32,
+    /// With so few tenants it is next looked whether places can be given back. Halved by each look, so that a tenant of a late
+    /// place does not have all places looked through at every removal.
+    sparse_at: usize,
 }
 
 impl<T> Default for Slots<T> {
@@ -24,6 +35,7 @@ impl<T> Default for Slots<T> {
         Self {
             slab: Slab::new(),
             generation: 0,
+            sparse_at: 0,
         }
     }
 }
@@ -43,13 +55,19 @@ impl<T> Slots<T> {
             generation: self.generation,
         };
         entry.insert((self.generation, make(key)));
+        self.sparse_at = self.sparse_at.max(self.slab.len() / SPARSE);
         key
     }
 
     /// Takes the tenant out, if the key still means it.
     pub fn remove(&mut self, key: Key) -> Option<T> {
         self.get(key)?;
-        Some(self.slab.remove(key.index as usize).1)
+        let (_, tenant) = self.slab.remove(key.index as usize);
+        if self.slab.len() <= self.sparse_at && self.slab.capacity() > PLACES_KEPT {
+            self.sparse_at = self.slab.len() / 2;
+            self.slab.shrink_to_fit();
+        }
+        Some(tenant)
     }
 
     /// The tenant, if the key still means it.
@@ -108,6 +126,33 @@ impl<T> Slots<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_burst_leaves_no_places_behind_and_nobody_moves() {
+        let mut slots = Slots::default();
+        let first = slots.insert_with(|_| 0);
+        let burst: Vec<Key> = (1..10_000).map(|n| slots.insert_with(|_| n)).collect();
+        assert!(slots.slab.capacity() >= 10_000);
+        for key in &burst {
+            assert!(slots.remove(*key).is_some());
+        }
+        assert!(slots.slab.capacity() <= PLACES_KEPT);
+        assert_eq!(slots.get(first), Some(&0));
+        assert!(burst.iter().all(|&key| slots.get(key).is_none()));
+
+        // Somebody in the last place keeps it, and is asked a few times only.
+        let burst: Vec<Key> = (1..10_000).map(|n| slots.insert_with(|_| n)).collect();
+        let (last, others) = burst.split_last().expect("many");
+        for key in others {
+            assert!(slots.remove(*key).is_some());
+        }
+        assert_eq!(slots.get(*last), Some(&9_999));
+        assert!(slots.slab.capacity() >= 10_000);
+        assert_eq!(slots.remove(*last), Some(9_999));
+        assert!(slots.slab.capacity() <= PLACES_KEPT);
+        let next = slots.insert_with(|_| 1);
+        assert_eq!((slots.get(next), slots.len()), (Some(&1), 2));
+    }
 
     #[test]
     fn a_stale_key_finds_nobody() {

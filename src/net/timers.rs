@@ -6,6 +6,11 @@ use std::time::Instant;
 
 use crate::net::slots::{Key, Slots};
 
+/// Room for so many deadlines is never given back.
+const KEPT: usize = 64;
+/// Room is given back when so little of it is used: one place in so many.
+const SPARSE: usize = 8;
+
 /// A deadline that was set. Stale ones are harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(Key);
@@ -108,6 +113,10 @@ impl<K: Copy> Timers<K> {
 
     fn remove_at(&mut self, place: usize) {
         self.heap.swap_remove(place);
+        // As the places do, so that a burst leaves nothing behind.
+        if self.heap.len() * SPARSE < self.heap.capacity() && self.heap.capacity() > KEPT {
+            self.heap.shrink_to(self.heap.len() * 2);
+        }
         if place < self.heap.len() {
             self.note_place(place);
             let place = self.up(place);

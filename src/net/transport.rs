@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::net::driver::Socket;
+use crate::net::ready::trim;
 use crate::net::slots::Key;
 use crate::tripwire::{Place, trip};
 
@@ -33,7 +34,7 @@ const SHARED_BYTES_MAX: usize = 4 << 10;
 /// How many pieces go into one `writev`.
 const PIECES_MAX: usize = 32;
 /// The buffers that a core keeps for writing, when nobody has anything to write.
-const SPARE_BUFFERS_MAX: usize = 64;
+const SPARE_MAX: usize = 64;
 /// What such a buffer begins with, and what it may have grown to, bytes. A peer that keeps a few bytes waiting keeps no more
 /// than that for them.
 const SPARE_BYTES_MIN: usize = 2 << 10;
@@ -47,7 +48,8 @@ pub struct Staging {
     /// Borrowed for one read: a panic inside gives it back.
     scratch: RefCell<Vec<u8>>,
     /// Empty, to be written from: most transports need one for the length of a turn.
-    spare: RefCell<Vec<BytesMut>>,
+    #[expect(clippy::vec_box, reason = "they go to their transports as they are")]
+    spare: RefCell<Vec<Box<Unwritten>>>,
     turn: Cell<u64>,
     dirty: Cell<Vec<Key>>,
     starved: Cell<Vec<Key>>,
@@ -89,23 +91,31 @@ impl Staging {
         Self::drain(&self.starved, into);
     }
 
-    fn take_buffer(&self) -> BytesMut {
+    fn take_spare(&self) -> Box<Unwritten> {
         let spare = self.spare.borrow_mut().pop();
-        spare.unwrap_or_else(|| BytesMut::with_capacity(SPARE_BYTES_MIN))
+        spare.unwrap_or_else(|| {
+            Box::new(Unwritten {
+                tail: BytesMut::with_capacity(SPARE_BYTES_MIN),
+                ..Unwritten::default()
+            })
+        })
     }
 
-    fn keep_buffer(&self, mut buffer: BytesMut) {
+    /// Keeps what has been written to its end.
+    fn keep_spare(&self, mut written: Box<Unwritten>) {
         let mut spare = self.spare.borrow_mut();
-        let fits = (SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&buffer.capacity());
-        if fits && spare.len() < SPARE_BUFFERS_MAX {
-            buffer.clear();
-            spare.push(buffer);
+        let fits = (SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&written.tail.capacity());
+        if fits && spare.len() < SPARE_MAX {
+            written.tail.clear();
+            written.stall = None;
+            spare.push(written);
         }
     }
 
     fn drain(list: &Cell<Vec<Key>>, into: &mut Vec<Key>) {
         let mut keys = list.take();
         into.append(&mut keys);
+        trim(&mut keys);
         list.set(keys);
     }
 
@@ -148,7 +158,8 @@ pub struct Transport<S> {
     turn: u64,
     starved: bool,
 
-    unwritten: Unwritten,
+    /// There while something is staged: of thousands of connections few have something to say.
+    unwritten: Option<Box<Unwritten>>,
     writable: bool,
     connected: bool,
     dirty: bool,
@@ -161,8 +172,6 @@ pub struct Transport<S> {
     deaf: bool,
     /// The kernel has reported an error on the socket; what came before it may still be read.
     broken: bool,
-    /// Since when, and how many bytes ago, the peer has been keeping bytes waiting.
-    stall: Option<Stall>,
     written_total: u64,
 }
 
@@ -205,7 +214,7 @@ impl<S: Socket> Transport<S> {
             budget: TURN_BYTES_MAX,
             turn: staging.turn.get(),
             starved: false,
-            unwritten: Unwritten::default(),
+            unwritten: None,
             writable: connected,
             connected,
             dirty: false,
@@ -214,7 +223,6 @@ impl<S: Socket> Transport<S> {
             failed: None,
             deaf: false,
             broken: false,
-            stall: None,
             written_total: 0,
         }
     }
@@ -236,7 +244,7 @@ impl<S: Socket> Transport<S> {
                 Err(error) => self.fail(error.kind()),
             }
         }
-        if self.connected && !self.unwritten.is_empty() && event.writable {
+        if self.connected && self.unwritten() > 0 && event.writable {
             self.mark_dirty();
         }
     }
@@ -356,40 +364,41 @@ impl<S: Socket> Transport<S> {
 
     /// Stages a copy of `bytes`.
     pub fn write(&mut self, bytes: &[u8]) {
-        if self.may_stage() {
-            self.unwritten.copy(bytes);
+        if let Some(unwritten) = self.stage() {
+            unwritten.copy(bytes);
         }
     }
 
     /// Stages `bytes`, from where they lie if they are many.
     pub fn write_bytes(&mut self, bytes: Bytes) {
-        if self.may_stage() {
-            self.unwritten.push(bytes);
+        if let Some(unwritten) = self.stage() {
+            unwritten.push(bytes);
         }
     }
 
     /// Stages what `print` prints.
     pub fn write_with(&mut self, print: impl FnOnce(&mut BytesMut)) {
-        if self.may_stage() {
-            self.unwritten.print(print);
+        if let Some(unwritten) = self.stage() {
+            unwritten.print(print);
         }
     }
 
-    /// Whether staging makes sense: to a peer that hears nothing any more, everything may be said.
-    fn may_stage(&mut self) -> bool {
-        let heard = !self.deaf && self.failed.is_none();
-        if heard {
-            self.mark_dirty();
-            if self.unwritten.tail.capacity() == 0 {
-                self.unwritten.tail = self.staging.take_buffer();
-            }
+    /// Where to stage. `None`: to a peer that hears nothing any more everything may be said, and nothing is kept.
+    fn stage(&mut self) -> Option<&mut Unwritten> {
+        if self.deaf || self.failed.is_some() {
+            return None;
         }
-        heard
+        self.mark_dirty();
+        let staging = &self.staging;
+        let unwritten = self.unwritten.get_or_insert_with(|| staging.take_spare());
+        Some(unwritten)
     }
 
     /// How many bytes are staged.
     pub fn unwritten(&self) -> usize {
-        self.unwritten.bytes
+        self.unwritten
+            .as_ref()
+            .map_or(0, |unwritten| unwritten.bytes)
     }
 
     /// How many bytes the kernel has taken, in all.
@@ -399,7 +408,7 @@ impl<S: Socket> Transport<S> {
 
     /// How many bytes were ever staged that may still arrive, or have.
     pub fn staged_total(&self) -> u64 {
-        self.written_total + self.unwritten.bytes as u64
+        self.written_total + self.unwritten() as u64
     }
 
     /// Says that we will send no more, when all is written.
@@ -418,17 +427,23 @@ impl<S: Socket> Transport<S> {
     /// Whether somebody who was refused may try again: less than `high_water` is staged now.
     pub fn take_relieved(&mut self, high_water: usize) -> bool {
         self.refused
-            && (self.unwritten.bytes < high_water || self.failed.is_some() || self.deaf)
+            && (self.unwritten() < high_water || self.failed.is_some() || self.deaf)
             && mem::take(&mut self.refused)
     }
 
     /// Writes what is staged, as far as the kernel takes it. The turn calls it before it sleeps.
     pub fn flush(&mut self, now: Instant) {
         self.dirty = false;
-        while self.connected && self.writable && self.failed.is_none() && !self.unwritten.is_empty()
+        if self.unwritten() == 0 {
+            self.unwritten = None;
+        }
+        while self.connected
+            && self.writable
+            && self.failed.is_none()
+            && let Some(unwritten) = &mut self.unwritten
         {
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-            let count = self.unwritten.pieces(&mut pieces);
+            let count = unwritten.pieces(&mut pieces);
             let asked: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
             trip(Place::Write);
             let written = self.socket.write_vectored(&pieces[..count]);
@@ -436,11 +451,12 @@ impl<S: Socket> Transport<S> {
             match written {
                 Ok(0) => self.hear_only(),
                 Ok(n) => {
-                    self.unwritten.advance(n);
-                    if self.unwritten.is_empty() {
+                    unwritten.advance(n);
+                    if unwritten.bytes == 0 {
                         // An idle connection holds no buffer.
-                        let unwritten = mem::take(&mut self.unwritten);
-                        self.staging.keep_buffer(unwritten.tail);
+                        if let Some(written) = self.unwritten.take() {
+                            self.staging.keep_spare(written);
+                        }
                     }
                     self.written_total += n as u64;
                     if n < asked {
@@ -452,24 +468,26 @@ impl<S: Socket> Transport<S> {
                 Err(_) => self.hear_only(),
             }
         }
-        if self.unwritten.is_empty() {
-            self.stall = None;
-            if self.shutdown == Shutdown::Wanted && self.connected && self.failed.is_none() {
-                self.shutdown = Shutdown::Done;
-                let _ = self.socket.shutdown_write();
+        match &mut self.unwritten {
+            None => {
+                if self.shutdown == Shutdown::Wanted && self.connected && self.failed.is_none() {
+                    self.shutdown = Shutdown::Done;
+                    let _ = self.socket.shutdown_write();
+                }
             }
-        } else if self.stall.is_none() {
-            self.stall = Some(Stall {
-                since: now,
-                written_then: self.written_total,
-            });
+            Some(unwritten) => {
+                unwritten.stall.get_or_insert(Stall {
+                    since: now,
+                    written_then: self.written_total,
+                });
+            }
         }
     }
 
     /// When the peer will have kept bytes waiting for `limit`, counted from its last `progress` bytes. `None`: nothing waits.
     pub fn stalled_at(&mut self, now: Instant, limit: Duration, progress: u64) -> Option<Instant> {
         let written_total = self.written_total;
-        let stall = self.stall.as_mut()?;
+        let stall = self.unwritten.as_mut()?.stall.as_mut()?;
         if written_total - stall.written_then >= progress {
             *stall = Stall {
                 since: now,
@@ -483,7 +501,7 @@ impl<S: Socket> Transport<S> {
     pub fn is_flushed(&self) -> bool {
         self.failed.is_some()
             || self.deaf
-            || (self.unwritten.is_empty() && self.shutdown != Shutdown::Wanted)
+            || (self.unwritten() == 0 && self.shutdown != Shutdown::Wanted)
     }
 
     /// The peer's end has been read: nothing more will come.
@@ -529,16 +547,14 @@ impl<S: Socket> Transport<S> {
     /// A write has failed. An answer that came before may lie in the kernel: it is read to its end (invariant 11).
     fn hear_only(&mut self) {
         self.deaf = true;
-        self.unwritten = Unwritten::default();
-        self.stall = None;
+        self.unwritten = None;
         self.readable = true;
         self.read_closed = true;
     }
 
     fn fail(&mut self, kind: io::ErrorKind) {
         self.failed = Some(kind);
-        self.unwritten = Unwritten::default();
-        self.stall = None;
+        self.unwritten = None;
         // Whoever waits for room must learn that there will be none.
         self.mark_dirty();
     }
@@ -557,13 +573,11 @@ struct Unwritten {
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
     bytes: usize,
+    /// Since when, and how many bytes ago, the peer has been keeping bytes waiting.
+    stall: Option<Stall>,
 }
 
 impl Unwritten {
-    fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
     fn copy(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
         self.tail.extend_from_slice(bytes);

@@ -50,6 +50,8 @@ pub struct Connection<S: Socket> {
     transport_key: Key,
     phase: Phase<S>,
     open: Rc<Cell<usize>>,
+    /// The most that were ever open at the same time.
+    most: usize,
     opening: Option<Opening>,
 }
 
@@ -78,6 +80,7 @@ impl<S: Socket> Connection<S> {
             transport_key,
             phase: Phase::Connecting,
             open: Rc::default(),
+            most: 0,
             opening: None,
         }
     }
@@ -193,6 +196,7 @@ impl<S: Socket> Connection<S> {
         };
         let request = request_of(head, authority).ok_or(Reset::proxy(Reason::NoEndpoint))?;
         let slot = Slot::new(&self.open, connection.clone());
+        self.most = self.most.max(self.open.get());
         // Its head comes behind all that is said already.
         let begins = self.transport.borrow().staged_total();
         // A clone, because the original would remember a stream that fills the last slot, refuse the next call for its sake,
@@ -269,6 +273,11 @@ impl<S: Socket> Connection<S> {
     /// How many streams are open on it.
     pub fn streams(&self) -> usize {
         self.open.get()
+    }
+
+    /// How many were at the same time, at the most.
+    pub fn streams_most(&self) -> usize {
+        self.most
     }
 
     /// Its transport's place.

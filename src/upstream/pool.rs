@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::net::{Driver, Key, Reactor, Slots, Socket, Task, TimerId, Wakeup};
+use crate::net::{Driver, Key, Reactor, Slots, Socket, Task, TimerId, Timers, Wakeup};
 use crate::policy::{BackendId, Callee, Snapshot, Target};
 use crate::tripwire::{Place, trip};
 use crate::upstream::connection::{Condition, Connection};
@@ -29,6 +29,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a call waits for a stream, besides the time that connecting may take. Over it: UNAVAILABLE, `pending_overflow`. A
 /// backend may allow fewer streams than there are calls, or none, and change its mind never.
 pub const PENDING_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that has carried so many calls at the same time is replaced once it carries none: `h2` keeps three quarters of a
+/// kilobyte for each call of the largest burst for as long as the connection lives.
+const BURST_STREAMS: usize = 512;
+/// How long it must have carried none.
+const BURST_REST: Duration = Duration::from_secs(2);
 /// How long `h2` remembers reset streams in production; see [`crate::upstream::settings`].
 pub const RESET_STREAM_DURATION: Duration = Duration::from_secs(1);
 
@@ -95,8 +100,10 @@ struct Held<S: Socket> {
     address: SocketAddr,
     wakeup: Wakeup<Task>,
     timer: Option<TimerId>,
-    /// Until when it must be ready.
+    /// Until when it must be ready; then, since it carries no call after a burst, when it is replaced.
     deadline: Instant,
+    /// Its deadline is for its replacement.
+    resting: bool,
 }
 
 /// A place in the queue of one backend, and the memory of who refused.
@@ -409,6 +416,7 @@ impl<S: Socket> Pool<S> {
                 wakeup: reactor.wakeup(Task::Upstream(own)),
                 timer: None,
                 deadline: now + timeout,
+                resting: false,
             });
             if let Some(place) = reactor.transports.get_mut(transport_key) {
                 place.owner = Task::Upstream(connection);
@@ -489,6 +497,13 @@ impl<S: Socket> Pool<S> {
                 }
             }
             (_, Condition::Ready | Condition::Draining) => {
+                let ready = held.connection.condition() == Condition::Ready;
+                if ready && held.rest(key, &mut reactor.timers, now) {
+                    // No call is on it, so it ends at once; the next one is on its way before anybody asks.
+                    held.connection.drain();
+                    held.wakeup.wake();
+                    self.wanted.push(endpoint);
+                }
                 // A stream may have come free.
                 if let Some(backend) = self.backend_of(endpoint) {
                     backend.wake_first();
@@ -700,6 +715,23 @@ fn spread(pause: Duration, seed: u64) -> Duration {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     let permille = 800 + ((mixed ^ (mixed >> 31)) % 401) as u32;
     pause * permille / 1000
+}
+
+impl<S: Socket> Held<S> {
+    /// Watches over a connection that has had its burst. Whether it has rested long enough to be replaced.
+    fn rest(&mut self, key: Key, timers: &mut Timers<Task>, now: Instant) -> bool {
+        let idle =
+            self.connection.streams() == 0 && self.connection.streams_most() >= BURST_STREAMS;
+        if idle && !self.resting {
+            self.resting = true;
+            self.deadline = now + BURST_REST;
+            timers.set(&mut self.timer, Some(self.deadline), Task::Upstream(key));
+        } else if !idle && self.resting {
+            self.resting = false;
+            timers.cancel(&mut self.timer);
+        }
+        self.resting && now >= self.deadline
+    }
 }
 
 impl Backend {
