@@ -257,16 +257,17 @@ pub fn write_response(
     out: &mut BytesMut,
 ) {
     out.reserve(256);
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(head.status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(
-        head.status
-            .canonical_reason()
-            .unwrap_or_default()
-            .as_bytes(),
-    );
-    out.put_slice(b"\r\n");
+    if head.status == StatusCode::OK {
+        // Nearly every answer, and every one of gRPC-Web's.
+        out.put_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        let reason = head.status.canonical_reason().unwrap_or_default();
+        out.put_slice(b"HTTP/1.1 ");
+        out.put_slice(head.status.as_str().as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(reason.as_bytes());
+        out.put_slice(b"\r\n");
+    }
     for (name, value) in &head.headers {
         if is_hop_by_hop(name) || *name == http::header::CONTENT_LENGTH {
             continue;
@@ -364,11 +365,7 @@ fn first_control(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Judges the line from `line_start` to the LF that follows `before`. `Some`: it was the head's empty line.
-fn judge_line(
-    before: &[u8],
-    start: usize,
-    line_start: usize,
-) -> Result<Option<usize>, HeadFault> {
+fn judge_line(before: &[u8], start: usize, line_start: usize) -> Result<Option<usize>, HeadFault> {
     let end = before.len();
     let line = before.get(line_start..).unwrap_or_default();
     let Some((&CR, line)) = line.split_last() else {
