@@ -144,17 +144,17 @@ mod outside {
     use super::{Event, IoSlice, Memory, Now, Wire, io};
 
     #[inline(never)]
-    pub(super) fn wait(memory: &mut Memory, events: &mut Vec<Event>) -> Now {
+    pub(super) fn wait(memory: &Memory, events: &mut Vec<Event>) -> Now {
         black_box(memory.pass_events(events))
     }
 
     #[inline(never)]
-    pub(super) fn read(wire: &mut Wire, into: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read(wire: &Wire, into: &mut [u8]) -> io::Result<usize> {
         black_box(wire.take_in(into))
     }
 
     #[inline(never)]
-    pub(super) fn write(wire: &mut Wire, from: &[IoSlice<'_>]) -> io::Result<usize> {
+    pub(super) fn write(wire: &Wire, from: &[IoSlice<'_>]) -> io::Result<usize> {
         black_box(wire.give_out(from))
     }
 }

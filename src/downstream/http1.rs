@@ -6,6 +6,7 @@
 //! connection closes.
 
 use std::io;
+use std::mem;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -446,9 +447,12 @@ impl<S: Socket> Http1<S> {
                 let length = self.pending_bytes;
                 transport.write_with(|out| write_chunk_head(length, out));
             }
-            for bytes in self.pending.drain(..) {
+            let mut pending = mem::take(&mut self.pending);
+            for bytes in pending.drain(..) {
                 transport.write_bytes(bytes);
             }
+            // Between two steps a connection holds no list.
+            transport.keep_list(pending);
             if chunked {
                 transport.write(CHUNK_END);
             }
@@ -466,10 +470,6 @@ impl<S: Socket> Http1<S> {
             if !short {
                 self.answer = Answer::Ended;
             }
-        }
-        if self.pending.is_empty() {
-            // An idle connection holds no buffer.
-            self.pending = Vec::new();
         }
     }
 }
@@ -576,6 +576,9 @@ impl<S: Socket> Sink for Http1<S> {
                     }
                 };
                 if !bytes.is_empty() && !self.bodiless {
+                    if self.pending.is_empty() {
+                        self.pending = self.transport.borrow().take_list();
+                    }
                     self.pending_bytes += bytes.len();
                     self.pending.push(bytes);
                 }

@@ -80,11 +80,13 @@ impl Terms {
             Part::End(Some(trailers)) => (&**trailers, true),
             Part::Data(_) | Part::End(None) => return Ok(()),
         };
-        // What is cut off a long message anyway does not make its status another one.
-        let message = fields.get(GRPC_MESSAGE).map_or(0, HeaderValue::len);
-        let cut = message.saturating_sub(MESSAGE_BYTES_MAX);
-        if metadata::size(fields) - cut > self.snapshot.limits.head_bytes_max {
-            return Err(Reset::upstream(Reason::MetadataTooLarge));
+        let (size, most) = (metadata::size(fields), self.snapshot.limits.head_bytes_max);
+        if size > most {
+            // What is cut off a long message anyway does not make its status another one.
+            let message = fields.get(GRPC_MESSAGE).map_or(0, HeaderValue::len);
+            if size - message.saturating_sub(MESSAGE_BYTES_MAX) > most {
+                return Err(Reset::upstream(Reason::MetadataTooLarge));
+            }
         }
         let timed = self.dialect.is_rpc() && self.is_late(now);
         if last && timed && Code::from_fields(fields) == Some(Code::CANCELLED) {

@@ -39,6 +39,8 @@ const SPARE_MAX: usize = 64;
 /// than that for them.
 const SPARE_BYTES_MIN: usize = 2 << 10;
 const SPARE_BYTES_MAX: usize = 16 << 10;
+/// The longest list that is kept for the next one who gathers, in pieces.
+const LIST_PIECES_MAX: usize = 64;
 
 /// A transport with its two owners: the core's slab, which senses and flushes, and the engine, which speaks.
 pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
@@ -50,6 +52,8 @@ pub struct Staging {
     /// Empty, to be written from: most transports need one for the length of a turn.
     #[expect(clippy::vec_box, reason = "they go to their transports as they are")]
     spare: RefCell<Vec<Box<Unwritten>>>,
+    /// For whoever gathers pieces before they are written; each puts it back within its step.
+    list: Cell<Vec<Bytes>>,
     turn: Cell<u64>,
     dirty: Cell<Vec<Key>>,
     starved: Cell<Vec<Key>>,
@@ -68,6 +72,7 @@ impl Default for Staging {
         Self {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             spare: RefCell::default(),
+            list: Cell::default(),
             turn: Cell::new(0),
             dirty: Cell::default(),
             starved: Cell::default(),
@@ -320,10 +325,13 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes.
     pub fn split(&mut self, n: usize) -> Bytes {
-        let taken = self.unread.split_to(n).freeze();
+        let taken = match n == self.unread.len() {
+            true => mem::take(&mut self.unread),
+            false => self.unread.split_to(n),
+        };
         self.taken += n;
         self.give_back();
-        taken
+        taken.freeze()
     }
 
     /// Takes the first `n` unread bytes for whoever keeps them long: a few bytes do not hold the whole of a large read.
@@ -380,6 +388,18 @@ impl<S: Socket> Transport<S> {
     pub fn write_with(&mut self, print: impl FnOnce(&mut BytesMut)) {
         if let Some(unwritten) = self.stage() {
             unwritten.print(print);
+        }
+    }
+
+    /// An empty list, to gather in it what will be written. It goes back with [`Transport::keep_list`].
+    pub fn take_list(&self) -> Vec<Bytes> {
+        self.staging.list.take()
+    }
+
+    /// Takes such a list back, empty.
+    pub fn keep_list(&self, list: Vec<Bytes>) {
+        if list.is_empty() && list.capacity() <= LIST_PIECES_MAX {
+            self.staging.list.set(list);
         }
     }
 
@@ -578,8 +598,20 @@ struct Unwritten {
 }
 
 impl Unwritten {
-    fn copy(&mut self, bytes: &[u8]) {
+    fn copy(&mut self, mut bytes: &[u8]) {
         self.bytes += bytes.len();
+        let room = self.tail.capacity() - self.tail.len();
+        if self.tail.capacity() >= SPARE_BYTES_MAX && bytes.len() > room {
+            // A buffer that has grown so far is filled and followed by another: to grow on, it would be copied.
+            let (fitting, rest) = bytes.split_at(room);
+            self.tail.extend_from_slice(fitting);
+            let next = BytesMut::with_capacity(SPARE_BYTES_MAX.max(rest.len()));
+            let full = mem::replace(&mut self.tail, next).freeze();
+            if !full.is_empty() {
+                self.pieces.push_back(full);
+            }
+            bytes = rest;
+        }
         self.tail.extend_from_slice(bytes);
     }
 

@@ -20,7 +20,7 @@ use crate::rpc::grpc_web_text::{TextIn, TextOut};
 use crate::rpc::inflate::{Coding, Inflater};
 use crate::rpc::media_type::{self, MediaType};
 use crate::rpc::trailer_frame::TrailerFrame;
-use crate::wire::metadata::{forward_response, forward_trailers};
+use crate::wire::metadata::{crosses_to_client, forward_response, forward_trailers};
 use crate::wire::status::{
     GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS, decode_message, encode_message, repair_message,
 };
@@ -37,7 +37,7 @@ const FOREIGN_KEPT_BYTES_MAX: usize = 4 << 10;
 const FOREIGN_BYTES_MAX: usize = 64 << 10;
 
 /// Of a trailers-only answer, whose fields all go into the frame, the ones that say something to HTTP and mean nothing there.
-const HEAD_FIELDS: [HeaderName; 10] = [
+static HEAD_FIELDS: [HeaderName; 10] = [
     http::header::CACHE_CONTROL,
     http::header::DATE,
     http::header::RETRY_AFTER,
@@ -196,7 +196,7 @@ impl GrpcWebResponse {
     ) -> Result<Option<Ending>, Reset> {
         match mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Waiting => self.begin(part, out),
-            Phase::Held(head) => self.release(*head, part, out),
+            Phase::Held(head) => self.release(head, part, out),
             Phase::Foreign(foreign) => self.collect(foreign, part, out),
             Phase::Streaming => self.stream(part, out),
             Phase::Ended => Ok(None),
@@ -263,8 +263,8 @@ impl GrpcWebResponse {
         if head.status.is_informational() {
             return Ok(None);
         }
-        let is_grpc = head.status == StatusCode::OK && is_grpc(&head.headers);
-        let has_status = head.headers.contains_key(GRPC_STATUS);
+        let said = Said::by(&head.headers);
+        let is_grpc = head.status == StatusCode::OK && matches!(said.media, MediaType::Grpc(_));
         if !is_grpc {
             let foreign = Box::new(Foreign {
                 start: BytesMut::new(),
@@ -277,10 +277,11 @@ impl GrpcWebResponse {
             self.phase = Phase::Foreign(foreign);
         } else if head.end {
             return Ok(Some(self.finish_alone(*head, HeaderMap::new(), out)));
-        } else if has_status {
+        } else if said.has_status {
             self.phase = Phase::Held(head);
         } else {
-            self.send_head(*head, out);
+            let content_type = media_type::grpc_web(self.form, said.media.suffix());
+            self.send_head(head, content_type, out);
         }
         Ok(None)
     }
@@ -288,25 +289,26 @@ impl GrpcWebResponse {
     /// *Held*: content shows that the head was an ordinary one, an end that it was the whole answer.
     fn release(
         &mut self,
-        head: ResponseHead,
+        head: Box<ResponseHead>,
         part: Part,
         out: &mut impl FnMut(Part),
     ) -> Result<Option<Ending>, Reset> {
         match part {
             Part::Data(data) if data.is_empty() => {
-                self.phase = Phase::Held(Box::new(head));
+                self.phase = Phase::Held(head);
                 Ok(None)
             }
-            Part::End(None) => Ok(Some(self.finish_alone(head, HeaderMap::new(), out))),
+            Part::End(None) => Ok(Some(self.finish_alone(*head, HeaderMap::new(), out))),
             Part::End(Some(trailers)) if !trailers.contains_key(GRPC_STATUS) => {
-                Ok(Some(self.finish_alone(head, *trailers, out)))
+                Ok(Some(self.finish_alone(*head, *trailers, out)))
             }
             Part::Data(_) | Part::End(Some(_)) => {
-                self.send_head(head, out);
+                let content_type = self.content_type(&head.headers);
+                self.send_head(head, content_type, out);
                 self.stream(part, out)
             }
             Part::Head(_) => {
-                self.phase = Phase::Held(Box::new(head));
+                self.phase = Phase::Held(head);
                 Err(broken("the answer has two heads"))
             }
         }
@@ -436,18 +438,21 @@ impl GrpcWebResponse {
     }
 
     /// Our head for a backend's gRPC head. It leaves at once: a page's `fetch` resolves by it.
-    fn send_head(&mut self, head: ResponseHead, out: &mut impl FnMut(Part)) {
-        let content_type = self.content_type(&head.headers);
-        let mut fields = head.headers;
-        self.choose_flow(&mut fields);
-        let mut fields = initial_metadata(fields);
-        fields.insert(CONTENT_TYPE, content_type);
+    fn send_head(
+        &mut self,
+        mut head: Box<ResponseHead>,
+        content_type: HeaderValue,
+        out: &mut impl FnMut(Part),
+    ) {
+        if !is_plain(&mut head.headers, &content_type) {
+            self.choose_flow(&mut head.headers);
+            head.headers = initial_metadata(mem::take(&mut head.headers));
+            head.headers.insert(CONTENT_TYPE, content_type);
+        }
+        head.status = StatusCode::OK;
+        head.end = false;
         self.phase = Phase::Streaming;
-        out(Part::Head(Box::new(ResponseHead {
-            status: StatusCode::OK,
-            headers: fields,
-            end: false,
-        })));
+        out(Part::Head(head));
     }
 
     /// Compressed messages pass to a caller who named their coding, and are unpacked for any other.
@@ -523,10 +528,7 @@ impl GrpcWebResponse {
 
     /// gRPC-Web's content type with the suffix of the backend's, for `grpc+json` must not become proto on the way.
     fn content_type(&self, fields: &HeaderMap) -> HeaderValue {
-        let suffix = fields
-            .get(CONTENT_TYPE)
-            .and_then(|value| MediaType::parse(value).suffix());
-        media_type::grpc_web(self.form, suffix)
+        media_type::grpc_web(self.form, Said::by(fields).media.suffix())
     }
 }
 
@@ -581,12 +583,10 @@ struct Told {
 impl Told {
     /// What a backend's own fields say; `None` if they hold no status.
     fn by(fields: &HeaderMap) -> Option<Self> {
-        let code = Code::from_fields(fields)?;
+        let (code, message) = Code::with_message(fields)?;
         Some(Self {
             code,
-            message: fields
-                .get(GRPC_MESSAGE)
-                .map(|message| repair_message(message.as_bytes())),
+            message: message.map(|message| repair_message(message.as_bytes())),
             reason: if code == Code::OK {
                 Reason::Ok
             } else {
@@ -658,11 +658,53 @@ impl Foreign {
     }
 }
 
-/// Whether an answer says that it is gRPC.
-fn is_grpc(fields: &HeaderMap) -> bool {
-    fields
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| matches!(MediaType::parse(value), MediaType::Grpc(_)))
+/// What a backend's head says of itself, found in one walk: most have fewer fields than there are questions.
+struct Said<'a> {
+    /// Its first content type.
+    media: MediaType<'a>,
+    has_status: bool,
+}
+
+impl<'a> Said<'a> {
+    fn by(fields: &'a HeaderMap) -> Self {
+        let mut media = None;
+        let mut has_status = false;
+        for (name, value) in fields {
+            match name.as_str() {
+                "content-type" => {
+                    media.get_or_insert(value);
+                }
+                "grpc-status" => has_status = true,
+                _ => {}
+            }
+        }
+        Self {
+            media: media.map_or(MediaType::Other, MediaType::parse),
+            has_status,
+        }
+    }
+}
+
+/// Whether a head is nothing but a content type and initial metadata, as nearly every one is. If so it is ours already: that
+/// content type has taken the place of its own.
+fn is_plain(fields: &mut HeaderMap, content_type: &HeaderValue) -> bool {
+    let mut types = 0;
+    let crosses = |name: &HeaderName| {
+        let codecs = matches!(
+            name.as_str(),
+            "grpc-encoding" | "grpc-status" | "grpc-message" | "grpc-status-details-bin"
+        );
+        !codecs && crosses_to_client(name)
+    };
+    for (name, value) in fields.iter_mut() {
+        if *name == CONTENT_TYPE {
+            *value = content_type.clone();
+            types += 1;
+        } else if !crosses(name) {
+            return false;
+        }
+    }
+    types == 1
 }
 
 /// Whether a `grpc-accept-encoding` names that coding.

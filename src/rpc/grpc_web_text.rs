@@ -36,7 +36,11 @@ pub(super) struct TextOut {
 impl TextOut {
     /// Adds bytes to the text that is being made.
     pub(super) fn encode(&mut self, bytes: &[u8]) {
-        self.text.reserve(encoded_length(bytes.len() + 2));
+        let length = encoded_length(bytes.len() + 2);
+        if self.text.capacity() - self.text.len() < length {
+            // The frame that ends the answer will fit behind its message.
+            self.text.reserve(length + TAIL_BYTES);
+        }
         self.encoder.encode(bytes, &mut self.text);
     }
 
@@ -50,6 +54,9 @@ impl TextOut {
         (!self.text.is_empty()).then(|| self.text.split().freeze())
     }
 }
+
+/// What is made room for behind a text, bytes.
+const TAIL_BYTES: usize = 256;
 
 const fn blame(fault: Base64Fault) -> Reset {
     Reset::downstream(Reason::ClientProtocol(fault.detail()))

@@ -72,7 +72,11 @@ impl<'a> MediaType<'a> {
 pub(super) fn grpc(suffix: Option<&str>) -> HeaderValue {
     const PLAIN: HeaderValue = HeaderValue::from_static("application/grpc");
     const PROTO: HeaderValue = HeaderValue::from_static("application/grpc+proto");
-    compose(PLAIN, PROTO, suffix)
+    match suffix {
+        None => PLAIN,
+        Some("proto") => PROTO,
+        Some(suffix) => compose("application/grpc", suffix).unwrap_or(PLAIN),
+    }
 }
 
 /// gRPC-Web's type of that form, with that suffix.
@@ -81,23 +85,19 @@ pub(super) fn grpc_web(form: Form, suffix: Option<&str>) -> HeaderValue {
     const BINARY_PROTO: HeaderValue = HeaderValue::from_static("application/grpc-web+proto");
     const TEXT: HeaderValue = HeaderValue::from_static("application/grpc-web-text");
     const TEXT_PROTO: HeaderValue = HeaderValue::from_static("application/grpc-web-text+proto");
-    match form {
-        Form::Binary => compose(BINARY, BINARY_PROTO, suffix),
-        Form::Text => compose(TEXT, TEXT_PROTO, suffix),
+    match (form, suffix) {
+        (Form::Binary, None) => BINARY,
+        (Form::Binary, Some("proto")) => BINARY_PROTO,
+        (Form::Binary, Some(suffix)) => compose("application/grpc-web", suffix).unwrap_or(BINARY),
+        (Form::Text, None) => TEXT,
+        (Form::Text, Some("proto")) => TEXT_PROTO,
+        (Form::Text, Some(suffix)) => compose("application/grpc-web-text", suffix).unwrap_or(TEXT),
     }
 }
 
-/// The two common types are constants of the compiler's, so that they cost nothing.
-fn compose(plain: HeaderValue, with_proto: HeaderValue, suffix: Option<&str>) -> HeaderValue {
-    let Some(suffix) = suffix else {
-        return plain;
-    };
-    if suffix.eq_ignore_ascii_case("proto") {
-        return with_proto;
-    }
-    let suffix = suffix.to_ascii_lowercase();
-    let composed = [plain.as_bytes(), b"+", suffix.as_bytes()].concat();
-    HeaderValue::try_from(composed).unwrap_or(plain)
+/// A type that is not common enough to be a constant of the compiler's.
+fn compose(plain: &str, suffix: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("{plain}+{}", suffix.to_ascii_lowercase())).ok()
 }
 
 fn is_suffix(suffix: &str) -> bool {

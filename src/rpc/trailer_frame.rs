@@ -5,12 +5,11 @@
 //!
 //! Source: grpc/grpc `doc/PROTOCOL-WEB.md` (Message framing, HTTP wire protocols).
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::wire::Code;
 use crate::wire::envelope::{PREFIX_BYTES, TRAILERS, prefix};
-use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS};
 
 /// A trailer frame, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,28 +24,42 @@ impl TrailerFrame {
     /// The frame of that status, and of all `fields` but `grpc-status` and `grpc-message`. The message is as it stands on the
     /// wire, percent-encoded; `None` leaves it out.
     pub fn new(code: Code, message: Option<&[u8]>, fields: &HeaderMap) -> Self {
-        let mut frame = BytesMut::with_capacity(256);
-        frame.put_bytes(0, PREFIX_BYTES);
+        let others = || {
+            let told = |name: &str| matches!(name, "grpc-status" | "grpc-message");
+            fields.iter().filter(move |(name, _)| !told(name.as_str()))
+        };
+        let others_bytes: usize = others()
+            .map(|(name, value)| line_bytes(name.as_str(), value))
+            .sum();
+        if let (Code::OK, None | Some([]), 0) = (code, message, others_bytes) {
+            return Self {
+                bytes: Bytes::from_static(match message {
+                    None => OK_ALONE,
+                    Some(_) => OK_WITH_EMPTY_MESSAGE,
+                }),
+                dropped_fields: 0,
+            };
+        }
         let mut number = [0; 10];
-        write_line(
-            &mut frame,
-            b"grpc-status",
-            decimal(code.number(), &mut number),
+        let number = decimal(code.number(), &mut number);
+        let message_bytes = message.map_or(0, |message| line_bytes(MESSAGE, message));
+        // As large as it will be, so that it needs no memory but its own.
+        let mut frame = Vec::with_capacity(
+            PREFIX_BYTES + line_bytes(STATUS, number) + message_bytes + others_bytes,
         );
+        frame.extend_from_slice(&[0; PREFIX_BYTES]);
+        write_line(&mut frame, STATUS, number);
         if let Some(message) = message {
-            write_line(&mut frame, b"grpc-message", message);
+            write_line(&mut frame, MESSAGE, message);
         }
         let mut dropped_fields = 0;
-        for (name, value) in fields {
-            if name == GRPC_STATUS || name == GRPC_MESSAGE {
-                continue;
-            }
+        for (name, value) in others() {
             if value
                 .as_bytes()
                 .iter()
                 .all(|byte| matches!(byte, 0x20..=0x7e))
             {
-                write_line(&mut frame, name.as_str().as_bytes(), value.as_bytes());
+                write_line(&mut frame, name.as_str(), value.as_bytes());
             } else {
                 dropped_fields += 1;
             }
@@ -58,19 +71,23 @@ impl TrailerFrame {
             *place = byte;
         }
         Self {
-            bytes: frame.freeze(),
+            bytes: frame.into(),
             dropped_fields,
         }
     }
 }
 
-fn write_line(frame: &mut BytesMut, name: &[u8], value: &[u8]) {
-    frame.reserve(name.len() + value.len() + 3);
-    frame.put_slice(name);
+fn write_line(frame: &mut Vec<u8>, name: &str, value: &[u8]) {
+    frame.extend_from_slice(name.as_bytes());
     // No space after the colon: every client takes that, older ones of tonic-web do not take a space.
-    frame.put_slice(b":");
-    frame.put_slice(value);
-    frame.put_slice(b"\r\n");
+    frame.push(b':');
+    frame.extend_from_slice(value);
+    frame.extend_from_slice(b"\r\n");
+}
+
+/// How long such a line is.
+fn line_bytes(name: &str, value: impl AsRef<[u8]>) -> usize {
+    name.len() + value.as_ref().len() + 3
 }
 
 /// A number in digits, without an allocation.
@@ -87,6 +104,13 @@ fn decimal(mut number: u32, place: &mut [u8; 10]) -> &[u8] {
     }
     place.get(10 - digits..).unwrap_or_default()
 }
+
+const STATUS: &str = "grpc-status";
+const MESSAGE: &str = "grpc-message";
+
+/// What most answers end with, as it stands: OK from a server that writes no message, and from one that writes an empty one.
+const OK_ALONE: &[u8] = b"\x80\0\0\0\x0fgrpc-status:0\r\n";
+const OK_WITH_EMPTY_MESSAGE: &[u8] = b"\x80\0\0\0\x1egrpc-status:0\r\ngrpc-message:\r\n";
 
 #[cfg(test)]
 mod tests {
@@ -127,6 +151,18 @@ mod tests {
              x-bin:AAEC\r\nx-empty:\r\n"
         );
         assert_eq!(frame.dropped_fields, 0);
+    }
+
+    #[test]
+    fn the_usual_frames_are_what_any_other_would_be() {
+        let told = [("grpc-status", &b"0"[..]), ("grpc-message", b"")];
+        for fields in [HeaderMap::new(), fields(&told)] {
+            for (message, lines) in [(None, ""), (Some(&b""[..]), "grpc-message:\r\n")] {
+                let frame = TrailerFrame::new(Code::OK, message, &fields);
+                assert_eq!(block(&frame), format!("grpc-status:0\r\n{lines}"));
+                assert_eq!(frame.dropped_fields, 0);
+            }
+        }
     }
 
     #[test]

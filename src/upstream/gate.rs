@@ -272,7 +272,12 @@ impl Sieve for Gate {
                     unread.advance(FRAME_HEAD_BYTES);
                     self.take_out(padding, stream)?;
                 }
-                None => self.begin(kind, flags, length, stream)?,
+                None => {
+                    self.begin(kind, flags, length, stream)?;
+                    if kind == FRAME_DATA && flags == 0 {
+                        self.left += same_data_behind(unread, self.left, stream);
+                    }
+                }
             }
         }
     }
@@ -328,6 +333,23 @@ impl Sieve for Gate {
             sent.head.clear();
         }
     }
+}
+
+/// How long the plain DATA frames of that stream are that follow one another from `at` on, the last maybe only begun. Handed on
+/// together they cost `h2` one read, and what it finds wrong it still found on that stream.
+fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> usize {
+    let mut end = at;
+    while let Some(&[a, b, c, FRAME_DATA, 0, s0, s1, s2, s3]) =
+        unread.get(end..).and_then(<[u8]>::first_chunk)
+    {
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        // An empty one is taken out.
+        if length == 0 || u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]) != stream {
+            break;
+        }
+        end += FRAME_HEAD_BYTES + length;
+    }
+    end - at
 }
 
 /// What those first bytes say; `None`: too few to tell.
@@ -442,6 +464,33 @@ mod tests {
         }
         let bytes: Vec<_> = input.chunks(1).collect();
         assert_eq!(through(&bytes).0, expected);
+    }
+
+    #[test]
+    fn plain_data_of_one_stream_passes_together_and_nothing_else_with_it() {
+        let data = |stream, payload: &[u8]| frame(FRAME_DATA, 0, stream, payload);
+        let run = [data(1, b"one"), data(1, b"two"), data(1, b"three")].concat();
+        for (behind, joins) in [
+            (data(1, b"four"), true),
+            (data(3, b"other"), false),
+            (data(1, b""), false),
+            (frame(FRAME_DATA, FLAG_END_STREAM, 1, b"last"), false),
+            (frame(FRAME_DATA, FLAG_PADDED, 1, &[1, b'x', 0]), false),
+            (frame(FRAME_HEADERS, 4, 1, b"end"), false),
+        ] {
+            let whole = [&run[..], &behind].concat();
+            let expected = if joins { whole.len() } else { run.len() };
+            let mut gate = open_gate();
+            let passing = gate.pass(&mut BytesMut::from(&whole[..])).unwrap();
+            assert_eq!(passing, expected, "{behind:?}");
+            assert_eq!(gate.notes().stream(), 1);
+            // Of a frame that is only begun, what there is.
+            let mut gate = open_gate();
+            let passing = gate
+                .pass(&mut BytesMut::from(&whole[..run.len() - 2]))
+                .unwrap();
+            assert_eq!(passing, run.len() - 2);
+        }
     }
 
     /// A gate that has seen a peer's SETTINGS.

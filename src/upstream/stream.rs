@@ -6,6 +6,7 @@
 //! that goes sends RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
 
 use std::cell::Cell;
+use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
@@ -129,6 +130,8 @@ pub struct Http2 {
     notes: Rc<Notes>,
     /// What had been staged on the connection before its head.
     begins: u64,
+    /// It was sensed before.
+    sensed: bool,
     interim_heads: u32,
     head_seen: bool,
     /// DATA that has arrived and waits for its sink.
@@ -197,6 +200,7 @@ impl Http2 {
             _slot: slot,
             notes,
             begins,
+            sensed: false,
             interim_heads: 0,
             head_seen: false,
             gathered: Pieces::default(),
@@ -224,7 +228,7 @@ impl Http2 {
                 let (head, body) = response.into_parts();
                 // It has its place before anything else is asked of `h2`: a receiving half that an unwinding frame owned would
                 // end the process.
-                let awaited = std::mem::replace(&mut self.answer, Answer::Body(body));
+                let awaited = mem::replace(&mut self.answer, Answer::Body(body));
                 drop(awaited);
                 let end = matches!(&self.answer, Answer::Body(body) if body.is_end_stream());
                 let head = ResponseHead {
@@ -248,6 +252,9 @@ impl Source for Http2 {
         }
         let body = match &mut self.answer {
             Answer::Body(body) => body,
+            // Of a stream that was opened in this very step there is nothing; and its sink has room, since no request is read
+            // from a client that leaves answers unread, so that the head is asked for next.
+            Answer::Awaited(_) if !mem::replace(&mut self.sensed, true) => return,
             Answer::Awaited(_) => return self.skip_interim_heads(cx),
             Answer::Over => return,
         };
@@ -441,8 +448,8 @@ impl Http2 {
 
     /// Leaves the handles' memory behind, for they cannot be dropped any more.
     fn forget(&mut self) {
-        std::mem::forget(std::mem::replace(&mut self.answer, Answer::Over));
-        std::mem::forget(self.body.take());
+        mem::forget(mem::replace(&mut self.answer, Answer::Over));
+        mem::forget(self.body.take());
     }
 }
 
@@ -463,7 +470,7 @@ impl Drop for Http2 {
                 self.forget();
             }
         }
-        let answer = std::mem::replace(&mut self.answer, Answer::Over);
+        let answer = mem::replace(&mut self.answer, Answer::Over);
         if panics::contained(|| drop(answer)).is_none() {
             self.forget();
         }

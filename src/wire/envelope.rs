@@ -68,6 +68,11 @@ impl Walker {
         if self.remaining > 0 {
             return self.walk_payload(input);
         }
+        if self.begun_bytes == 0
+            && let Some(whole) = input.first_chunk()
+        {
+            return (PREFIX_BYTES, self.enter(*whole));
+        }
         let wanted = PREFIX_BYTES.saturating_sub(self.begun_bytes);
         let taken = wanted.min(input.len());
         for (place, byte) in self.begun.iter_mut().skip(self.begun_bytes).zip(input) {
@@ -78,13 +83,7 @@ impl Walker {
             return (taken, Step::Hungry);
         }
         self.begun_bytes = 0;
-        let [flags, a, b, c, d] = self.begun;
-        let length = u32::from_be_bytes([a, b, c, d]);
-        self.remaining = length;
-        if length == 0 {
-            self.messages += 1;
-        }
-        (taken, Step::Prefix(Prefix { flags, length }))
+        (taken, self.enter(self.begun))
     }
 
     /// Between two messages, or before the first: a stream may end here.
@@ -105,6 +104,17 @@ impl Walker {
     /// How many messages were whole so far, those of length zero included.
     pub fn messages(&self) -> u64 {
         self.messages
+    }
+
+    /// A prefix is whole: its message begins.
+    fn enter(&mut self, prefix: [u8; PREFIX_BYTES]) -> Step {
+        let [flags, a, b, c, d] = prefix;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        self.remaining = length;
+        if length == 0 {
+            self.messages += 1;
+        }
+        Step::Prefix(Prefix { flags, length })
     }
 
     fn walk_payload(&mut self, input: &[u8]) -> (usize, Step) {

@@ -91,6 +91,10 @@ fn joined(value: &HeaderValue) -> usize {
 /// `content-type` (the dialect writes its own), and `access-control-*` (the policy of the listener decides, not the
 /// backend). `grpc-*` is the codec's to take.
 pub fn forward_response(mut fields: HeaderMap) -> HeaderMap {
+    // What nominates stays behind itself, so where all crosses nothing is nominated.
+    if fields.keys().all(crosses_to_client) {
+        return fields;
+    }
     if fields.contains_key(CONNECTION) {
         let nominating = fields.clone();
         drop_nominated(nominating.get_all(CONNECTION).iter(), &mut fields);
@@ -181,7 +185,8 @@ fn crosses_to_backend(name: &HeaderName) -> bool {
     }
 }
 
-fn crosses_to_client(name: &HeaderName) -> bool {
+/// Whether a field of an answer's head goes on to the client, if no other field there nominates it.
+pub fn crosses_to_client(name: &HeaderName) -> bool {
     !is_hop_by_hop(name)
         && *name != CONTENT_LENGTH
         && *name != http::header::CONTENT_TYPE

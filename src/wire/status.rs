@@ -116,6 +116,10 @@ impl Code {
     /// (`statuscodes.md`: "Error parsing returned status").
     pub fn from_header(value: &HeaderValue) -> Self {
         let digits = value.as_bytes();
+        // The 17, but for seven of them, have one digit.
+        if let &[digit @ b'0'..=b'9'] = digits {
+            return Self(u32::from(digit - b'0'));
+        }
         let decimal = digits.iter().all(u8::is_ascii_digit);
         let leading_zero = digits.len() > 1 && digits.first() == Some(&b'0');
         if !decimal || leading_zero {
@@ -130,13 +134,29 @@ impl Code {
 
     /// What the `grpc-status` in a head or trailer section says; `None` if there is none. Two that differ are UNKNOWN.
     pub fn from_fields(fields: &HeaderMap) -> Option<Self> {
-        let mut values = fields.get_all(GRPC_STATUS).iter();
-        let first = values.next()?;
-        if values.all(|other| other == first) {
-            Some(Self::from_header(first))
-        } else {
-            Some(Self::UNKNOWN)
+        Self::with_message(fields).map(|(code, _)| code)
+    }
+
+    /// The same with the first `grpc-message` beside it, as it stands there. A section that ends a call has a handful of
+    /// fields, so that walking over them once costs less than looking up two names.
+    pub fn with_message(fields: &HeaderMap) -> Option<(Self, Option<&HeaderValue>)> {
+        let mut status: Option<&HeaderValue> = None;
+        let mut differ = false;
+        let mut message = None;
+        for (name, value) in fields {
+            match name.as_str() {
+                "grpc-status" => differ |= *status.get_or_insert(value) != value,
+                "grpc-message" => {
+                    message.get_or_insert(value);
+                }
+                _ => {}
+            }
         }
+        let code = match differ {
+            false => Self::from_header(status?),
+            true => Self::UNKNOWN,
+        };
+        Some((code, message))
     }
 
     /// What a stream's reset with this HTTP/2 error code means where no trailers came (`PROTOCOL-HTTP2.md`, "Errors").

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, ORIGIN,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, Entry, ORIGIN,
     SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -161,7 +161,7 @@ impl Filter for Cors {
         }
         // What a backend says about CORS it says of itself, not of this port: no permission comes from there.
         if head.headers.keys().any(|name| PERMISSIONS.contains(name)) {
-            for name in PERMISSIONS {
+            for name in &PERMISSIONS {
                 head.headers.remove(name);
             }
         }
@@ -334,13 +334,14 @@ fn asked_fields(request: &Fields) -> Result<Option<HeaderValue>, Box<LocalAnswer
 /// metadata is readable with no configuration. `set-cookie` is never readable (Fetch, "forbidden response-header name").
 fn exposed_fields(headers: &HeaderMap) -> HeaderValue {
     let told = |name: &&HeaderName| **name != SET_COOKIE && !ALWAYS_EXPOSED.contains(name);
-    let names = || ALWAYS_EXPOSED.iter().chain(headers.keys().filter(told));
-    let mut list = String::with_capacity(names().map(|name| name.as_str().len() + 1).sum());
-    for name in names() {
-        if !list.is_empty() {
-            list.push(',');
-        }
-        list.push_str(name.as_str());
+    let more = || headers.keys().filter(told).map(HeaderName::as_str);
+    // Exactly as long as it will be: else one more piece of memory would remember its room.
+    let more_bytes: usize = more().map(|name| name.len() + 1).sum();
+    let mut list = String::with_capacity(ALWAYS_EXPOSED_LIST.len() + more_bytes);
+    list.push_str(ALWAYS_EXPOSED_LIST);
+    for name in more() {
+        list.push(',');
+        list.push_str(name);
     }
     // Names are visible ASCII, so this cannot fail.
     HeaderValue::try_from(list).unwrap_or_else(|_| GRPC_STATUS.into())
@@ -348,17 +349,26 @@ fn exposed_fields(headers: &HeaderMap) -> HeaderValue {
 
 /// Adds the names that are not there yet; a backend's own `vary` stays.
 fn add_vary(headers: &mut HeaderMap, names: HeaderValue) {
+    let mut vary = match headers.entry(VARY) {
+        Entry::Vacant(vacant) => {
+            vacant.insert(names);
+            return;
+        }
+        Entry::Occupied(occupied) => occupied,
+    };
     let present = |name: &str| {
-        headers.get_all(VARY).iter().any(|value| {
+        vary.iter().any(|value| {
             value.as_bytes().split(|&b| b == b',').any(|part| {
                 let part = part.trim_ascii();
                 part == b"*" || part.eq_ignore_ascii_case(name.as_bytes())
             })
         })
     };
-    let said = names.to_str().is_ok_and(|names| names.split(", ").all(present));
+    let said = names
+        .to_str()
+        .is_ok_and(|names| names.split(", ").all(present));
     if !said {
-        headers.append(VARY, names);
+        vary.append(names);
     }
 }
 
@@ -368,8 +378,7 @@ fn refuse(status: StatusCode, word: &'static str, sentence: String) -> LocalAnsw
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; charset=utf-8"),
     );
-    head.headers
-        .insert(VARY, VARY_PREFLIGHT);
+    head.headers.insert(VARY, VARY_PREFLIGHT);
     LocalAnswer {
         head,
         body: Bytes::from(format!("{sentence}\n")),
@@ -390,7 +399,7 @@ const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
 /// Any other answer depends on this one.
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 /// The fields by which an answer permits anything.
-const PERMISSIONS: [HeaderName; 6] = [
+static PERMISSIONS: [HeaderName; 6] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_HEADERS,
     ACCESS_CONTROL_ALLOW_METHODS,
@@ -400,6 +409,8 @@ const PERMISSIONS: [HeaderName; 6] = [
 ];
 /// Readable on every answer, whether it stands there or not.
 static ALWAYS_EXPOSED: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
+/// The same, as it stands in the field.
+const ALWAYS_EXPOSED_LIST: &str = "grpc-status,grpc-message,grpc-status-details-bin";
 /// What a page may ask to send, in bytes of names. Over it: 431.
 const ASKED_BYTES_MAX: usize = 4096;
 /// How much of a stranger's text stands in a sentence.

@@ -258,16 +258,17 @@ pub fn write_response(
     out: &mut BytesMut,
 ) {
     out.reserve(256);
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(head.status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(
-        head.status
-            .canonical_reason()
-            .unwrap_or_default()
-            .as_bytes(),
-    );
-    out.put_slice(b"\r\n");
+    if head.status == StatusCode::OK {
+        // Nearly every answer, and every one of gRPC-Web's.
+        out.put_slice(b"HTTP/1.1 200 OK\r\n");
+    } else {
+        let reason = head.status.canonical_reason().unwrap_or_default();
+        out.put_slice(b"HTTP/1.1 ");
+        out.put_slice(head.status.as_str().as_bytes());
+        out.put_u8(b' ');
+        out.put_slice(reason.as_bytes());
+        out.put_slice(b"\r\n");
+    }
     for (name, value) in &head.headers {
         if is_hop_by_hop(name) || *name == http::header::CONTENT_LENGTH {
             continue;
