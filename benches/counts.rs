@@ -4,7 +4,11 @@
 //! itself it needs valgrind and `gungraun-runner`, and says so. Only the measured part counts: of a codec, the function that is
 //! marked; of a call, what `machine::counted_turn` runs less what `machine` does in it for sockets and time. `scripts/counts` also
 //! sets what the C library must be told, without which long copies are counted byte by byte.
-#![allow(missing_docs, unused_qualifications)] // The macros write code without docs, and with long names.
+#![allow(
+    missing_docs,
+    unused_qualifications,
+    reason = "the macros write code without docs, and with long names"
+)]
 
 mod machine;
 mod samples;

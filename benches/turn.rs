@@ -11,7 +11,10 @@
 //!
 //! The variable keeps the C library from copying long pieces with one instruction that repeats itself: Callgrind counts each
 //! repetition.
-#![allow(clippy::print_stdout)] // It is a program, and this is what it says.
+#![allow(
+    clippy::print_stdout,
+    reason = "it is a program, and this is what it says"
+)]
 
 mod machine;
 

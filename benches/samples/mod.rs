@@ -1,6 +1,6 @@
 //! What the pure rooms are given when they are measured, the same for all who measure them: `codec` in bytes per second,
 //! `counts` in instructions, and the test that they allocate nothing.
-#![allow(dead_code)] // Nobody who includes it uses all of it.
+#![allow(dead_code, reason = "nobody who includes it uses all of it")]
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode};

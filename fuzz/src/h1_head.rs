@@ -87,7 +87,9 @@ pub fn check(input: &[u8]) {
         (0, 0, Framing::Empty) | (0, 1, Framing::Chunked) => {}
         (1, 0, Framing::Length(length)) => {
             assert_eq!(
-                fields.get("content-length").and_then(|value| value.to_str().ok()),
+                fields
+                    .get("content-length")
+                    .and_then(|value| value.to_str().ok()),
                 Some(&*length.to_string())
             );
         }

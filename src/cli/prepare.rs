@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use crate::cli::args::Exit;
     use crate::policy::{Answer, Callee, RouteKind, Target};
-    use crate::wire::{Part, OutgoingHead, Reset};
+    use crate::wire::{OutgoingHead, Part, Reset};
 
     #[derive(Debug)]
     struct Nobody;

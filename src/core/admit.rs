@@ -23,7 +23,8 @@ use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
 use crate::wire::http1::{HeadFault, HeadLimits, Http1Request};
 use crate::wire::{
-    Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata, timeout,
+    Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata,
+    timeout,
 };
 
 /// What becomes of a request.

@@ -23,8 +23,8 @@ use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::wire::status::{GRPC_MESSAGE, MESSAGE_BYTES_MAX};
 use crate::wire::{
-    Code, Dial, OutgoingHead, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source, Status, metadata,
-    timeout,
+    Code, Dial, OutgoingHead, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source,
+    Status, metadata, timeout,
 };
 
 /// What of a request is kept so that a refused call can be sent again, bytes.
@@ -366,10 +366,12 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     fn shed(&mut self) {
         self.has_shed = true;
         let head = &mut self.terms.head;
-        let told = [ORIGIN, X_USER_AGENT, USER_AGENT].into_iter().filter_map(|name| {
-            let value = HeaderValue::from_bytes(head.headers.get(&name)?.as_bytes()).ok()?;
-            Some((name, value))
-        });
+        let told = [ORIGIN, X_USER_AGENT, USER_AGENT]
+            .into_iter()
+            .filter_map(|name| {
+                let value = HeaderValue::from_bytes(head.headers.get(&name)?.as_bytes()).ok()?;
+                Some((name, value))
+            });
         head.headers = told.collect();
         head.authority = None;
         let path = Bytes::copy_from_slice(head.path.as_str().as_bytes());

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::task::Poll;
 use std::time::Instant;
 
-use crate::wire::{Part, OutgoingHead, Reset};
+use crate::wire::{OutgoingHead, Part, Reset};
 
 /// A backend that is a function. Shared by all cores, so it keeps no state of its own.
 pub trait Callee: Send + Sync + Debug {

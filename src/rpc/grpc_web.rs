@@ -177,10 +177,7 @@ impl GrpcWebResponse {
         Self {
             form,
             own_content_type: media_type::grpc_web(form, suffix),
-            accepted: request
-                .get_all(GRPC_ACCEPT_ENCODING)
-                .cloned()
-                .collect(),
+            accepted: request.get_all(GRPC_ACCEPT_ENCODING).cloned().collect(),
             message_bytes_max,
             phase: Phase::Waiting,
             flow: Flow::Pass(Gate::new(Compressed::Refused, message_bytes_max)),

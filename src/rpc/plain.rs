@@ -8,7 +8,7 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
 use crate::rpc::ending::{Closing, Ending};
-use crate::wire::{Fields, Code, Part, Reason, Reset, ResponseHead, Status};
+use crate::wire::{Code, Fields, Part, Reason, Reset, ResponseHead, Status};
 
 /// The answer's direction.
 #[derive(Debug, Default)]

@@ -21,7 +21,7 @@ use crate::telemetry::panics;
 use crate::upstream::gate::{Gate, Notes, Opening, opening_at_end};
 use crate::upstream::settings;
 use crate::upstream::stream::{Http2, Slot};
-use crate::wire::{Reason, OutgoingHead, Reset};
+use crate::wire::{OutgoingHead, Reason, Reset};
 
 /// From so many staged bytes on `h2` waits, bytes. Many streams share it, so it is wider than a client's.
 const HIGH_WATER: usize = 256 << 10;

@@ -18,7 +18,7 @@ use crate::upstream::connection::{Condition, Connection};
 use crate::upstream::gate::Opening;
 use crate::upstream::local::Local;
 use crate::upstream::stream::Stream;
-use crate::wire::{Dial, Reason, OutgoingHead, Reset};
+use crate::wire::{Dial, OutgoingHead, Reason, Reset};
 
 /// The pause after a first failed attempt; each further one is longer by three fifths, and each up to a fifth shorter or
 /// longer than that, so that cores do not come in step.

@@ -378,7 +378,10 @@ mod tests {
         let commas = ",".repeat(15_000);
         let mut fields = map(&[]);
         fields.append("a-bin", HeaderValue::try_from(commas.clone()).unwrap());
-        assert_eq!(values(&forward_request(&fields.clone().into()), "a-bin"), [commas]);
+        assert_eq!(
+            values(&forward_request(&fields.clone().into()), "a-bin"),
+            [commas]
+        );
 
         // What one field has used up the next has not.
         let (joined, more) = (vec!["AA"; SPLITS_MAX + 1].join(","), "AA,AA");

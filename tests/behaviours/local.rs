@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use wharf::policy::{Answer, Callee, Route, RouteKind, Snapshot, Target};
-use wharf::wire::{Part, OutgoingHead, Reset, ResponseHead};
+use wharf::wire::{OutgoingHead, Part, Reset, ResponseHead};
 
 use crate::client::{Client, message};
 use crate::world::{Plan, Stepped, World};

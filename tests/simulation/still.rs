@@ -16,7 +16,7 @@ use wharf::net::sim::{Arrival, End, Machine, SimDriver, Weather};
 use wharf::policy::snapshot::{Backend, Listener, PathMatch, Route, RouteKind, Target};
 use wharf::policy::{Answer, BackendId, Callee, Limits, Snapshot};
 use wharf::telemetry::Record;
-use wharf::wire::{Part, OutgoingHead, Reset, ResponseHead};
+use wharf::wire::{OutgoingHead, Part, Reset, ResponseHead};
 
 /// The pause between two deeds of a client that does not hurry.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(2);

@@ -16,7 +16,7 @@ use prost::Message;
 use crate::policy::{Answer, Callee};
 use crate::wire::proto::demo::{FailRequest, SayReply, SayRequest, StreamReply, StreamRequest};
 use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS, encode_message};
-use crate::wire::{Code, Part, OutgoingHead, Reset, ResponseHead, Status};
+use crate::wire::{Code, OutgoingHead, Part, Reset, ResponseHead, Status};
 
 /// The longest request message.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;

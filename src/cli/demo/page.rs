@@ -15,7 +15,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::policy::{Answer, Callee};
-use crate::wire::{Part, OutgoingHead, Reset, ResponseHead};
+use crate::wire::{OutgoingHead, Part, Reset, ResponseHead};
 
 /// The backend that answers `GET /` with the page.
 #[derive(Clone, Copy, Debug, Default)]

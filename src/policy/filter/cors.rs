@@ -74,11 +74,7 @@ impl Cors {
         if !self.allows(origin) {
             return refuse(StatusCode::FORBIDDEN, "cors_origin", self.sentence(origin));
         }
-        if request
-            .get_all(ACCESS_CONTROL_REQUEST_METHOD)
-            .count()
-            > 1
-        {
+        if request.get_all(ACCESS_CONTROL_REQUEST_METHOD).count() > 1 {
             return refuse(
                 StatusCode::BAD_REQUEST,
                 "bad_http",

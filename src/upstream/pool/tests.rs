@@ -540,7 +540,9 @@ fn a_request_that_cannot_be_said_in_http2_costs_no_connection() {
         headers,
     };
     let cx = &mut Context::from_waker(caller.waker());
-    let told = bench.pool.poll_open(&mut ticket, || head.clone(), bench.now, cx);
+    let told = bench
+        .pool
+        .poll_open(&mut ticket, || head.clone(), bench.now, cx);
     let Poll::Ready(Err(reset)) = told else {
         panic!("it was sent");
     };
@@ -828,7 +830,10 @@ fn u_31_a_backend_that_reads_nothing_is_given_so_many_heads_and_no_more() {
         let value = format!("{number}{field}");
         head.headers.insert("x-own", value.parse().unwrap());
         let mut ticket = bench.ticket();
-        match bench.pool.poll_open(&mut ticket, || head.clone(), bench.now, cx) {
+        match bench
+            .pool
+            .poll_open(&mut ticket, || head.clone(), bench.now, cx)
+        {
             Poll::Ready(Ok(_)) => given += 1,
             Poll::Ready(Err(reset)) => panic!("instead of patience: {reset:?}"),
             Poll::Pending => {

@@ -612,7 +612,8 @@ fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
         port
     } else {
         let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
-        let wrong = |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'-' | b'.' | b'_' | b'~');
+        let wrong =
+            |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'-' | b'.' | b'_' | b'~');
         if name.is_empty() || name.bytes().any(wrong) {
             return Err(BAD);
         }

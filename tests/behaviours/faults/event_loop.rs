@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use wharf::net::{Event, Key, Token};
 use wharf::policy::{Answer, Callee};
-use wharf::wire::{Part, Reason, OutgoingHead, Reset};
+use wharf::wire::{OutgoingHead, Part, Reason, Reset};
 
 use crate::backend::Backend;
 use crate::client::{Client, alone, message};

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use wharf::policy::filter::cors::{Cors, OriginPattern, Remedy};
 use wharf::policy::{Answer as Answering, Callee, RouteKind, Target};
-use wharf::wire::{Code, Part, Party, Reason, OutgoingHead, Reset};
+use wharf::wire::{Code, OutgoingHead, Part, Party, Reason, Reset};
 
 use crate::backend::{Backend, Peer, Request, Seen};
 use crate::client::{Answer, Client, PATH, last, message, request, streamed, trailer_frame};

@@ -86,7 +86,11 @@ fn a_good_head_becomes_a_request() {
 fn values_share_the_heads_bytes() {
     let head = Bytes::copy_from_slice(GOOD.as_bytes());
     let request = parse_request(head.clone(), &LIMITS).unwrap();
-    let value = request.head.headers.get("content-type").unwrap()
+    let value = request
+        .head
+        .headers
+        .get("content-type")
+        .unwrap()
         .as_bytes()
         .as_ptr_range();
     assert!(head.as_ptr_range().contains(&value.start));
