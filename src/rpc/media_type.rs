@@ -23,18 +23,28 @@ pub(super) enum MediaType<'a> {
 impl<'a> MediaType<'a> {
     /// The type that a field names.
     pub(super) fn parse(value: &'a HeaderValue) -> Self {
-        // What nearly every call says, and says several times, is known as it stands.
-        match value.as_bytes() {
+        match Self::usual(value.as_bytes()) {
+            Some(usual) => usual,
+            None => value.to_str().map_or(Self::Other, Self::parse_str),
+        }
+    }
+
+    /// What nearly every call says, and says several times, is known as it stands.
+    fn usual(value: &[u8]) -> Option<Self> {
+        Some(match value {
             b"application/grpc-web+proto" => Self::GrpcWeb(Form::Binary, Some("proto")),
             b"application/grpc-web-text" => Self::GrpcWeb(Form::Text, None),
             b"application/grpc-web" => Self::GrpcWeb(Form::Binary, None),
             b"application/grpc" => Self::Grpc(None),
-            _ => value.to_str().map_or(Self::Other, Self::parse_str),
-        }
+            _ => return None,
+        })
     }
 
     /// The type that a member of a list names, parameters and all.
     pub(super) fn parse_str(value: &'a str) -> Self {
+        if let Some(usual) = Self::usual(value.as_bytes()) {
+            return usual;
+        }
         let essence = value.split(';').next().unwrap_or_default().trim();
         let (name, suffix) = match essence.split_once('+') {
             Some((_, suffix)) if !is_suffix(suffix) => return Self::Other,

@@ -346,12 +346,19 @@ fn walk(bytes: &[u8], start: usize, from: usize) -> Result<Option<usize>, HeadFa
     Ok(None)
 }
 
-/// Where the first control character (below the space) stands. Most of a head is none, so eight bytes are looked at together.
+/// Where the first control character (below the space) stands. Most of a head is none, so it is looked at in strides.
 fn first_control(bytes: &[u8]) -> Option<usize> {
+    const STRIDE: usize = 32;
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES * 0x80;
 
     let mut at = 0;
+    // The least of a stride is found without asking each byte.
+    while let Some(stride) = bytes.get(at..).and_then(<[u8]>::first_chunk::<STRIDE>)
+        && stride.iter().fold(u8::MAX, |least, &byte| least.min(byte)) >= b' '
+    {
+        at += STRIDE;
+    }
     while let Some(&eight) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(eight);
         // The lowest bit that is set belongs to the first byte below the space; a borrow can only disturb those behind it.
@@ -611,7 +618,8 @@ fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
         address.parse::<Ipv6Addr>().map_err(|_| BAD)?;
         port
     } else {
-        let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+        let colon = text.bytes().position(|byte| byte == b':');
+        let (name, port) = text.split_at(colon.unwrap_or(text.len()));
         let wrong =
             |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'-' | b'.' | b'_' | b'~');
         if name.is_empty() || name.bytes().any(wrong) {
