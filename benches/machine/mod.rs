@@ -239,7 +239,11 @@ impl World {
             }
         }
         // One that comes later, or never, would be missing in what is counted.
-        assert_eq!(recorded, calls, "{}: each call has its record", self.case.name);
+        assert_eq!(
+            recorded, calls,
+            "{}: each call has its record",
+            self.case.name
+        );
         let right = Received {
             calls,
             messages: self.case.messages(calls),
