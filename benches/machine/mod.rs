@@ -21,14 +21,19 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use wharf::config::{self, Flags};
 use wharf::core::{Command, Core, Flow, Report};
 use wharf::policy::{Snapshot, Target};
+use wharf::telemetry::Record;
 use wharf::upstream::pool::RESET_STREAM_DURATION;
 
 use backend::Backend;
 use client::Client;
 use memory::Memory;
 
-/// How many reports may wait, as in the product: a full channel would save the work of sending.
-const REPORTS_MAX: usize = 8192;
+/// How many reports may wait: a full channel would save the work of sending.
+const REPORTS_MAX: usize = 1024;
+/// How many records may wait to be read, as in the product.
+const RECORDS_MAX: usize = 8192;
+/// How many records that have been read wait to be written on again, as in the product.
+const SPENT_MAX: usize = 1024;
 /// After so many turns without an answer a run is stuck.
 const TURNS_IDLE_MAX: u32 = 100;
 
@@ -137,6 +142,9 @@ pub(crate) struct World {
     clients: Vec<Client>,
     backend: Option<Backend>,
     reports: Receiver<Report>,
+    records: Receiver<Report>,
+    /// Takes records back that have been read: without it every call would pay for the memory of a new one.
+    spent: Sender<Box<Record>>,
     _commands: Sender<Command>,
     received: Received,
     /// How many turns were counted.
@@ -148,9 +156,11 @@ impl World {
     pub(crate) fn new(case: Case) -> Self {
         let memory = Memory::default();
         let (reporter, reports) = bounded(REPORTS_MAX);
+        let (ledger, records) = bounded(RECORDS_MAX);
+        let (spent, spares) = bounded(SPENT_MAX);
         let (commands, inbox) = unbounded();
         let span = RESET_STREAM_DURATION;
-        let core = Core::new(
+        let mut core = Core::new(
             0,
             memory.clone(),
             1,
@@ -159,6 +169,7 @@ impl World {
             reporter,
             span,
         );
+        core.keep_ledger(ledger, spares);
         let request = client::request(&case);
         let dial = |_| Client::new(memory.dial_in(), Bytes::clone(&request), case.text);
         let clients = (0..case.connections).map(dial).collect();
@@ -169,6 +180,8 @@ impl World {
             clients,
             backend: None,
             reports,
+            records,
+            spent,
             _commands: commands,
             received: Received::default(),
             turns: 0,
@@ -186,6 +199,7 @@ impl World {
         self.received = Received::default();
         let mut unsent = calls;
         let mut idle = 0;
+        let mut recorded = 0;
         while self.received.calls < calls {
             for client in &mut self.clients {
                 if unsent > 0 && client.is_idle() {
@@ -213,12 +227,23 @@ impl World {
             if let Some(backend) = &mut self.backend {
                 backend.step(&self.case, &self.memory);
             }
-            for report in self.reports.try_iter() {
-                if let Report::Record(record) = &report {
+            self.reports.try_iter().for_each(drop);
+            // As whoever prints does.
+            for report in self.records.try_iter() {
+                if let Report::Record(mut record) = report {
                     assert_eq!(record.http_status, Some(200), "{record:?}");
+                    recorded += 1;
+                    record.trim();
+                    let _ = self.spent.try_send(record);
                 }
             }
         }
+        // One that comes later, or never, would be missing in what is counted.
+        assert_eq!(
+            recorded, calls,
+            "{}: each call has its record",
+            self.case.name
+        );
         let right = Received {
             calls,
             messages: self.case.messages(calls),
