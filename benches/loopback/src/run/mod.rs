@@ -521,6 +521,14 @@ fn settings(bench: &Bench, rounds: u32) -> Vec<(&'static str, String)> {
             ),
         ),
         (
+            "built",
+            if cfg!(debug_assertions) {
+                "what loads and answers is not optimised: **figures of this report mean nothing**".to_owned()
+            } else {
+                "optimised".to_owned()
+            },
+        ),
+        (
             "logs",
             "wharf has its default settings, so it writes its access log, to a file; the others write none".to_owned(),
         ),
