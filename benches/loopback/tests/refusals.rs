@@ -1,8 +1,9 @@
 //! What `loopback run` says in the place of a figure: a port that is taken, a peer that is missing, another run, a wrong word.
-//! Only what ends a run before anything is measured; nothing here takes the time of a measurement.
+//! And what a run leaves that ends early. Nothing here takes the time of a measurement.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -81,6 +82,32 @@ fn a_peer_that_is_missing_is_named_with_what_installs_it_and_the_run_goes_on() {
         complaint.contains(&format!("port {port} is taken")),
         "{complaint}"
     );
+}
+
+/// The program that stands for wharf ends at once, which is a cell without a figure; when it is started again the run is asked
+/// to end, as with Ctrl-C.
+#[test]
+fn a_run_that_ends_early_leaves_what_it_has_and_says_so() {
+    let place = Place::new("early");
+    let wharf = place.0.join("wharf");
+    let script = "#!/bin/sh\n[ \"$1\" = run ] || exit 0\n\
+                  [ -e \"$0.once\" ] && kill -TERM $PPID\n: >\"$0.once\"\n";
+    fs::write(&wharf, script).expect("a file");
+    fs::set_permissions(&wharf, fs::Permissions::from_mode(0o755)).expect("its owner");
+    let output = Command::new(env!("CARGO_BIN_EXE_loopback"))
+        .args(["run", "--profile", "smoke", "--scenarios", "memory"])
+        .args(["--proxies", "wharf", "--rounds", "3", "--wharf"])
+        .arg(&wharf)
+        .arg("--out")
+        .arg(place.0.join("out"))
+        .env("TMPDIR", &place.0)
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let report = fs::read_to_string(place.0.join("out/report.md")).expect("a report");
+    assert!(report.contains("ended early"), "{report}");
+    assert!(report.contains("interrupted"), "{report}");
+    assert!(report.contains("ended before it listened"), "{report}");
 }
 
 #[test]

@@ -23,6 +23,10 @@ use super::Refusal;
 const LISTEN_LIMIT: Duration = Duration::from_secs(30);
 /// How long one may take to end when it is asked to, before it is made to.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Ports of a run have five digits, since the floor counts on a request's length, and the port is in it.
+const FIVE_DIGITS: u16 = 10_000;
+/// Linux gives clients ports from here on, unless it is told otherwise (`net.ipv4.ip_local_port_range`).
+const CLIENTS_FROM: u16 = 32_768;
 /// Between two looks at a port: what a start takes is known to that.
 const LOOK: Duration = Duration::from_micros(50);
 
@@ -32,12 +36,13 @@ pub(super) struct Ports {
     first: u16,
     count: u16,
     next: u16,
+    /// Somebody has named them: one that is taken is told rather than passed over.
+    named: bool,
 }
 
 impl Ports {
-    /// `count` ports from `first` on, all of them free now. Below the range from which the kernel takes clients' ports, so
-    /// that no client sits on one.
-    pub(super) fn new(first: u16, count: u16) -> Result<Self, Refusal> {
+    /// `count` ports from `first` on, all of them free now.
+    pub(super) fn named(first: u16, count: u16) -> Result<Self, Refusal> {
         let Some(last) = first.checked_add(count - 1) else {
             return Err(Refusal::Port(format!(
                 "{count} ports from {first} on: there are not so many; give a lower --port"
@@ -50,15 +55,38 @@ impl Ports {
             first,
             count,
             next: 0,
+            named: true,
         })
+    }
+
+    /// Any that are free when they are wanted: below the range from which the kernel takes clients' ports, so that no client
+    /// sits on one, and where to begin differs from run to run.
+    pub(super) fn any() -> Self {
+        let count = CLIENTS_FROM - FIVE_DIGITS;
+        Self {
+            first: FIVE_DIGITS,
+            count,
+            next: (std::process::id() % u32::from(count)) as u16,
+            named: false,
+        }
     }
 
     /// The next one, which is free. An old one's connections may still be known to the kernel, so each is used rarely.
     pub(super) fn take(&mut self) -> Result<u16, Refusal> {
-        let port = self.first + self.next % self.count;
-        self.next = (self.next + 1) % self.count;
-        is_free(port)?;
-        Ok(port)
+        for _ in 0..self.count {
+            let port = self.first + self.next;
+            self.next = (self.next + 1) % self.count;
+            match is_free(port) {
+                Err(refusal) if self.named => return Err(refusal),
+                Err(_) => {}
+                Ok(()) => return Ok(port),
+            }
+        }
+        Err(Refusal::Port(format!(
+            "no port from {} to {} is free: end what holds them (`ss -ltnp` names it)",
+            self.first,
+            self.first + (self.count - 1)
+        )))
     }
 }
 
@@ -311,15 +339,48 @@ mod tests {
     fn a_port_that_is_taken_is_named_with_what_to_do() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let port = held.local_addr().expect("its address").port();
-        let Err(Refusal::Port(text)) = Ports::new(port, 1) else {
+        let Err(Refusal::Port(text)) = Ports::named(port, 1) else {
             panic!("a port that is held was handed out");
         };
         assert!(text.contains(&format!("port {port} is taken")), "{text}");
         assert!(text.contains("--port"), "{text}");
         drop(held);
-        let mut ports = Ports::new(port, 1).expect("it is free again");
+        let mut ports = Ports::named(port, 1).expect("it is free again");
         assert_eq!(ports.take().ok(), Some(port));
         assert_eq!(ports.take().ok(), Some(port), "and round again");
+    }
+
+    #[test]
+    fn a_port_that_nobody_asked_for_is_passed_over_when_it_is_taken() {
+        let mut ports = Ports::any();
+        // What it would hand out next is held, for as long as there is a free one to hold.
+        let first = ports.take().expect("a free port");
+        let held: Vec<_> = (1..=3)
+            .filter_map(|more| TcpListener::bind((Ipv4Addr::LOCALHOST, first + more)).ok())
+            .collect();
+        let next = ports.take().expect("another free port");
+        assert!(
+            held.iter()
+                .all(|held| held.local_addr().expect("its address").port() != next)
+        );
+        assert_ne!(next, first);
+        assert!((FIVE_DIGITS..CLIENTS_FROM).contains(&next), "{next}");
+    }
+
+    #[test]
+    fn where_no_port_is_free_that_is_said() {
+        let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = held.local_addr().expect("its address").port();
+        let mut ports = Ports {
+            first: port,
+            count: 1,
+            next: 0,
+            named: false,
+        };
+        let Err(Refusal::Port(text)) = ports.take() else {
+            panic!("a port that is held was handed out");
+        };
+        assert!(text.contains(&format!("no port from {port}")), "{text}");
     }
 
     #[test]

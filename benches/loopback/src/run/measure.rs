@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::Refusal;
 use super::child::{Ports, Program, Running, Telling};
+use super::figures::Spread;
 use super::machine::Cpus;
 use super::proc::{self, Usage};
 use super::proxies::{Places, Proxy, Task};
@@ -312,16 +313,27 @@ impl Bench {
         Ok(Held { load, now })
     }
 
+    /// Each start beside one of a program that only listens, so that what the kernel and the loader need can be taken off.
     fn starts(&mut self, scenario: &Scenario, proxy: Proxy) -> Result<Sample, Gap> {
-        let mut taken = Vec::new();
+        let cpu = [self.cpus.proxy];
+        let (mut taken, mut bare) = (Vec::new(), Vec::new());
         for _ in 0..STARTS {
             let task = self.task(self.backend(scenario.backend), 1)?;
-            let (_running, took) = self.start(proxy, task)?;
-            taken.push(Some(took.as_secs_f64() * 1000.0));
+            let listener = self.places.listener(task);
+            let (_running, took) = started(&listener, &cpu, task.listen)?;
+            bare.push(Some(milliseconds(took)));
+            let task = self.task(self.backend(scenario.backend), 1)?;
+            let (_running, took) = match proxy {
+                // The other floor would take the backend's HTTP/2 for its own framing.
+                Proxy::Floor => started(&self.places.listener(task), &cpu, task.listen)?,
+                _ => self.start(proxy, task)?,
+            };
+            taken.push(Some(milliseconds(took)));
         }
         let mut sample = Sample::default();
-        if let Some(spread) = super::figures::Spread::of(&taken) {
-            sample.set("start_ms", spread.median);
+        if let (Some(taken), Some(bare)) = (Spread::of(&taken), Spread::of(&bare)) {
+            sample.set("start_ms", taken.median);
+            sample.set("start_own_ms", taken.median - bare.median);
         }
         Ok(sample)
     }
@@ -406,6 +418,10 @@ impl Held {
         sample.count_failures(&self.load.summary(LOAD_LIMIT)?);
         Ok(())
     }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
 }
 
 fn grown(now: u64, idle: u64, among: usize) -> f64 {

@@ -43,7 +43,8 @@ const REFUSED: u8 = 3;
 const DESCRIPTORS: u64 = 40_000;
 /// How often a cell is measured again because others came in between.
 const REPEATS_MAX: u32 = 2;
-/// Ports of one run. A port comes back after so many starts, when nothing of its old connections is left.
+/// Ports of one run that is told where they begin. A port comes back after so many starts, when nothing of its old
+/// connections is left.
 const PORTS: u16 = 64;
 
 /// Why a run ends without figures.
@@ -111,10 +112,10 @@ pub(crate) struct Args {
     /// Where scripts/tools has put Envoy and the small peers
     #[arg(long, value_name = "FOLDER", env = "WHARF_TOOLS")]
     tools: Option<PathBuf>,
-    /// The first of the ports that the run uses, 64 of them
+    /// The first of the ports that the run uses, 64 of them, all of which must be free [default: any that are free]
     // Five digits, since the floor counts on a request's length, and the port is in it.
-    #[arg(long, value_name = "PORT", default_value_t = 21_000, value_parser = clap::value_parser!(u16).range(10_000..65_000))]
-    port: u16,
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(10_000..65_000))]
+    port: Option<u16>,
     /// Says which scenarios there are, and ends
     #[arg(long)]
     list: bool,
@@ -205,7 +206,10 @@ fn run(args: &Args) -> Result<u8, Stop> {
         Err(refusal) => return Err(refusal.into()),
     };
     let descriptors_max = machine::allow_descriptors(DESCRIPTORS);
-    let mut ports = Ports::new(args.port, PORTS)?;
+    let mut ports = match args.port {
+        Some(first) => Ports::named(first, PORTS)?,
+        None => Ports::any(),
+    };
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // Without it a signal ends us at once, and leaves what we started.
@@ -248,8 +252,13 @@ fn run(args: &Args) -> Result<u8, Stop> {
         cells: BTreeMap::new(),
         judged: Vec::new(),
         too_busy,
+        ended_early: None,
     };
-    measure(&mut bench, &mut report, &present, rounds, smoke)?;
+    let ended = measure(&mut bench, &mut report, &present, rounds, smoke);
+    report.ended_early = ended
+        .as_ref()
+        .err()
+        .map(|refusal| refusal.text().to_owned());
 
     if let Some(goals) = &goals {
         report.judged = goals
@@ -260,7 +269,14 @@ fn run(args: &Args) -> Result<u8, Stop> {
             })
             .collect();
     }
-    finish(&report, out, smoke)
+    // Half an hour's figures are not thrown away for the last one. Where there is none yet, an older report stays.
+    let code = if report.cells.is_empty() {
+        0
+    } else {
+        finish(&report, out, smoke)?
+    };
+    ended?;
+    Ok(code)
 }
 
 /// All rounds of all groups. Within a round every proxy and every scenario of the group has its turn, in alternating order.
@@ -270,7 +286,7 @@ fn measure(
     present: &[Proxy],
     rounds: u32,
     smoke: bool,
-) -> Result<(), Stop> {
+) -> Result<(), Refusal> {
     let scenarios = report.scenarios.clone();
     let looks = if smoke {
         machine::LOOKS_OF_SMOKE
@@ -292,7 +308,7 @@ fn measure(
                         complain(refusal.text());
                         report.too_busy = true;
                     }
-                    Err(refusal) => return Err(refusal.into()),
+                    Err(refusal) => return Err(refusal),
                 }
             }
             for (scenario, proxy) in &turns {
@@ -323,16 +339,16 @@ fn turn(
     scenario: &Scenario,
     proxy: Proxy,
     round: u32,
-) -> Result<Result<Sample, String>, Stop> {
+) -> Result<Result<Sample, String>, Refusal> {
     let began = Instant::now();
     let sample = bench.cell(scenario, proxy);
     if bench.interrupted.load(Ordering::Relaxed) {
-        return Err(Refusal::Interrupted.into());
+        return Err(Refusal::Interrupted);
     }
     let sample = match sample {
         Ok(sample) => Ok(sample),
         Err(Gap::Cell(text)) => Err(text),
-        Err(Gap::Run(refusal)) => return Err(refusal.into()),
+        Err(Gap::Run(refusal)) => return Err(refusal),
     };
     let failed = sample.as_ref().is_ok_and(|sample| sample.failures > 0);
     let word = match &sample {
@@ -503,6 +519,14 @@ fn settings(bench: &Bench, rounds: u32) -> Vec<(&'static str, String)> {
                 "proxy on CPU {}, load and backend on CPU {}; one worker",
                 bench.cpus.proxy, bench.cpus.rest[0]
             ),
+        ),
+        (
+            "built",
+            if cfg!(debug_assertions) {
+                "what loads and answers is not optimised: **figures of this report mean nothing**".to_owned()
+            } else {
+                "optimised".to_owned()
+            },
         ),
         (
             "logs",

@@ -163,6 +163,24 @@ impl Places {
         Ok(program)
     }
 
+    /// A program that listens and does nothing before: what every program needs from exec to listening.
+    pub(super) fn listener(&self, task: Task) -> Program {
+        let listen = format!("127.0.0.1:{}", task.listen);
+        let backend = format!("127.0.0.1:{}", task.backend);
+        Program::new(
+            &self.own,
+            words(&[
+                "floor",
+                "--kind",
+                "one-to-one",
+                "--listen",
+                &listen,
+                "--backend",
+                &backend,
+            ]),
+        )
+    }
+
     /// Its version, as exactly as it can be told.
     pub(super) fn version(&self, proxy: Proxy) -> String {
         match proxy {

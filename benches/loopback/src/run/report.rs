@@ -44,6 +44,8 @@ pub(super) struct Report {
     pub(super) judged: Vec<Judged>,
     /// The machine was busy: calls were checked, and no figure that hangs on a clock is shown.
     pub(super) too_busy: bool,
+    /// Why the run ended before its time: cells and rounds are missing.
+    pub(super) ended_early: Option<String>,
 }
 
 impl Report {
@@ -74,6 +76,12 @@ impl Report {
     /// For people.
     pub(super) fn markdown(&self) -> String {
         let mut text = String::from("# wharf on the scale\n\n");
+        if let Some(why) = &self.ended_early {
+            let _ = writeln!(
+                text,
+                "**This run ended early, so cells and rounds are missing:** {why}\n"
+            );
+        }
         self.head_text(&mut text);
         if !self.judged.is_empty() {
             self.goals_text(&mut text);
@@ -265,6 +273,7 @@ impl Report {
             "versions": BTreeMap::from_iter(self.versions.iter().cloned()),
             "missing": self.missing,
             "too_busy": self.too_busy,
+            "ended_early": self.ended_early,
             "noise": BTreeMap::from_iter(if self.too_busy { Vec::new() } else { self.noise() }),
             "cells": cells,
             "goals": goals,
@@ -406,6 +415,7 @@ mod tests {
             ]),
             judged: Vec::new(),
             too_busy: false,
+            ended_early: None,
         }
     }
 
@@ -442,6 +452,22 @@ mod tests {
         let json = busy.json();
         assert!(json["cells"][0]["figures"].is_null());
         assert_eq!(json["too_busy"], true);
+    }
+
+    #[test]
+    fn a_run_that_ended_early_says_so_before_anything_else() {
+        let early = Report {
+            ended_early: Some("port 21000 is taken".to_owned()),
+            ..report()
+        };
+        let text = early.markdown();
+        let told = text.lines().nth(2).expect("a third line");
+        assert!(told.contains("ended early"), "{told}");
+        assert!(told.contains("port 21000 is taken"), "{told}");
+        assert!(text.contains("| wharf | 11.00"), "what there is: {text}");
+        assert_eq!(early.json()["ended_early"], "port 21000 is taken");
+        assert!(report().json()["ended_early"].is_null());
+        assert!(!report().markdown().contains("ended early"));
     }
 
     #[test]

@@ -235,7 +235,10 @@ const fn column(metric: &'static str, title: &'static str, unit: f64, digits: us
     }
 }
 
-const START: &[Column] = &[column("start_ms", "ms", 1.0, 2)];
+const START: &[Column] = &[
+    column("start_ms", "ms", 1.0, 2),
+    column("start_own_ms", "of its own, ms", 1.0, 2),
+];
 const SYSTEM_CALLS: &[Column] = &[column("system_calls", "system calls", 1.0, 2)];
 const INSTRUCTIONS: &[Column] = &[column("instructions", "user instructions", 1.0, 0)];
 
