@@ -516,6 +516,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_head_of_a_large_data_frame_passes_by_itself() {
+        let small = frame(FRAME_DATA, 0, 1, b"small");
+        for flags in [0, FLAG_END_STREAM] {
+            let large = frame(FRAME_DATA, flags, 1, &[7; LARGE_BYTES]);
+            let mut unread = BytesMut::from(&[&small[..], &large, &small].concat()[..]);
+            let mut gate = open_gate();
+            for expected in [small.len(), FRAME_HEAD_BYTES, LARGE_BYTES, small.len()] {
+                assert_eq!(gate.pass(&mut unread).unwrap(), expected);
+                unread.advance(expected);
+                gate.passed(expected);
+            }
+        }
+    }
+
     /// A gate that has seen a peer's SETTINGS.
     fn open_gate() -> Gate {
         let mut gate = Gate::new();
