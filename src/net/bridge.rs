@@ -7,7 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::Buf;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::driver::Socket;
@@ -15,9 +15,9 @@ use crate::net::transport::{Filled, SharedTransport};
 
 /// Looks at what was read before `h2` does, and may take some of it away.
 pub trait Sieve: Unpin {
-    /// How many bytes at the front of `unread` may be handed on now; it may have removed some in front of them. Zero: it
-    /// needs more. `Err`: the peer is to be given up.
-    fn pass(&mut self, unread: &mut BytesMut) -> io::Result<usize>;
+    /// How many bytes at the front of `unread`, which is in one piece, may be handed on now; it may have advanced beyond some
+    /// in front of them, which are gone then. Zero: it needs more. `Err`: the peer is to be given up.
+    fn pass(&mut self, unread: &mut impl Buf) -> io::Result<usize>;
 
     /// So many of them were handed on.
     fn passed(&mut self, bytes: usize);
@@ -68,18 +68,31 @@ impl<S: Socket, F: Sieve> AsyncRead for Bridge<S, F> {
         } = self.get_mut();
         let mut transport = transport.borrow_mut();
         loop {
-            let passing = match sieve.pass(transport.unread_mut()) {
+            let mut unread = transport.unread();
+            let before = unread.len();
+            let passing = match sieve.pass(&mut unread) {
                 Ok(passing) => passing.min(into.remaining()),
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    transport.keep_unread();
+                    return Poll::Ready(Err(error));
+                }
             };
+            let removed = before - unread.len();
             if passing > 0 {
-                into.put_slice(&transport.unread()[..passing]);
-                transport.consume(passing);
+                into.put_slice(&unread[..passing]);
+                transport.consume(removed + passing);
                 sieve.passed(passing);
                 return Poll::Ready(Ok(()));
             }
+            if removed > 0 {
+                transport.consume(removed);
+            }
             // A sieve holds back a frame head at most, or all of a foreign peer's turn; the turn's budget bounds both.
-            match transport.fill(usize::MAX) {
+            let filled = transport.fill_shown();
+            if !matches!(filled, Filled::Bytes(_)) {
+                transport.keep_unread();
+            }
+            match filled {
                 Filled::Bytes(_) => {}
                 Filled::Dry | Filled::Starved | Filled::Full => return Poll::Pending,
                 Filled::Ended => {

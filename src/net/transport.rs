@@ -47,7 +47,7 @@ pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 
 /// What the transports of one core share: a buffer to read into, buffers to write from, and the notes for the end of the turn.
 pub struct Staging {
-    /// Borrowed for one read: a panic inside gives it back.
+    /// Borrowed for one read: a panic inside gives it back. Empty while a transport shows what it has read where it lies.
     scratch: RefCell<Vec<u8>>,
     /// Empty, to be written from: most transports need one for the length of a turn.
     #[expect(clippy::vec_box, reason = "they go to their transports as they are")]
@@ -94,6 +94,15 @@ impl Staging {
     /// Appends the transports that ran out of budget with more to read, each once.
     pub fn take_starved(&self, into: &mut Vec<Key>) {
         Self::drain(&self.starved, into);
+    }
+
+    fn take_scratch(&self) -> Vec<u8> {
+        let scratch = self.scratch.take();
+        if scratch.is_empty() {
+            // Whoever has it was stopped by its reader, or is gone with it.
+            return vec![0; SCRATCH_BYTES];
+        }
+        scratch
     }
 
     fn take_spare(&self) -> Box<Unwritten> {
@@ -154,6 +163,8 @@ pub struct Transport<S> {
     staging: Rc<Staging>,
 
     unread: BytesMut,
+    /// There while what was read is shown where it lies; then `unread` is empty.
+    shown: Option<Shown>,
     /// How much was taken from in front of it out of the same buffer, bytes.
     taken: usize,
     readable: bool,
@@ -188,6 +199,27 @@ enum Shutdown {
     Done,
 }
 
+/// The core's buffer for reading, with what is unread in it.
+struct Shown {
+    buffer: Vec<u8>,
+    from: usize,
+    to: usize,
+}
+
+impl Shown {
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.from..self.to]
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown")
+            .field("bytes", &(self.to - self.from))
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Stall {
     since: Instant,
@@ -212,6 +244,7 @@ impl<S: Socket> Transport<S> {
             key,
             staging: Rc::clone(staging),
             unread: BytesMut::new(),
+            shown: None,
             taken: 0,
             readable: connected,
             read_closed: false,
@@ -256,14 +289,84 @@ impl<S: Socket> Transport<S> {
 
     /// Reads once, if there is anything to read and fewer than `unread_max` bytes are waiting to be taken.
     pub fn fill(&mut self, unread_max: usize) -> Filled {
+        self.keep_unread();
+        if let Some(found) = self.may_not_fill(unread_max) {
+            return found;
+        }
+        let mut scratch = self.staging.scratch.borrow_mut();
+        if scratch.is_empty() {
+            *scratch = vec![0; SCRATCH_BYTES];
+        }
+        let asked = scratch
+            .len()
+            .min(unread_max - self.unread.len())
+            .min(self.budget);
+        let read = read_once(&mut self.socket, &mut scratch[..asked]);
+        if let Ok(n) = read {
+            self.unread.extend_from_slice(&scratch[..n]);
+        }
+        drop(scratch);
+        self.note_read(read, asked)
+    }
+
+    /// Reads once, if there is anything to read, and shows it where it lies, for whoever copies it away within this turn.
+    /// When it has what it can use it says so with [`Transport::keep_unread`]; nobody else can read so cheaply until then.
+    pub fn fill_shown(&mut self) -> Filled {
+        if self.unread().len() >= SCRATCH_BYTES / 2 {
+            return self.fill(usize::MAX);
+        }
+        if let Some(found) = self.may_not_fill(usize::MAX) {
+            return found;
+        }
+        let shown = match &mut self.shown {
+            Some(shown) => {
+                shown.buffer.copy_within(shown.from..shown.to, 0);
+                shown.to -= shown.from;
+                shown.from = 0;
+                shown
+            }
+            none => {
+                let mut buffer = self.staging.take_scratch();
+                let to = self.unread.len();
+                buffer[..to].copy_from_slice(&self.unread);
+                self.unread = BytesMut::new();
+                self.taken = 0;
+                none.insert(Shown {
+                    buffer,
+                    from: 0,
+                    to,
+                })
+            }
+        };
+        let asked = (shown.buffer.len() - shown.to).min(self.budget);
+        let read = read_once(
+            &mut self.socket,
+            &mut shown.buffer[shown.to..shown.to + asked],
+        );
+        if let Ok(n) = read {
+            shown.to += n;
+        }
+        self.note_read(read, asked)
+    }
+
+    /// What is shown and unread will wait: it moves to a buffer of its own, and the core has its own again.
+    pub fn keep_unread(&mut self) {
+        if let Some(shown) = self.shown.take() {
+            self.unread.extend_from_slice(shown.unread());
+            *self.staging.scratch.borrow_mut() = shown.buffer;
+        }
+    }
+
+    /// Why nothing can be read now.
+    fn may_not_fill(&mut self, unread_max: usize) -> Option<Filled> {
         if self.ended || self.failed.is_some() {
-            return Filled::Ended;
+            return Some(Filled::Ended);
         }
         if self.unread.len() >= unread_max {
-            return Filled::Full;
+            return Some(Filled::Full);
         }
         if !self.readable || !self.connected {
-            return Filled::Dry;
+            return Some(Filled::Dry);
         }
         if self.turn != self.staging.turn.get() {
             self.turn = self.staging.turn.get();
@@ -275,21 +378,12 @@ impl<S: Socket> Transport<S> {
                 self.starved = true;
                 Staging::push(&self.staging.starved, self.key);
             }
-            return Filled::Starved;
+            return Some(Filled::Starved);
         }
-        let mut scratch = self.staging.scratch.borrow_mut();
-        let asked = scratch
-            .len()
-            .min(unread_max - self.unread.len())
-            .min(self.budget);
-        trip(Place::Read);
-        let read = loop {
-            match self.socket.read(&mut scratch[..asked]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        trip(Place::HasRead);
+        None
+    }
+
+    fn note_read(&mut self, read: io::Result<usize>, asked: usize) -> Filled {
         match read {
             Ok(0) => {
                 self.ended = true;
@@ -297,7 +391,6 @@ impl<S: Socket> Transport<S> {
                 Filled::Ended
             }
             Ok(n) => {
-                self.unread.extend_from_slice(&scratch[..n]);
                 self.budget -= n;
                 if n < asked && !self.read_closed {
                     self.readable = false;
@@ -309,7 +402,6 @@ impl<S: Socket> Transport<S> {
                 Filled::Dry
             }
             Err(error) => {
-                drop(scratch);
                 self.fail(error.kind());
                 Filled::Ended
             }
@@ -318,6 +410,11 @@ impl<S: Socket> Transport<S> {
 
     /// Forgets the first `n` unread bytes.
     pub fn consume(&mut self, n: usize) {
+        if let Some(shown) = &mut self.shown {
+            shown.from += n;
+            debug_assert!(shown.from <= shown.to, "consumed more than was unread");
+            return;
+        }
         self.unread.advance(n);
         self.taken += n;
         self.give_back();
@@ -325,6 +422,7 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes.
     pub fn split(&mut self, n: usize) -> Bytes {
+        self.keep_unread();
         let taken = match n == self.unread.len() {
             true => mem::take(&mut self.unread),
             false => self.unread.split_to(n),
@@ -336,6 +434,7 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes for whoever keeps them long: a few bytes do not hold the whole of a large read.
     pub fn split_to_keep(&mut self, n: usize) -> Bytes {
+        self.keep_unread();
         if self.unread.len() - n < SHARED_BYTES_MAX {
             return self.split(n);
         }
@@ -354,12 +453,16 @@ impl<S: Socket> Transport<S> {
 
     /// The unread bytes, for a sieve that removes some of them.
     pub fn unread_mut(&mut self) -> &mut BytesMut {
+        self.keep_unread();
         &mut self.unread
     }
 
     /// Bytes that were read and not yet taken.
     pub fn unread(&self) -> &[u8] {
-        &self.unread
+        match &self.shown {
+            Some(shown) => shown.unread(),
+            None => &self.unread,
+        }
     }
 
     fn give_back(&mut self) {
@@ -585,6 +688,18 @@ impl<S: Socket> Transport<S> {
             Staging::push(&self.staging.dirty, self.key);
         }
     }
+}
+
+fn read_once<S: Socket>(socket: &mut S, into: &mut [u8]) -> io::Result<usize> {
+    trip(Place::Read);
+    let read = loop {
+        match socket.read(into) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => break read,
+        }
+    };
+    trip(Place::HasRead);
+    read
 }
 
 /// The write-behind: small pieces copied together, large ones kept where they are.

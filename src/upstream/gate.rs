@@ -10,9 +10,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::rc::Rc;
 
-use bytes::{Buf, BytesMut};
+use bytes::Buf;
 
 use crate::net::Sieve;
 use crate::upstream::settings::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX};
@@ -31,6 +32,9 @@ const FRAME_CONTINUATION: u8 = 9;
 const FLAG_END_STREAM: u8 = 1;
 const FLAG_PADDED: u8 = 8;
 const FLAG_ACK: u8 = 1;
+/// The head of a DATA frame with so much content goes first and by itself: `h2` then makes room for the whole, and does not
+/// move what it had room for already. Bytes; just under what its buffer begins with.
+const LARGE_BYTES: usize = 4 << 10;
 /// How much of a first line is kept for people, bytes.
 const LINE_BYTES_MAX: usize = 60;
 /// A head or trailer section as it comes, heads of its frames included, bytes. Over it: the connection ends, its own call as
@@ -139,6 +143,8 @@ pub struct Gate {
     opened: bool,
     /// Bytes of the present frame that are still to be handed on.
     left: usize,
+    /// Bytes of it that are handed on only when those are gone.
+    behind: usize,
     /// Bytes of padding that are still to be thrown away.
     padding: usize,
     /// Bytes of the present head or trailer section, so far.
@@ -170,6 +176,7 @@ impl Gate {
             notes: Rc::default(),
             opened: false,
             left: 0,
+            behind: 0,
             padding: 0,
             block: 0,
             owed: BTreeMap::new(),
@@ -230,9 +237,9 @@ impl Gate {
 }
 
 impl Sieve for Gate {
-    fn pass(&mut self, unread: &mut BytesMut) -> io::Result<usize> {
+    fn pass(&mut self, unread: &mut impl Buf) -> io::Result<usize> {
         if !self.opened {
-            match opening(unread) {
+            match opening(unread.chunk()) {
                 Some(Opening::Http2) => self.opened = true,
                 Some(other) => {
                     *self.notes.opening.borrow_mut() = Some(other);
@@ -243,14 +250,17 @@ impl Sieve for Gate {
         }
         loop {
             if self.padding > 0 {
-                let gone = self.padding.min(unread.len());
+                let gone = self.padding.min(unread.remaining());
                 unread.advance(gone);
                 self.padding -= gone;
             }
-            if self.left > 0 {
-                return Ok(self.left.min(unread.len()));
+            if self.left == 0 {
+                self.left = mem::take(&mut self.behind);
             }
-            let Some(&[a, b, c, kind, flags, s0, s1, s2, s3]) = unread.first_chunk() else {
+            if self.left > 0 {
+                return Ok(self.left.min(unread.remaining()));
+            }
+            let Some(&[a, b, c, kind, flags, s0, s1, s2, s3]) = unread.chunk().first_chunk() else {
                 return Ok(0);
             };
             let length = u32::from_be_bytes([0, a, b, c]) as usize;
@@ -259,12 +269,14 @@ impl Sieve for Gate {
                 // The connection has no DATA of its own: `h2` shall find that, and end it (RFC 9113 §6.1).
                 _ if stream == 0 => None,
                 (FRAME_DATA, 0) if length == 0 => Some(0),
-                (FRAME_DATA, FLAG_PADDED) if length > 0 => match unread.get(FRAME_HEAD_BYTES) {
-                    // The length of the padding counts as padding.
-                    Some(&pad) if usize::from(pad) + 1 == length => Some(length),
-                    Some(_) => None,
-                    None => return Ok(0),
-                },
+                (FRAME_DATA, FLAG_PADDED) if length > 0 => {
+                    match unread.chunk().get(FRAME_HEAD_BYTES) {
+                        // The length of the padding counts as padding.
+                        Some(&pad) if usize::from(pad) + 1 == length => Some(length),
+                        Some(_) => None,
+                        None => return Ok(0),
+                    }
+                }
                 _ => None,
             };
             match padding {
@@ -274,8 +286,11 @@ impl Sieve for Gate {
                 }
                 None => {
                     self.begin(kind, flags, length, stream)?;
-                    if kind == FRAME_DATA && flags == 0 {
-                        self.left += same_data_behind(unread, self.left, stream);
+                    if kind == FRAME_DATA && length >= LARGE_BYTES {
+                        self.behind =
+                            mem::replace(&mut self.left, FRAME_HEAD_BYTES) - FRAME_HEAD_BYTES;
+                    } else if kind == FRAME_DATA && flags == 0 {
+                        self.left += same_data_behind(unread.chunk(), self.left, stream);
                     }
                 }
             }
@@ -284,7 +299,11 @@ impl Sieve for Gate {
 
     fn passed(&mut self, bytes: usize) {
         self.left -= bytes;
-        if self.opened && self.left == 0 && self.notes.opening.borrow().is_none() {
+        if self.opened
+            && self.left == 0
+            && self.behind == 0
+            && self.notes.opening.borrow().is_none()
+        {
             // Not before the whole of the first SETTINGS has gone by: they say how many calls the peer takes.
             *self.notes.opening.borrow_mut() = Some(Opening::Http2);
         }
@@ -298,7 +317,7 @@ impl Sieve for Gate {
         if self.owed.is_empty() {
             return None;
         }
-        let owed = std::mem::take(&mut self.owed);
+        let owed = mem::take(&mut self.owed);
         let all: u64 = owed.values().map(|&bytes| u64::from(bytes)).sum();
         let all = all.min(u64::from(CONNECTION_WINDOW_BYTES)) as u32;
         let mut answer = Vec::new();
@@ -343,8 +362,11 @@ fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> usize {
         unread.get(end..).and_then(<[u8]>::first_chunk)
     {
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        // An empty one is taken out.
-        if length == 0 || u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]) != stream {
+        // An empty one is taken out, and a large one begins by itself.
+        if length == 0
+            || length >= LARGE_BYTES
+            || u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]) != stream
+        {
             break;
         }
         end += FRAME_HEAD_BYTES + length;
@@ -404,6 +426,7 @@ pub fn opening_at_end(bytes: &[u8]) -> Option<Opening> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::BytesMut;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
@@ -490,6 +513,21 @@ mod tests {
                 .pass(&mut BytesMut::from(&whole[..run.len() - 2]))
                 .unwrap();
             assert_eq!(passing, run.len() - 2);
+        }
+    }
+
+    #[test]
+    fn the_head_of_a_large_data_frame_passes_by_itself() {
+        let small = frame(FRAME_DATA, 0, 1, b"small");
+        for flags in [0, FLAG_END_STREAM] {
+            let large = frame(FRAME_DATA, flags, 1, &[7; LARGE_BYTES]);
+            let mut unread = BytesMut::from(&[&small[..], &large, &small].concat()[..]);
+            let mut gate = open_gate();
+            for expected in [small.len(), FRAME_HEAD_BYTES, LARGE_BYTES, small.len()] {
+                assert_eq!(gate.pass(&mut unread).unwrap(), expected);
+                unread.advance(expected);
+                gate.passed(expected);
+            }
         }
     }
 
