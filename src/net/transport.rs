@@ -26,7 +26,7 @@ use crate::tripwire::{Place, trip};
 /// What one `read` may bring at most, bytes.
 const SCRATCH_BYTES: usize = 128 << 10;
 /// What one transport may read in one turn, bytes; then others have theirs.
-const TURN_BYTES_MAX: usize = 256 << 10;
+const TURN_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
 const COPY_BYTES_MAX: usize = 1 << 10;
 /// So much of a buffer may be held by bytes that are a small part of it, bytes.
@@ -155,11 +155,11 @@ pub struct Transport<S> {
 
     unread: BytesMut,
     /// How much was taken from in front of it out of the same buffer, bytes.
-    taken: usize,
+    taken: u32,
     readable: bool,
     read_closed: bool,
     ended: bool,
-    budget: usize,
+    budget: u32,
     turn: u64,
     starved: bool,
 
@@ -281,7 +281,7 @@ impl<S: Socket> Transport<S> {
         let asked = scratch
             .len()
             .min(unread_max - self.unread.len())
-            .min(self.budget);
+            .min(self.budget as usize);
         trip(Place::Read);
         let read = loop {
             match self.socket.read(&mut scratch[..asked]) {
@@ -298,7 +298,7 @@ impl<S: Socket> Transport<S> {
             }
             Ok(n) => {
                 self.unread.extend_from_slice(&scratch[..n]);
-                self.budget -= n;
+                self.budget -= n as u32;
                 if n < asked && !self.read_closed {
                     self.readable = false;
                 }
@@ -319,7 +319,7 @@ impl<S: Socket> Transport<S> {
     /// Forgets the first `n` unread bytes.
     pub fn consume(&mut self, n: usize) {
         self.unread.advance(n);
-        self.taken += n;
+        self.taken = self.taken.saturating_add(n as u32);
         self.give_back();
     }
 
@@ -329,7 +329,7 @@ impl<S: Socket> Transport<S> {
             true => mem::take(&mut self.unread),
             false => self.unread.split_to(n),
         };
-        self.taken += n;
+        self.taken = self.taken.saturating_add(n as u32);
         self.give_back();
         taken.freeze()
     }
@@ -346,7 +346,7 @@ impl<S: Socket> Transport<S> {
 
     /// What is unread will wait: it does not hold the whole of the buffer that what stood before it came in.
     pub fn compact(&mut self) {
-        if self.taken >= SHARED_BYTES_MAX {
+        if self.taken as usize >= SHARED_BYTES_MAX {
             self.unread = BytesMut::from(&self.unread[..]);
             self.taken = 0;
         }
