@@ -36,13 +36,13 @@ const IDLE_BYTES_MAX: usize = if cfg!(debug_assertions) {
     6 << 20
 };
 /// For each idle connection that was never used, bytes.
-const IDLE_CONNECTION_BYTES_MAX: usize = 720;
+const IDLE_CONNECTION_BYTES_MAX: usize = 460;
 /// For each connection that had one call, all of them at the same time, bytes. Most of it is what the allocator keeps.
-const USED_CONNECTION_BYTES_MAX: usize = 7 << 10;
+const USED_CONNECTION_BYTES_MAX: usize = 5 << 10;
 /// For each open stream that says nothing, its connection included, bytes.
-const STREAM_BYTES_MAX: usize = 7 << 10;
+const STREAM_BYTES_MAX: usize = 6 << 10;
 /// When all of a burst of that many calls have left, bytes. Nearly all of it is what the allocator keeps.
-const AFTER_BYTES_MAX: usize = 64 << 20;
+const AFTER_BYTES_MAX: usize = 48 << 20;
 
 #[test]
 fn an_idle_connection_costs_a_few_hundred_bytes() {

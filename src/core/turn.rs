@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::net::{
     AcceptFault, Alarm, Bell, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
     trim,
 };
-use crate::policy::{Rules, Snapshot};
+use crate::policy::{Limits, Rules, Snapshot};
 use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
@@ -69,6 +70,8 @@ pub struct Core<D: Driver> {
     pub(super) exchanges: Slots<Call<D::Socket>>,
     pub(super) pool: Pool<D::Socket>,
     pub(super) snapshot: Rules,
+    /// Those of the snapshot, for the connections that are accepted under it.
+    limits: Rc<Limits>,
     pub(super) drain: Drain,
     /// What all connections hold of heads that have not come whole, bytes.
     pub(super) heads_bytes: usize,
@@ -176,6 +179,7 @@ impl<D: Driver> Core<D> {
             connections: Slots::default(),
             exchanges: Slots::default(),
             pool,
+            limits: Rc::new(snapshot.limits.clone()),
             snapshot: Rules::new(snapshot),
             drain: Drain::No,
             heads_bytes: 0,
@@ -400,7 +404,7 @@ impl<D: Driver> Core<D> {
                 return;
             }
         };
-        let engine = Box::new(Http1::new(transport, &self.snapshot.limits, now.instant));
+        let engine = Box::new(Http1::new(transport, Rc::clone(&self.limits), now.instant));
         let reactor = &mut self.reactor;
         let own = self.connections.insert_with(|own| Connection {
             seat: Seat::Home(engine),
@@ -451,6 +455,7 @@ impl<D: Driver> Core<D> {
                 self.pool.adopt(&snapshot);
                 trip(Place::Obey);
                 let generation = snapshot.generation;
+                self.limits = Rc::new(snapshot.limits.clone());
                 self.snapshot = Rules::new(snapshot);
                 self.report(Report::Adopted {
                     core: self.id,
@@ -666,7 +671,7 @@ impl<D: Driver> Core<D> {
                     self.hold_head(key, 0);
                     let (records, peer) = (self.records, self.peer(key));
                     let admitted = self.contain(Work::Task(Task::Downstream(key)), now, |core| {
-                        core.admit(key, *request, now);
+                        core.admit(key, request, now);
                     });
                     // A request that came whole is accounted for, whatever became of it.
                     if admitted.is_none() && self.records == records {

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::mem;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ pub const HIGH_WATER: usize = 64 << 10;
 /// How much of a body is read ahead of its lane, bytes.
 const READ_AHEAD: usize = 64 << 10;
 /// What is left of a body after an early answer is read so far, bytes; beyond it the connection closes.
-const DRAIN_BYTES_MAX: usize = 1 << 20;
+const DRAIN_BYTES_MAX: u32 = 1 << 20;
 /// And for so long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// How long a closing connection is read on, so that its last answer is not lost to a reset (RFC 9112 §9.6).
@@ -44,7 +45,7 @@ const TOO_SLOW: HeadFault = HeadFault {
 #[derive(Debug)]
 pub enum Incoming {
     /// A whole head. The engine is ready to be lent.
-    Request(Box<Http1Request>),
+    Request(Http1Request),
     /// Bytes that are no request. The engine waits for [`Http1::respond`] and closes after it.
     Refused(Refused),
     /// Nothing will come any more.
@@ -60,16 +61,19 @@ pub struct Refused {
     pub head: Option<Box<RequestHead>>,
 }
 
-/// One connection's engine.
+/// One connection's engine. Of thousands of connections few have a call: between two calls it is as small as it can be.
 #[derive(Debug)]
 pub struct Http1<S: Socket> {
     transport: SharedTransport<S>,
+    limits: Rc<Limits>,
     state: State,
-    head_limits: HeadLimits,
-    head_timeout: Duration,
-    idle_timeout: Duration,
+    /// From a whole head, or its refusal, until the next head is awaited.
+    call: Option<Box<OfCall>>,
+}
 
-    // Of the present request.
+/// What is known of one request and its answer.
+#[derive(Debug)]
+struct OfCall {
     body: BodyDecoder,
     persistent: bool,
     expects_continue: bool,
@@ -79,7 +83,6 @@ pub struct Http1<S: Socket> {
     version: Version,
     fault: Option<Reset>,
 
-    // Of the present answer.
     answer: Answer,
     /// Content of this step, to be written as one chunk.
     pending: Vec<Bytes>,
@@ -87,20 +90,40 @@ pub struct Http1<S: Socket> {
     ending: bool,
 }
 
+impl Default for OfCall {
+    /// Of what is no request: it has no body, and the connection ends with its answer.
+    fn default() -> Self {
+        Self {
+            body: BodyDecoder::new(Framing::Empty, BodyLimits::default()),
+            persistent: false,
+            expects_continue: false,
+            continued_until: None,
+            bodiless: false,
+            version: Version::HTTP_11,
+            fault: None,
+            answer: Answer::Unsent,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            ending: false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Between requests, or within a head.
     Head {
-        /// How far the head was scanned without finding its end.
-        scanned: usize,
-        /// When its first byte came.
-        begun: Option<Instant>,
+        /// How far the head was scanned without finding its end, or less.
+        scanned: u32,
+        /// Whether a byte of it has come.
+        begun: bool,
+        /// Since when it is awaited; once it has begun: when its first byte came.
         since: Instant,
     },
     /// Within a call.
     Call,
     /// The answer is complete, the request's body is not.
-    Draining { left: usize, until: Instant },
+    Draining { left: u32, until: Instant },
     /// We will send no more; what still comes is thrown away.
     Lingering { until: Option<Instant> },
 }
@@ -115,33 +138,25 @@ enum Answer {
 
 impl<S: Socket> Http1<S> {
     /// The engine of a connection that was just accepted.
-    pub fn new(transport: SharedTransport<S>, limits: &Limits, now: Instant) -> Self {
+    pub fn new(transport: SharedTransport<S>, limits: Rc<Limits>, now: Instant) -> Self {
         Self {
             transport,
+            limits,
             state: State::Head {
                 scanned: 0,
-                begun: None,
+                begun: false,
                 since: now,
             },
-            head_limits: HeadLimits {
-                line_bytes_max: limits.line_bytes_max,
-                head_bytes_max: limits.head_bytes_max,
-                fields_max: limits.fields_max,
-                ..HeadLimits::default()
-            },
-            head_timeout: limits.head_timeout,
-            idle_timeout: limits.idle_timeout,
-            body: BodyDecoder::new(Framing::Empty, BodyLimits::default()),
-            persistent: true,
-            expects_continue: false,
-            continued_until: None,
-            bodiless: false,
-            version: Version::HTTP_11,
-            fault: None,
-            answer: Answer::Unsent,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            ending: false,
+            call: None,
+        }
+    }
+
+    fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            line_bytes_max: self.limits.line_bytes_max,
+            head_bytes_max: self.limits.head_bytes_max,
+            fields_max: self.limits.fields_max,
+            ..HeadLimits::default()
         }
     }
 
@@ -153,30 +168,37 @@ impl<S: Socket> Http1<S> {
                     if self.transport.borrow().unwritten() >= HIGH_WATER {
                         // Answers that nobody reads pile up: the next request waits, and its time with it.
                         if let State::Head {
-                            begun: Some(begun), ..
+                            begun: true, since, ..
                         } = &mut self.state
                         {
-                            *begun = now;
+                            *since = now;
                         }
                         self.transport.borrow_mut().note_refused();
                         return Poll::Pending;
                     }
-                    let found = scan(self.transport.borrow().unread(), scanned, &self.head_limits);
+                    let limits = self.head_limits();
+                    let found = scan(self.transport.borrow().unread(), scanned as usize, &limits);
                     match found {
                         Err(fault) => return Poll::Ready(Incoming::Refused(self.refuse(fault))),
                         Ok(Some(length)) => return Poll::Ready(self.take_head(length)),
                         Ok(None) => {}
                     }
                     let mut transport = self.transport.borrow_mut();
-                    let filled = transport.fill(self.head_limits.head_bytes_max + READ_AHEAD);
-                    if let State::Head { scanned, begun, .. } = &mut self.state {
-                        if matches!(filled, Filled::Bytes(_)) {
-                            begun.get_or_insert(now);
+                    let filled = transport.fill(limits.head_bytes_max + READ_AHEAD);
+                    if let State::Head {
+                        scanned,
+                        begun,
+                        since,
+                    } = &mut self.state
+                    {
+                        if matches!(filled, Filled::Bytes(_)) && !mem::replace(begun, true) {
+                            *since = now;
                         }
-                        *scanned = match filled {
+                        let whole = match filled {
                             Filled::Bytes(n) => transport.unread().len() - n,
                             _ => transport.unread().len(),
                         };
+                        *scanned = u32::try_from(whole).unwrap_or(u32::MAX);
                     }
                     match filled {
                         Filled::Bytes(_) => {}
@@ -229,25 +251,22 @@ impl<S: Socket> Http1<S> {
     fn take_head(&mut self, length: usize) -> Incoming {
         let bytes = self.transport.borrow_mut().split_to_keep(length);
         self.state = State::Call;
-        self.answer = Answer::Unsent;
-        self.ending = false;
-        self.fault = None;
-        self.persistent = false;
-        match parse_request(bytes.clone(), &self.head_limits) {
+        match parse_request(bytes.clone(), &self.head_limits()) {
             Err(fault) => {
-                self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
-                self.bodiless = false;
+                self.call = Some(Box::default());
                 let head = glean(&bytes).map(Box::new);
                 Incoming::Refused(Refused { fault, head })
             }
             Ok(request) => {
-                self.body = BodyDecoder::new(request.framing, BodyLimits::default());
-                self.persistent = request.persistent;
-                self.expects_continue = request.expect_continue;
-                self.continued_until = None;
-                self.bodiless = request.head.method == Method::HEAD;
-                self.version = request.version;
-                Incoming::Request(Box::new(request))
+                self.call = Some(Box::new(OfCall {
+                    body: BodyDecoder::new(request.framing, BodyLimits::default()),
+                    persistent: request.persistent,
+                    expects_continue: request.expect_continue,
+                    bodiless: request.head.method == Method::HEAD,
+                    version: request.version,
+                    ..OfCall::default()
+                }));
+                Incoming::Request(request)
             }
         }
     }
@@ -257,11 +276,7 @@ impl<S: Socket> Http1<S> {
         if matches!(self.state, State::Head { .. }) {
             // What is refused before it was a request ends the connection.
             self.state = State::Call;
-            self.body = BodyDecoder::new(Framing::Empty, BodyLimits::default());
-            self.answer = Answer::Unsent;
-            self.ending = false;
-            self.persistent = false;
-            self.bodiless = false;
+            self.call = Some(Box::default());
         }
         if !forbids_content(head.status) {
             head.headers.insert(CONTENT_LENGTH, body.len().into());
@@ -274,12 +289,13 @@ impl<S: Socket> Http1<S> {
 
     /// The call is over and the engine at home again: what becomes of the connection?
     pub fn come_home(&mut self, now: Instant) {
-        let whole = self.answer == Answer::Ended;
-        let drainable = !self.expects_continue && self.fault.is_none();
-        if !whole || !self.persistent {
+        let call = self.call.get_or_insert_default();
+        let whole = call.answer == Answer::Ended;
+        let drainable = !call.expects_continue && call.fault.is_none();
+        if !whole || !call.persistent {
             // An answer that was cut ends with the connection, so that it cannot be taken for whole.
             self.linger();
-        } else if self.body.is_done() {
+        } else if call.body.is_done() {
             self.rest(now);
         } else if drainable {
             self.state = State::Draining {
@@ -298,9 +314,9 @@ impl<S: Socket> Http1<S> {
             // It is we who do not read on, because the client does not; the stall limit is what counts then.
             State::Head { .. } if self.transport.borrow().unwritten() >= HIGH_WATER => None,
             State::Head {
-                begun: Some(begun), ..
-            } => Some(begun + self.head_timeout),
-            State::Head { since, .. } => Some(since + self.idle_timeout),
+                begun: true, since, ..
+            } => Some(since + self.limits.head_timeout),
+            State::Head { since, .. } => Some(since + self.limits.idle_timeout),
             State::Call => None,
             State::Draining { until, .. } => Some(until),
             State::Lingering { until } => until,
@@ -311,7 +327,7 @@ impl<S: Socket> Http1<S> {
     /// [`Http1::poll`] knows what to do.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Refused> {
         match self.state {
-            State::Head { begun: Some(_), .. } => Some(self.refuse(TOO_SLOW)),
+            State::Head { begun: true, .. } => Some(self.refuse(TOO_SLOW)),
             State::Head { .. } => {
                 self.linger();
                 None
@@ -344,7 +360,7 @@ impl<S: Socket> Http1<S> {
 
     /// Whether it waits for a request and has not seen a byte of one.
     pub fn is_idle(&self) -> bool {
-        matches!(self.state, State::Head { begun: None, .. })
+        matches!(self.state, State::Head { begun: false, .. })
     }
 
     /// Sends no more and reads no further request.
@@ -352,6 +368,7 @@ impl<S: Socket> Http1<S> {
         if !matches!(self.state, State::Lingering { .. }) {
             self.transport.borrow_mut().shutdown_write();
             self.state = State::Lingering { until: None };
+            self.call = None;
         }
     }
 
@@ -362,13 +379,13 @@ impl<S: Socket> Http1<S> {
 
     fn rest(&mut self, now: Instant) {
         // What is buffered already is the beginning of the next head.
-        let begun = (!self.transport.borrow().unread().is_empty()).then_some(now);
+        let begun = !self.transport.borrow().unread().is_empty();
         self.state = State::Head {
             scanned: 0,
             begun,
             since: now,
         };
-        self.answer = Answer::Unsent;
+        self.call = None;
     }
 
     /// Reads on to the end of the body: `true` if it was reached in bounds.
@@ -376,12 +393,13 @@ impl<S: Socket> Http1<S> {
         let State::Draining { left, .. } = &mut self.state else {
             return Poll::Ready(false);
         };
+        let body = &mut self.call.get_or_insert_default().body;
         let mut transport = self.transport.borrow_mut();
         loop {
-            match self.body.decode(transport.unread()) {
+            match body.decode(transport.unread()) {
                 Ok(Step::Data { skip, len }) => {
                     transport.consume(skip + len);
-                    match left.checked_sub(skip + len) {
+                    match less(*left, skip + len) {
                         Some(less) => *left = less,
                         None => return Poll::Ready(false),
                     }
@@ -389,7 +407,7 @@ impl<S: Socket> Http1<S> {
                 }
                 Ok(Step::More { used }) => {
                     transport.consume(used);
-                    match left.checked_sub(used) {
+                    match less(*left, used) {
                         Some(less) => *left = less,
                         None => return Poll::Ready(false),
                     }
@@ -409,6 +427,7 @@ impl<S: Socket> Http1<S> {
     }
 
     fn begin_answer(&mut self, head: &ResponseHead) {
+        let call = self.call.get_or_insert_default();
         let length = head
             .headers
             .get(CONTENT_LENGTH)
@@ -418,36 +437,37 @@ impl<S: Socket> Http1<S> {
             (ResponseFraming::None, Answer::Length(0))
         } else {
             match length {
-                Some(length) if self.bodiless => {
+                Some(length) if call.bodiless => {
                     (ResponseFraming::Length(length), Answer::Length(0))
                 }
                 Some(length) => (ResponseFraming::Length(length), Answer::Length(length)),
-                None if self.version < Version::HTTP_11 => {
+                None if call.version < Version::HTTP_11 => {
                     // HTTP/1.0 knows no chunks: the end of the connection is the end of the content.
-                    self.persistent = false;
+                    call.persistent = false;
                     (ResponseFraming::None, Answer::Length(u64::MAX))
                 }
                 None => (ResponseFraming::Chunked, Answer::Chunked),
             }
         };
-        let drainable = !self.expects_continue || self.body.is_done();
-        let close = !self.persistent || !drainable;
-        self.persistent = !close;
-        self.answer = answer;
+        let drainable = !call.expects_continue || call.body.is_done();
+        let close = !call.persistent || !drainable;
+        call.persistent = !close;
+        call.answer = answer;
         let mut transport = self.transport.borrow_mut();
         transport.write_with(|out| write_response(head, framing, close, out));
     }
 
     /// Writes the content of this step, in one chunk, and the end if it has come.
     fn finish_step(&mut self) {
-        if self.pending_bytes > 0 {
+        let call = self.call.get_or_insert_default();
+        if call.pending_bytes > 0 {
             let mut transport = self.transport.borrow_mut();
-            let chunked = self.answer == Answer::Chunked;
+            let chunked = call.answer == Answer::Chunked;
             if chunked {
-                let length = self.pending_bytes;
+                let length = call.pending_bytes;
                 transport.write_with(|out| write_chunk_head(length, out));
             }
-            let mut pending = mem::take(&mut self.pending);
+            let mut pending = mem::take(&mut call.pending);
             for bytes in pending.drain(..) {
                 transport.write_bytes(bytes);
             }
@@ -456,19 +476,19 @@ impl<S: Socket> Http1<S> {
             if chunked {
                 transport.write(CHUNK_END);
             }
-            self.pending_bytes = 0;
+            call.pending_bytes = 0;
         }
-        if self.ending && self.answer != Answer::Ended {
-            match self.answer {
-                Answer::Chunked if !self.bodiless => self.transport.borrow_mut().write(LAST_CHUNK),
+        if call.ending && call.answer != Answer::Ended {
+            match call.answer {
+                Answer::Chunked if !call.bodiless => self.transport.borrow_mut().write(LAST_CHUNK),
                 // Fewer bytes than were promised: only the end of the connection can say so.
-                Answer::Length(1..) => self.persistent = false,
+                Answer::Length(1..) => call.persistent = false,
                 _ => {}
             }
-            let open_ended = self.version < Version::HTTP_11;
-            let short = matches!(self.answer, Answer::Length(1..)) && !open_ended;
+            let open_ended = call.version < Version::HTTP_11;
+            let short = matches!(call.answer, Answer::Length(1..)) && !open_ended;
             if !short {
-                self.answer = Answer::Ended;
+                call.answer = Answer::Ended;
             }
         }
     }
@@ -476,12 +496,13 @@ impl<S: Socket> Http1<S> {
 
 impl<S: Socket> Source for Http1<S> {
     fn poll_part(&mut self, now: Instant, _cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
-        if let Some(reset) = self.fault {
+        let call = self.call.get_or_insert_default();
+        if let Some(reset) = call.fault {
             return Poll::Ready(Err(reset));
         }
         let mut transport = self.transport.borrow_mut();
         loop {
-            match self.body.decode(transport.unread()) {
+            match call.body.decode(transport.unread()) {
                 Ok(Step::Data { skip, len }) => {
                     transport.consume(skip);
                     return Poll::Ready(Ok(Part::Data(transport.split(len))));
@@ -493,42 +514,42 @@ impl<S: Socket> Source for Http1<S> {
                 }
                 Err(fault) => {
                     let reset = Reset::downstream(Reason::ClientProtocol(fault.detail()));
-                    self.fault = Some(reset);
+                    call.fault = Some(reset);
                     return Poll::Ready(Err(reset));
                 }
             }
             match transport.fill(READ_AHEAD) {
                 Filled::Bytes(_) => {
-                    self.expects_continue = false;
-                    self.continued_until = None;
+                    call.expects_continue = false;
+                    call.continued_until = None;
                 }
                 Filled::Dry | Filled::Starved | Filled::Full => {
                     // The body is asked for now, nothing of it has come, and the client waits for a word (RFC 9110 §10.1.1).
-                    if self.expects_continue && transport.unread().is_empty() {
-                        self.expects_continue = false;
-                        if self.answer == Answer::Unsent {
+                    if call.expects_continue && transport.unread().is_empty() {
+                        call.expects_continue = false;
+                        if call.answer == Answer::Unsent {
                             transport.write_with(write_continue);
-                            self.continued_until = now.checked_add(self.head_timeout);
+                            call.continued_until = now.checked_add(self.limits.head_timeout);
                         }
                     }
-                    if self.continued_until.is_some_and(|until| now >= until) {
+                    if call.continued_until.is_some_and(|until| now >= until) {
                         // It asked for the word, and got it: such a body begins as promptly as a head comes.
-                        self.continued_until = None;
+                        call.continued_until = None;
                         let reset = Reset::downstream(Reason::ClientTooSlow);
-                        self.fault = Some(reset);
+                        call.fault = Some(reset);
                         return Poll::Ready(Err(reset));
                     }
                     return Poll::Pending;
                 }
                 Filled::Ended => {
-                    let reason = match self.body.at_eof() {
+                    let reason = match call.body.at_eof() {
                         Err(fault) if !transport.is_broken() => {
                             Reason::ClientProtocol(fault.detail())
                         }
                         Err(_) | Ok(()) => Reason::ClientLeft,
                     };
                     let reset = Reset::downstream(reason);
-                    self.fault = Some(reset);
+                    call.fault = Some(reset);
                     return Poll::Ready(Err(reset));
                 }
             }
@@ -540,7 +561,7 @@ impl<S: Socket> Source for Http1<S> {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        self.continued_until
+        self.call.as_ref()?.continued_until
     }
 }
 
@@ -553,7 +574,7 @@ impl<S: Socket> Sink for Http1<S> {
         if transport.is_broken() {
             return Poll::Ready(Err(Reset::downstream(Reason::ClientLeft)));
         }
-        let held = transport.unwritten() + self.pending_bytes;
+        let held = transport.unwritten() + self.call.as_ref().map_or(0, |call| call.pending_bytes);
         if held >= HIGH_WATER {
             transport.note_refused();
             return Poll::Pending;
@@ -565,7 +586,8 @@ impl<S: Socket> Sink for Http1<S> {
         match part {
             Part::Head(head) => self.begin_answer(&head),
             Part::Data(bytes) => {
-                let bytes = match &mut self.answer {
+                let call = self.call.get_or_insert_default();
+                let bytes = match &mut call.answer {
                     Answer::Unsent | Answer::Ended => return,
                     Answer::Chunked => bytes,
                     Answer::Length(left) => {
@@ -575,15 +597,15 @@ impl<S: Socket> Sink for Http1<S> {
                         bytes.slice(..usize::try_from(take).unwrap_or(usize::MAX))
                     }
                 };
-                if !bytes.is_empty() && !self.bodiless {
-                    if self.pending.is_empty() {
-                        self.pending = self.transport.borrow().take_list();
+                if !bytes.is_empty() && !call.bodiless {
+                    if call.pending.is_empty() {
+                        call.pending = self.transport.borrow().take_list();
                     }
-                    self.pending_bytes += bytes.len();
-                    self.pending.push(bytes);
+                    call.pending_bytes += bytes.len();
+                    call.pending.push(bytes);
                 }
             }
-            Part::End(_) => self.ending = true,
+            Part::End(_) => self.call.get_or_insert_default().ending = true,
         }
     }
 
@@ -592,7 +614,7 @@ impl<S: Socket> Sink for Http1<S> {
     }
 
     fn condemn(&mut self) {
-        self.persistent = false;
+        self.call.get_or_insert_default().persistent = false;
     }
 
     fn poll_gone(&mut self, _cx: &mut Context<'_>) -> Poll<Reset> {
@@ -607,6 +629,11 @@ impl<S: Socket> Sink for Http1<S> {
         }
         Poll::Pending
     }
+}
+
+/// What remains of `left` without `bytes`. `None`: it is fewer than nothing.
+fn less(left: u32, bytes: usize) -> Option<u32> {
+    left.checked_sub(u32::try_from(bytes).ok()?)
 }
 
 fn gone(kind: io::ErrorKind) -> Reset {

@@ -20,7 +20,7 @@ pub struct TimerId(Key);
 pub struct Timers<K> {
     heap: Vec<Entry<K>>,
     /// Where in the heap each timer stands.
-    places: Slots<usize>,
+    places: Slots<u32>,
 }
 
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl<K> Default for Timers<K> {
 impl<K: Copy> Timers<K> {
     /// Makes `timer` fire for `key` at `at`, wherever it stood before; `None` cancels it.
     pub fn set(&mut self, timer: &mut Option<TimerId>, at: Option<Instant>, key: K) {
-        let place = timer.and_then(|TimerId(id)| self.places.get(id).copied());
+        let place = timer.and_then(|TimerId(id)| self.places.get(id).map(|&place| place as usize));
         match (place, at) {
             (Some(place), Some(at)) => {
                 if let Some(entry) = self.heap.get_mut(place) {
@@ -57,7 +57,7 @@ impl<K: Copy> Timers<K> {
             }
             (None, Some(at)) => {
                 let place = self.heap.len();
-                let id = self.places.insert_with(|_| place);
+                let id = self.places.insert_with(|_| place as u32);
                 self.heap.push(Entry { at, id, key });
                 self.up(place);
                 *timer = Some(TimerId(id));
@@ -71,7 +71,7 @@ impl<K: Copy> Timers<K> {
         if let Some(TimerId(id)) = timer.take()
             && let Some(place) = self.places.remove(id)
         {
-            self.remove_at(place);
+            self.remove_at(place as usize);
         }
     }
 
@@ -162,7 +162,7 @@ impl<K: Copy> Timers<K> {
 
     fn note_place(&mut self, place: usize) {
         if let Some(stored) = self.places.get_mut(self.heap[place].id) {
-            *stored = place;
+            *stored = place as u32;
         }
     }
 }
@@ -171,18 +171,19 @@ impl<K: Copy> Timers<K> {
 /// arms it again.
 #[derive(Debug, Default)]
 pub struct Alarm {
-    timer: Option<TimerId>,
-    at: Option<Instant>,
+    /// Together, so that they share the mark of being there.
+    set: Option<(Instant, TimerId)>,
 }
 
 impl Alarm {
     /// Sees to it that `key` is told no later than at `wanted`; it may be told earlier.
     pub fn arm<K: Copy>(&mut self, timers: &mut Timers<K>, wanted: Option<Instant>, key: K) {
         if let Some(wanted) = wanted
-            && self.at.is_none_or(|at| wanted < at)
+            && self.set.is_none_or(|(at, _)| wanted < at)
         {
-            timers.set(&mut self.timer, Some(wanted), key);
-            self.at = Some(wanted);
+            let mut timer = self.set.map(|(_, timer)| timer);
+            timers.set(&mut timer, Some(wanted), key);
+            self.set = timer.map(|timer| (wanted, timer));
         }
     }
 
@@ -193,13 +194,12 @@ impl Alarm {
 
     /// It will not be needed any more.
     pub fn cancel<K: Copy>(&mut self, timers: &mut Timers<K>) {
-        timers.cancel(&mut self.timer);
-        self.at = None;
+        timers.cancel(&mut self.set.take().map(|(_, timer)| timer));
     }
 
     /// When it will fire.
     pub fn at(&self) -> Option<Instant> {
-        self.at
+        self.set.map(|(at, _)| at)
     }
 }
 

@@ -26,7 +26,7 @@ use crate::tripwire::{Place, trip};
 /// What one `read` may bring at most, bytes.
 const SCRATCH_BYTES: usize = 128 << 10;
 /// What one transport may read in one turn, bytes; then others have theirs.
-const TURN_BYTES_MAX: usize = 256 << 10;
+const TURN_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
 const COPY_BYTES_MAX: usize = 1 << 10;
 /// So much of a buffer may be held by bytes that are a small part of it, bytes.
@@ -166,11 +166,11 @@ pub struct Transport<S> {
     /// There while what was read is shown where it lies; then `unread` is empty.
     shown: Option<Shown>,
     /// How much was taken from in front of it out of the same buffer, bytes.
-    taken: usize,
+    taken: u32,
     readable: bool,
     read_closed: bool,
     ended: bool,
-    budget: usize,
+    budget: u32,
     turn: u64,
     starved: bool,
 
@@ -300,7 +300,7 @@ impl<S: Socket> Transport<S> {
         let asked = scratch
             .len()
             .min(unread_max - self.unread.len())
-            .min(self.budget);
+            .min(self.budget as usize);
         let read = read_once(&mut self.socket, &mut scratch[..asked]);
         if let Ok(n) = read {
             self.unread.extend_from_slice(&scratch[..n]);
@@ -338,7 +338,7 @@ impl<S: Socket> Transport<S> {
                 })
             }
         };
-        let asked = (shown.buffer.len() - shown.to).min(self.budget);
+        let asked = (shown.buffer.len() - shown.to).min(self.budget as usize);
         let read = read_once(
             &mut self.socket,
             &mut shown.buffer[shown.to..shown.to + asked],
@@ -391,7 +391,7 @@ impl<S: Socket> Transport<S> {
                 Filled::Ended
             }
             Ok(n) => {
-                self.budget -= n;
+                self.budget -= n as u32;
                 if n < asked && !self.read_closed {
                     self.readable = false;
                 }
@@ -416,7 +416,7 @@ impl<S: Socket> Transport<S> {
             return;
         }
         self.unread.advance(n);
-        self.taken += n;
+        self.taken = self.taken.saturating_add(n as u32);
         self.give_back();
     }
 
@@ -427,7 +427,7 @@ impl<S: Socket> Transport<S> {
             true => mem::take(&mut self.unread),
             false => self.unread.split_to(n),
         };
-        self.taken += n;
+        self.taken = self.taken.saturating_add(n as u32);
         self.give_back();
         taken.freeze()
     }
@@ -445,7 +445,7 @@ impl<S: Socket> Transport<S> {
 
     /// What is unread will wait: it does not hold the whole of the buffer that what stood before it came in.
     pub fn compact(&mut self) {
-        if self.taken >= SHARED_BYTES_MAX {
+        if self.taken as usize >= SHARED_BYTES_MAX {
             self.unread = BytesMut::from(&self.unread[..]);
             self.taken = 0;
         }

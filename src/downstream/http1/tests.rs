@@ -43,7 +43,7 @@ fn engine(said: Vec<u8>, now: Instant) -> Http1<Script> {
     let staging = Rc::new(Staging::default());
     let transport = Transport::accepted(Script(said), key, &staging);
     let transport = Rc::new(RefCell::new(transport));
-    Http1::new(transport, &Limits::default(), now)
+    Http1::new(transport, Rc::default(), now)
 }
 
 /// Whether behind what is unread there is the buffer of a large read still, with nobody else in it.
