@@ -36,7 +36,7 @@ const IDLE_BYTES_MAX: usize = if cfg!(debug_assertions) {
     6 << 20
 };
 /// For each idle connection that was never used, bytes.
-const IDLE_CONNECTION_BYTES_MAX: usize = 460;
+const IDLE_CONNECTION_BYTES_MAX: usize = 520;
 /// For each connection that had one call, all of them at the same time, bytes. Most of it is what the allocator keeps.
 const USED_CONNECTION_BYTES_MAX: usize = 5 << 10;
 /// For each open stream that says nothing, its connection included, bytes.
