@@ -938,3 +938,25 @@ fn a_connection_that_has_had_no_burst_stays_however_long_it_rests() {
     assert_eq!(bench.reactor.driver.attempts.len(), 1);
     assert_eq!(bench.pool.connections(), 1);
 }
+
+#[test]
+fn a_connection_is_not_given_up_after_a_burst_where_there_is_no_other() {
+    let mut bench = Bench::connected();
+    bench.burst(BURST_STREAMS);
+    bench.reactor.driver.down = Some(io::ErrorKind::ConnectionRefused);
+    bench.later(BURST_REST);
+    assert_eq!(bench.reactor.driver.attempts.len(), 2);
+    assert_eq!(bench.pool.connections(), 1, "the old one stays");
+    bench.burst(1);
+    // The backend takes new ones again.
+    bench.reactor.driver.down = None;
+    bench.later(BURST_REST);
+    assert_eq!(bench.reactor.driver.attempts.len(), 3);
+    // Whoever calls before the new one is there is served by the old one, which rests anew.
+    bench.burst(1);
+    bench.greet(1);
+    assert_eq!(bench.pool.connections(), 2);
+    bench.later(BURST_REST);
+    assert_eq!(bench.pool.connections(), 1);
+    assert_eq!(bench.reactor.driver.attempts.len(), 3);
+}
