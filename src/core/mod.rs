@@ -1,7 +1,7 @@
 //! One core: the loop that lends engines to exchanges, and everything that one thread owns.
 //!
-//! This is the only place where an exchange gets its concrete streams. A core shares nothing once a
-//! client is its own: it is told by [`Command`]s and tells by [`Report`]s. Whose a client becomes, the [`Doors`] say.
+//! This is the only place where an exchange gets its concrete streams. A core shares nothing once a client is its own: it is
+//! told by [`Command`]s and tells by [`Report`]s. Whose a client becomes, the [`Doors`] say.
 
 pub mod admit;
 pub mod contain;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use http::HeaderValue;
-use http::header::{HeaderName, ORIGIN, USER_AGENT};
+use http::header::{ORIGIN, USER_AGENT};
 
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
@@ -31,6 +31,7 @@ use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
+use crate::wire::fields::X_USER_AGENT;
 use crate::wire::{Party, Reason, RequestHead};
 
 /// How many clients are accepted from one listener in one turn; then others have their turn.
@@ -49,9 +50,6 @@ const ROUNDS_MAX: usize = 8;
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 /// Progress that a slow reader must make within the stall limit, bytes.
 const STALL_PROGRESS_BYTES: u64 = 16 << 10;
-
-/// Which library a page calls with; a browser does not let it set `user-agent`.
-static X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -947,7 +945,7 @@ fn begin_record(on: &mut Record, head: &RequestHead, peer: Option<SocketAddr>, a
     path.clear();
     path.push_str(head.path.path());
     write_field(origin, head.headers.get(ORIGIN));
-    let named = head.headers.get(&X_USER_AGENT);
+    let named = head.headers.get(X_USER_AGENT);
     write_field(library, named.or_else(|| head.headers.get(USER_AGENT)));
     *protocol = "http";
     *route = None;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{HeaderName, HeaderValue, ORIGIN, USER_AGENT};
+use http::header::HeaderValue;
 use http::uri::PathAndQuery;
 
 use crate::exchange::outcome::{Outcome, Retry, http_status_of, message_of, status_of};
@@ -21,6 +21,7 @@ use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
+use crate::wire::fields::WHO_ASKS;
 use crate::wire::status::{GRPC_MESSAGE, MESSAGE_BYTES_MAX};
 use crate::wire::{
     Code, Dial, OutgoingHead, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source,
@@ -366,12 +367,10 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     fn shed(&mut self) {
         self.has_shed = true;
         let head = &mut self.terms.head;
-        let told = [ORIGIN, X_USER_AGENT, USER_AGENT]
-            .into_iter()
-            .filter_map(|name| {
-                let value = HeaderValue::from_bytes(head.headers.get(&name)?.as_bytes()).ok()?;
-                Some((name, value))
-            });
+        let told = WHO_ASKS.iter().filter_map(|name| {
+            let value = HeaderValue::from_bytes(head.headers.get(name)?.as_bytes()).ok()?;
+            Some((name.clone(), value))
+        });
         head.headers = told.collect();
         head.authority = None;
         let path = Bytes::copy_from_slice(head.path.as_str().as_bytes());
@@ -644,8 +643,6 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         }
     }
 }
-
-const X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
 
 /// The caller's sink, behind the route's filters.
 struct Outlet<'a, D> {

@@ -118,7 +118,8 @@ impl Staging {
     /// Keeps what has been written to its end.
     fn keep_spare(&self, mut written: Box<Unwritten>) {
         let mut spare = self.spare.borrow_mut();
-        let fits = (SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&written.tail.capacity());
+        let fits = (SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&written.tail.capacity())
+            && written.pieces.capacity() <= LIST_PIECES_MAX;
         if fits && spare.len() < SPARE_MAX {
             written.tail.clear();
             written.stall = None;
@@ -780,5 +781,37 @@ impl Unwritten {
                 self.pieces.pop_front();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a buffer from which so many large pieces were written.
+    fn written(pieces: usize) -> Box<Unwritten> {
+        let mut unwritten = Staging::default().take_spare();
+        for _ in 0..pieces {
+            unwritten.push(Bytes::from_static(&[0; COPY_BYTES_MAX]));
+        }
+        unwritten.advance(pieces * COPY_BYTES_MAX);
+        unwritten
+    }
+
+    #[test]
+    fn a_buffer_is_kept_for_the_next_one_but_not_with_what_a_burst_has_made_it_grow_by() {
+        for (pieces, kept) in [(0, 1), (1, 1), (PIECES_MAX, 1), (10 * LIST_PIECES_MAX, 0)] {
+            let staging = Staging::default();
+            staging.keep_spare(written(pieces));
+            assert_eq!(staging.spare.borrow().len(), kept, "{pieces} pieces");
+        }
+        let staging = Staging::default();
+        let mut grown = written(0);
+        grown.copy(&[0; 2 * SPARE_BYTES_MAX]);
+        grown.advance(2 * SPARE_BYTES_MAX);
+        staging.keep_spare(grown);
+        assert!(staging.spare.borrow().is_empty());
+        (0..2 * SPARE_MAX).for_each(|_| staging.keep_spare(written(1)));
+        assert_eq!(staging.spare.borrow().len(), SPARE_MAX);
     }
 }

@@ -441,7 +441,7 @@ impl GrpcWebResponse {
         content_type: HeaderValue,
         out: &mut impl FnMut(Part),
     ) {
-        if !is_plain(&mut head.headers, &content_type) {
+        if !becomes_ours(&mut head.headers, &content_type) {
             self.choose_flow(&mut head.headers);
             head.headers = initial_metadata(mem::take(&mut head.headers));
             head.headers.insert(CONTENT_TYPE, content_type);
@@ -682,9 +682,9 @@ impl<'a> Said<'a> {
     }
 }
 
-/// Whether a head is nothing but a content type and initial metadata, as nearly every one is. If so it is ours already: that
-/// content type has taken the place of its own.
-fn is_plain(fields: &mut HeaderMap, content_type: &HeaderValue) -> bool {
+/// Makes a head ours by nothing but that content type in the place of its own, where all else in it is initial metadata, as in
+/// nearly every one. If not, the long way is to be gone, whatever has been done here: it leaves the same where this would do.
+fn becomes_ours(fields: &mut HeaderMap, content_type: &HeaderValue) -> bool {
     let mut types = 0;
     let crosses = |name: &HeaderName| {
         let codecs = matches!(
@@ -748,4 +748,47 @@ fn append_all(fields: &mut HeaderMap, more: HeaderMap) {
 
 const fn broken(detail: &'static str) -> Reset {
     Reset::upstream(Reason::BackendProtocol(detail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_way_of_a_head_leads_where_the_long_one_does() {
+        let ours = HeaderValue::from_static("application/grpc-web+proto");
+        let long = |fields: HeaderMap| {
+            let mut fields = initial_metadata(fields);
+            fields.insert(CONTENT_TYPE, ours.clone());
+            fields
+        };
+        for (names, is_short) in [
+            (&["content-type"][..], true),
+            (&["content-type", "x-own", "x-own", "date", "via"], true),
+            (&["x-own", "content-type", "set-cookie", "vary"], true),
+            (&["x-own"], false),
+            (&["content-type", "content-type"], false),
+            (&["content-type", "grpc-status"], false),
+            (&["content-type", "grpc-message"], false),
+            (&["content-type", "grpc-status-details-bin"], false),
+            (&["content-type", "grpc-encoding"], false),
+            (&["content-type", "connection", "x-own"], false),
+            (&["x-own", "content-length", "content-type"], false),
+            (&["content-type", "trailer", "x-own"], false),
+            (&["content-type", "content-encoding"], false),
+        ] {
+            let mut fields = HeaderMap::new();
+            for name in names {
+                let value = HeaderValue::from_static("x-own");
+                fields.append(HeaderName::from_static(name), value);
+            }
+            let expected = long(fields.clone());
+            assert_eq!(becomes_ours(&mut fields, &ours), is_short, "{names:?}");
+            if is_short {
+                assert_eq!(fields, expected, "{names:?}");
+            }
+            // What it has done where it would not do has no consequence.
+            assert_eq!(long(fields), expected, "{names:?}");
+        }
+    }
 }

@@ -100,7 +100,7 @@ struct Held<S: Socket> {
     address: SocketAddr,
     wakeup: Wakeup<Task>,
     timer: Option<TimerId>,
-    /// Until when it must be ready; then, since it carries no call after a burst, when it is replaced.
+    /// Until when it must be ready; then, since it carries no call after a burst, from when on it is to be replaced.
     deadline: Instant,
     /// Its deadline is for its replacement.
     resting: bool,
@@ -485,6 +485,7 @@ impl<S: Socket> Pool<S> {
                 reactor.timers.cancel(&mut held.timer);
                 let address = held.address;
                 self.note_success(endpoint, address, now);
+                self.wake_resting(endpoint);
             }
             (before, Condition::Gone(reset)) => {
                 let opening = held.connection.opening().cloned();
@@ -499,10 +500,7 @@ impl<S: Socket> Pool<S> {
             (_, Condition::Ready | Condition::Draining) => {
                 let ready = held.connection.condition() == Condition::Ready;
                 if ready && held.rest(key, &mut reactor.timers, now) {
-                    // No call is on it, so it ends at once; the next one is on its way before anybody asks.
-                    held.connection.drain();
-                    held.wakeup.wake();
-                    self.wanted.push(endpoint);
+                    self.replace(key, endpoint);
                 }
                 // A stream may have come free.
                 if let Some(backend) = self.backend_of(endpoint) {
@@ -510,6 +508,35 @@ impl<S: Socket> Pool<S> {
                 }
             }
             (_, Condition::Opening) => {}
+        }
+    }
+
+    /// Ends a connection on which no call is, once there is another one in its place. Not before: a backend may have stopped
+    /// taking new ones and serve the old ones still.
+    fn replace(&mut self, key: Key, endpoint: Key) {
+        let Some(own) = self.endpoints.get(endpoint) else {
+            return;
+        };
+        let is_ready = |held: &Held<S>| held.connection.condition() == Condition::Ready;
+        let mut others = own.connections.iter().filter(|&&other| other != key);
+        if others.any(|&other| self.connections.get(other).is_some_and(is_ready)) {
+            if let Some(held) = self.connections.get_mut(key) {
+                held.connection.drain();
+                held.wakeup.wake();
+            }
+        } else if own.attempt.is_none() {
+            // One that is under way may come about in this very turn, and is the one that is wanted.
+            self.wanted.push(endpoint);
+        }
+    }
+
+    /// A connection has come about that those may have waited for who have had their burst.
+    fn wake_resting(&self, endpoint: Key) {
+        let own = self.endpoints.get(endpoint).into_iter();
+        for &key in own.flat_map(|own| &own.connections) {
+            if let Some(held) = self.connections.get(key).filter(|held| held.resting) {
+                held.wakeup.wake();
+            }
         }
     }
 

@@ -3,7 +3,14 @@
 //! A request has a dozen fields, and most are looked at once or never, so a list that is searched from its beginning is cheaper
 //! than a table that hashes every name, and a third of its size for as long as the call lives. It never changes their order.
 
+use http::header::{ORIGIN, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Which library a page calls with; a browser does not let it set `user-agent`.
+pub const X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
+
+/// The fields that say who asks: what a record tells of a head, and so what is kept of one that is otherwise let go.
+pub static WHO_ASKS: [HeaderName; 3] = [ORIGIN, USER_AGENT, X_USER_AGENT];
 
 /// Fields in the order in which they came; a name may come more than once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

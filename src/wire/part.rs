@@ -1,7 +1,7 @@
 //! The middle language: what a call is made of while it crosses the proxy, and the three traits that carry it.
 //!
-//! Owns the words `Part`, `RequestHead`, `OutgoingHead`, `ResponseHead`, and the traits `Source`, `Sink` and `Dial`. It never knows which
-//! protocol a part came from or goes to: that is the business of the two ends (`downstream`, `upstream`).
+//! Owns the words `Part`, `RequestHead`, `OutgoingHead`, `ResponseHead`, and the traits `Source`, `Sink` and `Dial`. It never
+//! knows which protocol a part came from or goes to: that is the business of the two ends (`downstream`, `upstream`).
 
 use std::task::{Context, Poll};
 use std::time::Instant;

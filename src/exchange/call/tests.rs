@@ -10,7 +10,7 @@ use std::task::{Wake, Waker};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 
 use super::*;
@@ -544,6 +544,37 @@ fn the_query_stays_here_and_what_remains_of_the_time_goes_along() {
     assert_eq!(head.path, "/a.B/C");
     assert_eq!(head.headers["grpc-timeout"], "7000000u");
     assert_eq!(head.headers["te"], "trailers");
+}
+
+#[test]
+fn of_a_request_whose_answer_goes_on_only_what_a_record_tells_is_kept() {
+    let mut bench = Bench::new(None);
+    let up = bench.stream();
+    for (name, value) in [
+        ("authorization", "Bearer long"),
+        ("user-agent", "browser"),
+        ("origin", "http://page.test"),
+        ("x-user-agent", "library"),
+    ] {
+        let name = HeaderName::from_static(name);
+        let head = &mut bench.exchange.terms.head;
+        head.headers.append(name, HeaderValue::from_static(value));
+    }
+    bench.down.yields([data(message(b"hi")), end()]);
+    let told = |bench: &Bench| {
+        let head = &bench.exchange.terms().head;
+        let names = head.headers.iter().map(|(name, _)| name.to_string());
+        names.collect::<Vec<_>>()
+    };
+    assert!(bench.poll().is_pending());
+    assert_eq!(told(&bench).len(), 5, "it may have to be sent again");
+    up.yields([grpc_head(), data(message(b"one"))]);
+    assert!(bench.poll().is_pending());
+    assert_eq!(told(&bench), ["origin", "user-agent", "x-user-agent"]);
+    assert_eq!(bench.exchange.terms().head.path, "/a.B/C?cut=off");
+    up.yields([trailers("0")]);
+    let outcome = bench.poll_to_the_end();
+    assert_eq!(outcome.status.code, Code::OK);
 }
 
 #[test]

@@ -860,3 +860,103 @@ fn u_31_a_backend_that_reads_nothing_is_given_so_many_heads_and_no_more() {
     assert!(caller.queued(), "the call that waits has not been woken");
     drop(bench.open(&mut patient, &caller));
 }
+
+impl Bench {
+    /// A pool with a connection to a backend that takes any number of calls.
+    fn connected() -> Self {
+        let mut bench = Self::new(&["127.0.0.1:1"]);
+        bench.pool.probe();
+        bench.connect_wanted();
+        bench.greet(0);
+        bench
+    }
+
+    /// That connection has come about.
+    fn greet(&mut self, index: usize) {
+        let pipe = self.pipe(index);
+        pipe.borrow_mut().connected = true;
+        pipe.borrow_mut().input.extend(frame(SETTINGS, &[]));
+        self.event();
+        self.settle();
+    }
+
+    /// So many calls at the same time, all of which have been given up by now.
+    fn burst(&mut self, calls: usize) {
+        let caller = wakeup(1);
+        let streams: Vec<Stream> = (0..calls)
+            .map(|_| {
+                let mut ticket = self.ticket();
+                self.open(&mut ticket, &caller)
+            })
+            .collect();
+        self.settle();
+        drop(streams);
+        self.settle();
+    }
+
+    /// So much later: whose time has come is woken.
+    fn later(&mut self, by: Duration) {
+        self.now += by;
+        while let Some(task) = self.reactor.timers.expired(self.now) {
+            self.wake(vec![task]);
+        }
+        self.settle();
+    }
+}
+
+#[test]
+fn a_connection_that_has_had_a_burst_is_replaced_once_it_has_rested() {
+    const A_BIT: Duration = Duration::from_millis(1);
+    let mut bench = Bench::connected();
+    bench.burst(BURST_STREAMS);
+    bench.later(BURST_REST - A_BIT);
+    assert_eq!(bench.reactor.driver.attempts.len(), 1);
+    // A call in between is served as ever, and it rests anew.
+    bench.burst(1);
+    bench.later(BURST_REST - A_BIT);
+    assert_eq!(bench.reactor.driver.attempts.len(), 1);
+    bench.later(A_BIT);
+    assert_eq!(bench.reactor.driver.attempts.len(), 2);
+    bench.greet(1);
+    assert_eq!(bench.pool.connections(), 1, "the old one has gone");
+    bench.burst(1);
+    assert_eq!(
+        count_of(HEADERS, &bench.pipe(1).borrow().output[PREFACE_BYTES..]),
+        1
+    );
+    // The new one has had no burst.
+    bench.later(10 * BURST_REST);
+    assert_eq!(bench.reactor.driver.attempts.len(), 2);
+    assert!(bench.reactor.timers.is_empty());
+}
+
+#[test]
+fn a_connection_that_has_had_no_burst_stays_however_long_it_rests() {
+    let mut bench = Bench::connected();
+    (0..3).for_each(|_| bench.burst(BURST_STREAMS - 1));
+    bench.later(10 * BURST_REST);
+    assert_eq!(bench.reactor.driver.attempts.len(), 1);
+    assert_eq!(bench.pool.connections(), 1);
+}
+
+#[test]
+fn a_connection_is_not_given_up_after_a_burst_where_there_is_no_other() {
+    let mut bench = Bench::connected();
+    bench.burst(BURST_STREAMS);
+    bench.reactor.driver.down = Some(io::ErrorKind::ConnectionRefused);
+    bench.later(BURST_REST);
+    assert_eq!(bench.reactor.driver.attempts.len(), 2);
+    assert_eq!(bench.pool.connections(), 1, "the old one stays");
+    bench.burst(1);
+    // The backend takes new ones again.
+    bench.reactor.driver.down = None;
+    bench.later(BURST_REST);
+    assert_eq!(bench.reactor.driver.attempts.len(), 3);
+    // Whoever calls before the new one is there is served by the old one, which rests anew.
+    bench.burst(1);
+    bench.greet(1);
+    assert_eq!(bench.pool.connections(), 2);
+    bench.later(BURST_REST);
+    assert_eq!(bench.pool.connections(), 1);
+    assert_eq!(bench.reactor.driver.attempts.len(), 3);
+}

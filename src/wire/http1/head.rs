@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
-use crate::wire::fields::Fields;
+use crate::wire::fields::{Fields, WHO_ASKS, X_USER_AGENT};
 use crate::wire::metadata::is_hop_by_hop;
 use crate::wire::part::{RequestHead, ResponseHead};
 
@@ -230,15 +230,15 @@ pub fn glean(refused: &[u8]) -> Option<RequestHead> {
             continue;
         };
         let (name, value) = line.split_at(colon);
-        let told = |told: &HeaderName| told.as_str().as_bytes().eq_ignore_ascii_case(name);
-        let Some(name) = TOLD.into_iter().find(told) else {
+        let told = |told: &&HeaderName| told.as_str().as_bytes().eq_ignore_ascii_case(name);
+        let Some(name) = WHO_ASKS.iter().find(told) else {
             continue;
         };
         let value = value.get(1..).unwrap_or_default().trim_ascii();
         if value.is_ascii()
             && let Ok(value) = HeaderValue::from_bytes(value)
         {
-            headers.append(name, value);
+            headers.append(name.clone(), value);
         }
     }
     Some(RequestHead {
@@ -548,7 +548,6 @@ impl Reading {
 /// A field's name. The two that nearly every call has and `http` does not know need no memory of their own.
 fn name(name: &[u8]) -> Result<HeaderName, HeadFault> {
     const X_GRPC_WEB: HeaderName = HeaderName::from_static("x-grpc-web");
-    const X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
     for known in [X_GRPC_WEB, X_USER_AGENT] {
         if name.eq_ignore_ascii_case(known.as_str().as_bytes()) {
             return Ok(known);
@@ -700,13 +699,6 @@ fn write_decimal(mut number: u64, out: &mut BytesMut) {
     }
     out.put_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
-
-/// The fields that say who asks.
-const TOLD: [HeaderName; 3] = [
-    http::header::ORIGIN,
-    http::header::USER_AGENT,
-    HeaderName::from_static("x-user-agent"),
-];
 
 /// No head has more fields than that, whatever the limits say: so many fit on the stack.
 pub const FIELDS_CAP: usize = 256;
