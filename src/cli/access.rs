@@ -438,24 +438,15 @@ mod tests {
         Record {
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(43_471_220),
             elapsed: Duration::from_micros(3_100),
-            first_byte: None,
             client: "127.0.0.1:5000".parse().unwrap(),
             verb: "POST".to_owned(),
             path: "/demo.v1.Echo/Say".to_owned(),
-            origin: None,
             library: Some("connect-es/2.1.2".to_owned()),
             protocol: "grpc-web",
-            route: None,
-            backend: None,
-            endpoint: None,
             attempts: 1,
             code: Some(Code::OK),
             http_status: Some(200),
-            reason: Reason::Ok,
-            refusal: None,
             by: Party::Upstream,
-            message: String::new(),
-            aborted: false,
             request: Traffic {
                 messages: 1,
                 bytes: 11,
@@ -464,6 +455,7 @@ mod tests {
                 messages: 37,
                 bytes: 148,
             },
+            ..Record::blank()
         }
     }
 

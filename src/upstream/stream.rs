@@ -130,8 +130,6 @@ pub struct Http2 {
     notes: Rc<Notes>,
     /// What had been staged on the connection before its head.
     begins: u64,
-    /// It was sensed before.
-    sensed: bool,
     interim_heads: u32,
     head_seen: bool,
     /// DATA that has arrived and waits for its sink.
@@ -200,7 +198,6 @@ impl Http2 {
             _slot: slot,
             notes,
             begins,
-            sensed: false,
             interim_heads: 0,
             head_seen: false,
             gathered: Pieces::default(),
@@ -252,9 +249,6 @@ impl Source for Http2 {
         }
         let body = match &mut self.answer {
             Answer::Body(body) => body,
-            // Of a stream that was opened in this very step there is nothing; and its sink has room, since no request is read
-            // from a client that leaves answers unread, so that the head is asked for next.
-            Answer::Awaited(_) if !mem::replace(&mut self.sensed, true) => return,
             Answer::Awaited(_) => return self.skip_interim_heads(cx),
             Answer::Over => return,
         };
