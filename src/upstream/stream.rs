@@ -2,7 +2,8 @@
 //!
 //! Owns the rules for using a stream of `h2` well. DATA is taken out of `h2` as soon as it is there, gathered here, and its
 //! window released only when the sink has taken it: `h2` pays 336 bytes for every frame that it keeps, and never gives that
-//! back. Nothing is sent without capacity, for `h2` would queue it without limit. And dropping is cancelling: the last handle
+//! back. Nothing is sent without capacity, for `h2` would queue it without limit; only the small rest of a request that is there to
+//! its end goes ahead, so that it leaves with the head. And dropping is cancelling: the last handle
 //! that goes sends RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
 
 use std::cell::Cell;
@@ -23,6 +24,10 @@ use crate::wire::{Part, Pieces, Reason, Reset, ResponseHead, Sink, Source};
 
 /// What is held of a request for want of window, bytes. Beyond it the request waits in its client.
 const UNSENT_BYTES_MAX: usize = 64 << 10;
+
+/// So much of a request that is there to its end is handed to `h2` ahead of its window, bytes. `h2` opens a stream when its
+/// connection is polled and has no window for it before: whoever waited for it would have to be polled once more.
+const WHOLE_BYTES_MAX: usize = 4 << 10;
 
 /// Interim heads (1xx) of one answer. Over it: the stream is reset, INTERNAL.
 const INTERIM_HEADS_MAX: u32 = 16;
@@ -405,6 +410,16 @@ impl Http2 {
                     };
                 }
                 return;
+            }
+            if self.upload == Upload::Ending && self.unsent.bytes() <= WHOLE_BYTES_MAX {
+                let bytes = self.unsent.take(WHOLE_BYTES_MAX);
+                let last = self.unsent.is_empty();
+                match body.send_data(bytes, last) {
+                    Ok(()) if last => self.upload = Upload::Ended,
+                    Ok(()) => {}
+                    Err(_) => self.upload = Upload::Refused,
+                }
+                continue;
             }
             body.reserve_capacity(self.unsent.bytes());
             let mut capacity = body.capacity();

@@ -369,7 +369,9 @@ impl Scene {
                 if let Some(told) = told {
                     assert_eq!(Some(u32::from(told)), code, "call {id}: told and recorded");
                 } else {
-                    assert!(panicked, "call {id} was not answered");
+                    // Its server takes back the rest of a message by its reset, if that has not left yet: such an answer is cut.
+                    let cut = record.aborted && matches!(plan.play, Play::Reset { .. });
+                    assert!(panicked || cut, "call {id} was not answered");
                 }
                 match record.reason {
                     Reason::Panic => {

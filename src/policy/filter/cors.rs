@@ -329,6 +329,10 @@ fn asked_fields(request: &Fields) -> Result<Option<HeaderValue>, Box<LocalAnswer
 /// What the page may read: the three of gRPC, and every field that stands on this very answer. It is exact, so custom
 /// metadata is readable with no configuration. `set-cookie` is never readable (Fetch, "forbidden response-header name").
 fn exposed_fields(headers: &HeaderMap) -> HeaderValue {
+    // Nearly every answer brings no metadata of its own.
+    if headers.keys().eq(&USUAL_FIELDS) {
+        return USUALLY_EXPOSED;
+    }
     let told = |name: &&HeaderName| **name != SET_COOKIE && !ALWAYS_EXPOSED.contains(name);
     let more = || headers.keys().filter(told).map(HeaderName::as_str);
     // Exactly as long as it will be: else one more piece of memory would remember its room.
@@ -407,6 +411,11 @@ static PERMISSIONS: [HeaderName; 6] = [
 static ALWAYS_EXPOSED: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
 /// The same, as it stands in the field.
 const ALWAYS_EXPOSED_LIST: &str = "grpc-status,grpc-message,grpc-status-details-bin";
+/// The fields of an answer without metadata, as they stand when it is asked what is exposed.
+static USUAL_FIELDS: [HeaderName; 2] = [CONTENT_TYPE, VARY];
+/// And what is exposed of it.
+const USUALLY_EXPOSED: HeaderValue =
+    HeaderValue::from_static("grpc-status,grpc-message,grpc-status-details-bin,content-type,vary");
 /// What a page may ask to send, in bytes of names. Over it: 431.
 const ASKED_BYTES_MAX: usize = 4096;
 /// How much of a stranger's text stands in a sentence.

@@ -633,6 +633,69 @@ fn u_p4_a_call_whose_head_never_left_is_as_safe_to_repeat_as_a_refused_one() {
     }
 }
 
+/// What stands in the DATA frames, and which of them end their stream.
+fn content_of(mut frames: &[u8]) -> (Vec<u8>, Vec<bool>) {
+    let (mut content, mut ends) = (Vec::new(), Vec::new());
+    while let Some(&[a, b, c, kind, flags, ..]) = frames.first_chunk::<9>() {
+        let end = 9 + u32::from_be_bytes([0, a, b, c]) as usize;
+        if kind == DATA {
+            content.extend(&frames[9..end]);
+            ends.push(flags & 1 == 1);
+        }
+        frames = &frames[end..];
+    }
+    (content, ends)
+}
+
+#[test]
+fn a_small_request_that_is_whole_leaves_with_its_head_and_ends_behind_its_last_byte() {
+    // Its pieces, bytes, and whether all of it leaves though its caller is not polled again.
+    let cases: [(&[usize], bool); 6] = [
+        (&[1], true),
+        (&[5, 16], true),
+        (&[1500, 1500], true),
+        (&[2000, 3, 2000, 4], true),
+        (&[5000], false),
+        (&[3000, 3000], false),
+    ];
+    for (sizes, at_once) in cases {
+        let (mut bench, pipe) = ready(frame(SETTINGS, &[]));
+        let before = pipe.borrow().output.len();
+        let caller = wakeup(1);
+        let mut ticket = bench.ticket();
+        let mut stream = bench.open(&mut ticket, &caller);
+        let mut said = Vec::new();
+        for (n, &size) in sizes.iter().enumerate() {
+            let piece = vec![n as u8; size];
+            said.extend(&piece);
+            stream.send(Part::Data(piece.into()));
+        }
+        stream.send(Part::End(None));
+        let cx = &mut Context::from_waker(caller.waker());
+        stream.settle(cx);
+        bench.settle();
+        let (content, ends) = content_of(&pipe.borrow().output[before..]);
+        assert_eq!(content == said, at_once, "{sizes:?}");
+        // The rest goes when there is window for it.
+        stream.settle(cx);
+        bench.settle();
+        stream.settle(cx);
+        bench.settle();
+        let (content, ends) = match at_once {
+            true => (content, ends),
+            false => content_of(&pipe.borrow().output[before..]),
+        };
+        assert!(content == said, "{sizes:?}");
+        assert!(
+            ends.iter()
+                .rev()
+                .copied()
+                .eq((0..ends.len()).map(|n| n == 0)),
+            "{sizes:?}: {ends:?}"
+        );
+    }
+}
+
 #[test]
 fn u_22_window_is_given_back_to_whoever_reads_and_not_staged_without_end_for_others() {
     const STREAMS: u32 = 1000;

@@ -140,12 +140,6 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Http1Request, H
     debug_assert_eq!(scan(&head, 0, limits), Ok(Some(head.len())));
 
     let head = head.slice(request_line_start(&head)..);
-    let line_end = head
-        .iter()
-        .position(|&byte| byte == CR)
-        .unwrap_or(head.len());
-    let version = version(head.get(..line_end).unwrap_or_default())?;
-
     let mut slots = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; FIELDS_CAP];
     let slots_max = limits.fields_max.min(FIELDS_CAP);
     let mut request = httparse::Request::new(&mut []);
@@ -156,6 +150,12 @@ pub fn parse_request(head: Bytes, limits: &HeadLimits) -> Result<Http1Request, H
         Err(error) => return Err(fault_of(error)),
     }
 
+    // The line was judged when it was measured.
+    let version = match request.version {
+        Some(1) => Version::HTTP_11,
+        Some(0) => Version::HTTP_10,
+        _ => return Err(HeadFault::bad("bad HTTP version")),
+    };
     let method = Method::from_bytes(request.method.unwrap_or_default().as_bytes())
         .map_err(|_| HeadFault::bad("bad method"))?;
     if method == Method::CONNECT || method == Method::TRACE {
@@ -419,12 +419,7 @@ impl Target {
     fn parse(target: &str, method: &Method, head: &Bytes) -> Result<Self, HeadFault> {
         const BAD: HeadFault = HeadFault::bad("bad request target");
 
-        // Browsers write `{|}[]` raw in queries; the rest of what RFC 3986 leaves out is refused.
-        let wrong = |byte: u8| {
-            !byte.is_ascii_graphic()
-                || matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`')
-        };
-        if target.bytes().any(wrong) {
+        if !target.bytes().all(|byte| IN_TARGET[usize::from(byte)]) {
             return Err(BAD);
         }
         if target.starts_with('/') || (target == "*" && *method == Method::OPTIONS) {
@@ -487,7 +482,7 @@ impl Reading {
             return Err(HeadFault::new(431, "field name too long"));
         }
         // Some servers read `_` as `-` (CGI did), so such a name could say behind us what was not checked here.
-        if field.name.as_bytes().contains(&b'_') && is_guarded(field.name.as_bytes()) {
+        if has_underscore(field.name.as_bytes()) && is_guarded(field.name.as_bytes()) {
             return Err(HeadFault::bad(
                 "field name imitates another with an underscore",
             ));
@@ -605,25 +600,37 @@ fn transfer_encoding(value: &[u8]) -> Result<(), HeadFault> {
 fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
     const BAD: HeadFault = HeadFault::bad("bad host");
 
-    let text = std::str::from_utf8(value).map_err(|_| BAD)?;
-    let port = if let Some(rest) = text.strip_prefix('[') {
-        let (address, port) = rest.split_once(']').ok_or(BAD)?;
+    let port = if value.starts_with(b"[") {
+        let text = std::str::from_utf8(value).map_err(|_| BAD)?;
+        let (address, port) = text
+            .get(1..)
+            .and_then(|rest| rest.split_once(']'))
+            .ok_or(BAD)?;
         address.parse::<Ipv6Addr>().map_err(|_| BAD)?;
-        port
+        port.as_bytes()
     } else {
-        let colon = text.bytes().position(|byte| byte == b':');
-        let (name, port) = text.split_at(colon.unwrap_or(text.len()));
-        let wrong =
-            |byte: u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'-' | b'.' | b'_' | b'~');
-        if name.is_empty() || name.bytes().any(wrong) {
+        let end = value
+            .iter()
+            .position(|&byte| !IN_HOST_NAME[usize::from(byte)]);
+        let (name, port) = value.split_at(end.unwrap_or(value.len()));
+        if name.is_empty() {
             return Err(BAD);
         }
         port
     };
     if !port.is_empty() {
-        let digits = port.strip_prefix(':').ok_or(BAD)?;
-        // `u16::from_str` would take a sign.
-        if !digits.bytes().all(|byte| byte.is_ascii_digit()) || digits.parse::<u16>().is_err() {
+        let digits = port.strip_prefix(b":").ok_or(BAD)?;
+        let mut number = 0u16;
+        for digit in digits {
+            number = match digit {
+                b'0'..=b'9' => number
+                    .checked_mul(10)
+                    .and_then(|tens| tens.checked_add(u16::from(digit - b'0')))
+                    .ok_or(BAD)?,
+                _ => return Err(BAD),
+            };
+        }
+        if digits.is_empty() {
             return Err(BAD);
         }
     }
@@ -686,6 +693,20 @@ fn is_ours_to_drop(name: &[u8]) -> bool {
         .any(|known| name.eq_ignore_ascii_case(known))
 }
 
+/// Whether there is a `_` in a field's name; eight bytes at a time, for names are short and there are many.
+fn has_underscore(name: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    const HIGHS: u64 = ONES * 0x80;
+
+    let (eights, rest) = name.as_chunks::<8>();
+    let found = eights.iter().fold(0, |found, &eight| {
+        // A byte that is `_` has become zero, and only below a zero can a borrow set another high bit.
+        let word = u64::from_le_bytes(eight) ^ (ONES * u64::from(b'_'));
+        found | (word.wrapping_sub(ONES) & !word & HIGHS)
+    });
+    found != 0 || rest.contains(&b'_')
+}
+
 fn write_decimal(mut number: u64, out: &mut BytesMut) {
     let mut digits = [0u8; 20];
     let mut used = 0;
@@ -702,6 +723,29 @@ fn write_decimal(mut number: u64, out: &mut BytesMut) {
 
 /// No head has more fields than that, whatever the limits say: so many fit on the stack.
 pub const FIELDS_CAP: usize = 256;
+
+/// What a request target may hold: browsers write `{|}[]` raw in queries; the rest of what RFC 3986 leaves out is refused.
+static IN_TARGET: [bool; 256] = {
+    let mut set = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        set[byte as usize] = !matches!(byte, b'"' | b'#' | b'<' | b'>' | b'\\' | b'^' | b'`');
+        byte += 1;
+    }
+    set
+};
+
+/// What a host's name may hold.
+static IN_HOST_NAME: [bool; 256] = {
+    let mut set = [false; 256];
+    let mut byte = 0;
+    while byte < 0x80u8 {
+        set[byte as usize] =
+            byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        byte += 1;
+    }
+    set
+};
 
 const CR: u8 = b'\r';
 const LF: u8 = b'\n';
