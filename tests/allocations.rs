@@ -123,3 +123,20 @@ fn an_answer_in_binary_passes_without_an_allocation() {
         assert_eq!(count, 0, "messages of {size} bytes");
     }
 }
+
+/// A text has another length than what it stands for, so it has a buffer of its own, and needs no second one to be handed on.
+#[test]
+fn an_answer_in_text_is_one_allocation() {
+    for size in samples::MESSAGES {
+        let piece = samples::messages(size);
+        let text = samples::text(&piece);
+        let mut codec = samples::response_codec(Form::Text);
+        let count = allocations(|| {
+            assert_eq!(
+                samples::translate(&mut codec, Bytes::clone(&piece)),
+                text.len()
+            );
+        });
+        assert_eq!(count, 1, "messages of {size} bytes");
+    }
+}

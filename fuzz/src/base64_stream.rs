@@ -103,12 +103,15 @@ fn check_encoding(bytes: &[u8], sizes: &[u8]) {
     // Padded after each piece, every piece is a text of its own, and together they stand for all.
     let mut encoder = Encoder::new();
     let mut out = BytesMut::new();
+    let mut in_one_go = BytesMut::new();
     let mut expected = String::new();
     for piece in pieces(bytes, sizes) {
         encoder.encode(piece, &mut out);
         encoder.flush(&mut out);
+        encoder.encode_padded(piece, &mut in_one_go);
         expected.push_str(&STANDARD.encode(piece));
         assert_eq!(out, expected.as_bytes());
+        assert_eq!(in_one_go, expected.as_bytes());
     }
     let (decoded, fault) = decode(&pieces(&out, sizes));
     assert_eq!(fault, None);

@@ -472,12 +472,9 @@ impl GrpcWebResponse {
         match self.form {
             Form::Binary => self.flow.pass(data, &mut |data| out(Part::Data(data))),
             Form::Text => {
-                let text = &mut self.text;
-                let passed = self.flow.pass(data, &mut |data| text.encode(&data));
-                if self.flow.is_aligned() {
-                    text.pad();
-                }
-                if let Some(text) = text.take() {
+                let mut part = self.text.begin();
+                let passed = self.flow.pass(data, &mut |data| part.add(data));
+                if let Some(text) = part.end(self.flow.is_aligned()) {
                     out(Part::Data(text));
                 }
                 passed
@@ -487,7 +484,7 @@ impl GrpcWebResponse {
 
     fn send_frame(&mut self, frame: TrailerFrame, out: &mut impl FnMut(Part)) {
         self.dropped_fields = self.dropped_fields.saturating_add(frame.dropped_fields);
-        out(Part::Data(self.written(frame.bytes)));
+        out(Part::Data(self.written(frame)));
     }
 
     /// A whole answer in one go: a head with a length, the frame, the end.
@@ -500,7 +497,7 @@ impl GrpcWebResponse {
     ) {
         self.phase = Phase::Ended;
         self.dropped_fields = self.dropped_fields.saturating_add(frame.dropped_fields);
-        let body = self.written(frame.bytes);
+        let body = self.written(frame);
         let mut head = ResponseHead::new(StatusCode::OK);
         head.headers = head_fields;
         head.headers.insert(CONTENT_TYPE, content_type);
@@ -512,14 +509,10 @@ impl GrpcWebResponse {
     }
 
     /// A frame as the caller's form writes it.
-    fn written(&mut self, frame: Bytes) -> Bytes {
+    fn written(&mut self, frame: TrailerFrame) -> Bytes {
         match self.form {
-            Form::Binary => frame,
-            Form::Text => {
-                self.text.encode(&frame);
-                self.text.pad();
-                self.text.take().unwrap_or_default()
-            }
+            Form::Binary => frame.bytes,
+            Form::Text => self.text.frame(frame),
         }
     }
 

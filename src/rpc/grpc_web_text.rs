@@ -3,9 +3,12 @@
 //! Knows nothing of messages but where its user says that one ends. It pads only there: a client decodes four characters at a
 //! time, so a whole message must not leave one or two bytes behind in the encoder.
 
+use std::mem;
+
 use bytes::{Bytes, BytesMut};
 
-use crate::wire::base64::{Base64Fault, Decoder, Encoder, encoded_length};
+use crate::rpc::trailer_frame::TrailerFrame;
+use crate::wire::base64::{Base64Fault, Decoder, Encoder};
 use crate::wire::{Reason, Reset};
 
 /// A request's text, on its way in.
@@ -28,35 +31,58 @@ impl TextIn {
 
 /// An answer's text, on its way out.
 #[derive(Debug, Default)]
-pub(super) struct TextOut {
-    encoder: Encoder,
+pub(super) struct TextOut(Encoder);
+
+impl TextOut {
+    /// Begins the text of one part.
+    pub(super) fn begin(&mut self) -> TextPart<'_> {
+        TextPart {
+            encoder: &mut self.0,
+            last: Bytes::new(),
+            text: BytesMut::new(),
+        }
+    }
+
+    /// The text of a trailer frame. It stands where a message has ended, so that it is a text of its own.
+    pub(super) fn frame(&mut self, frame: TrailerFrame) -> Bytes {
+        match frame.usual_text() {
+            Some(text) if self.0.is_empty() => Bytes::from_static(text.as_bytes()),
+            _ => {
+                let mut part = self.begin();
+                part.add(frame.bytes);
+                part.end(true).unwrap_or_default()
+            }
+        }
+    }
+}
+
+/// The text of one part, in a buffer of its own that is as large as the text: nothing stays behind where a stream rests.
+///
+/// The last bytes are kept back until it is known whether a message ends with them: text and padding are made in one go.
+#[derive(Debug)]
+pub(super) struct TextPart<'a> {
+    encoder: &'a mut Encoder,
+    last: Bytes,
     text: BytesMut,
 }
 
-impl TextOut {
-    /// Adds bytes to the text that is being made.
-    pub(super) fn encode(&mut self, bytes: &[u8]) {
-        let length = encoded_length(bytes.len() + 2);
-        if self.text.capacity() - self.text.len() < length {
-            // The frame that ends the answer will fit behind its message.
-            self.text.reserve(length + TAIL_BYTES);
+impl TextPart<'_> {
+    /// Adds bytes.
+    pub(super) fn add(&mut self, bytes: Bytes) {
+        let before = mem::replace(&mut self.last, bytes);
+        self.encoder.encode(&before, &mut self.text);
+    }
+
+    /// The text, if there is any; padded if `aligned`: a message ends here.
+    pub(super) fn end(mut self, aligned: bool) -> Option<Bytes> {
+        if aligned {
+            self.encoder.encode_padded(&self.last, &mut self.text);
+        } else {
+            self.encoder.encode(&self.last, &mut self.text);
         }
-        self.encoder.encode(bytes, &mut self.text);
-    }
-
-    /// Pads: a message ends here.
-    pub(super) fn pad(&mut self) {
-        self.encoder.flush(&mut self.text);
-    }
-
-    /// The text made so far, if there is any.
-    pub(super) fn take(&mut self) -> Option<Bytes> {
-        (!self.text.is_empty()).then(|| self.text.split().freeze())
+        (!self.text.is_empty()).then(|| self.text.freeze())
     }
 }
-
-/// What is made room for behind a text, bytes.
-const TAIL_BYTES: usize = 256;
 
 const fn blame(fault: Base64Fault) -> Reset {
     Reset::downstream(Reason::ClientProtocol(fault.detail()))

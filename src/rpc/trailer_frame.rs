@@ -75,6 +75,15 @@ impl TrailerFrame {
             dropped_fields,
         }
     }
+
+    /// The frame as a text of its own, padded, if it is one that nearly every call ends with.
+    pub fn usual_text(&self) -> Option<&'static str> {
+        match &self.bytes[..] {
+            OK_ALONE => Some(OK_ALONE_TEXT),
+            OK_WITH_EMPTY_MESSAGE => Some(OK_WITH_EMPTY_MESSAGE_TEXT),
+            _ => None,
+        }
+    }
 }
 
 fn write_line(frame: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -111,12 +120,17 @@ const MESSAGE: &str = "grpc-message";
 /// What most answers end with, as it stands: OK from a server that writes no message, and from one that writes an empty one.
 const OK_ALONE: &[u8] = b"\x80\0\0\0\x0fgrpc-status:0\r\n";
 const OK_WITH_EMPTY_MESSAGE: &[u8] = b"\x80\0\0\0\x1egrpc-status:0\r\ngrpc-message:\r\n";
+/// The same in base64.
+const OK_ALONE_TEXT: &str = "gAAAAA9ncnBjLXN0YXR1czowDQo=";
+const OK_WITH_EMPTY_MESSAGE_TEXT: &str = "gAAAAB5ncnBjLXN0YXR1czowDQpncnBjLW1lc3NhZ2U6DQo=";
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
     use http::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::wire::base64::Encoder;
 
     fn fields(rows: &[(&'static str, &'static [u8])]) -> HeaderMap {
         let mut fields = HeaderMap::new();
@@ -161,7 +175,14 @@ mod tests {
                 let frame = TrailerFrame::new(Code::OK, message, &fields);
                 assert_eq!(block(&frame), format!("grpc-status:0\r\n{lines}"));
                 assert_eq!(frame.dropped_fields, 0);
+                let mut text = BytesMut::new();
+                Encoder::new().encode_padded(&frame.bytes, &mut text);
+                assert_eq!(frame.usual_text().map(str::as_bytes), Some(&text[..]));
             }
+        }
+        for (code, message) in [(Code::OK, Some(&b"fine"[..])), (Code::UNKNOWN, None)] {
+            let frame = TrailerFrame::new(code, message, &HeaderMap::new());
+            assert_eq!(frame.usual_text(), None);
         }
     }
 
