@@ -28,11 +28,11 @@ const SCRATCH_BYTES: usize = 128 << 10;
 /// What one transport may read in one turn, bytes; then others have theirs.
 const TURN_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
-const COPY_BYTES_MAX: usize = 1 << 10;
+pub(super) const COPY_BYTES_MAX: usize = 1 << 10;
 /// So much of a buffer may be held by bytes that are a small part of it, bytes.
 const SHARED_BYTES_MAX: usize = 4 << 10;
 /// How many pieces go into one `writev`.
-const PIECES_MAX: usize = 32;
+const PIECES_MAX: usize = 64;
 /// The buffers that a core keeps for writing, when nobody has anything to write.
 const SPARE_MAX: usize = 64;
 /// What such a buffer begins with, and what it may have grown to, bytes. A peer that keeps a few bytes waiting keeps no more
@@ -118,10 +118,12 @@ impl Staging {
     /// Keeps what has been written to its end.
     fn keep_spare(&self, mut written: Box<Unwritten>) {
         let mut spare = self.spare.borrow_mut();
+        // What it gave away of its buffer for pieces has been written as well.
+        written.tail.clear();
+        let _ = written.tail.try_reclaim(SPARE_BYTES_MIN);
         let fits = (SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&written.tail.capacity())
             && written.pieces.capacity() <= LIST_PIECES_MAX;
         if fits && spare.len() < SPARE_MAX {
-            written.tail.clear();
             written.stall = None;
             spare.push(written);
         }
@@ -566,12 +568,7 @@ impl<S: Socket> Transport<S> {
             && self.failed.is_none()
             && let Some(unwritten) = &mut self.unwritten
         {
-            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-            let count = unwritten.pieces(&mut pieces);
-            let asked: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
-            trip(Place::Write);
-            let written = self.socket.write_vectored(&pieces[..count]);
-            trip(Place::Written);
+            let (written, asked) = unwritten.write(&mut self.socket);
             match written {
                 Ok(0) => self.hear_only(),
                 Ok(n) => {
@@ -748,18 +745,26 @@ impl Unwritten {
         self.pieces.push_back(bytes);
     }
 
-    fn pieces<'a>(&'a self, into: &mut [IoSlice<'a>; PIECES_MAX]) -> usize {
-        let all = self
-            .pieces
-            .iter()
-            .map(|piece| &piece[..])
-            .chain([&self.tail[..]]);
-        let mut count = 0;
-        for (place, piece) in into.iter_mut().zip(all.filter(|piece| !piece.is_empty())) {
-            *place = IoSlice::new(piece);
-            count += 1;
-        }
-        count
+    /// Writes once: what came of it, and how many bytes were offered.
+    fn write<S: Socket>(&self, socket: &mut S) -> (io::Result<usize>, usize) {
+        trip(Place::Write);
+        let written = if self.pieces.is_empty() {
+            let asked = self.tail.len();
+            (socket.write_vectored(&[IoSlice::new(&self.tail)]), asked)
+        } else {
+            let mut offered = [IoSlice::new(&[]); PIECES_MAX];
+            let (mut count, mut asked) = (0, 0);
+            let tail = Some(&self.tail[..]).filter(|tail| !tail.is_empty());
+            let all = self.pieces.iter().map(|piece| &piece[..]).chain(tail);
+            for (place, piece) in offered.iter_mut().zip(all) {
+                *place = IoSlice::new(piece);
+                count += 1;
+                asked += piece.len();
+            }
+            (socket.write_vectored(&offered[..count]), asked)
+        };
+        trip(Place::Written);
+        written
     }
 
     fn advance(&mut self, mut n: usize) {

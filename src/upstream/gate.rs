@@ -13,9 +13,10 @@ use std::io;
 use std::mem;
 use std::rc::Rc;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 
 use crate::net::Sieve;
+use crate::upstream::loans::Loans;
 use crate::upstream::settings::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
 
@@ -72,6 +73,8 @@ pub struct Notes {
     lost_after: Cell<Option<u64>>,
     /// Heads that `h2` was given and has not written.
     heads: Cell<usize>,
+    /// Content that `h2` was given and has not written.
+    loans: RefCell<Loans>,
 }
 
 /// What the gate gave a connection up for.
@@ -113,6 +116,17 @@ impl Notes {
     /// The connection is lost; so many bytes have left on it, and no more will.
     pub fn note_lost(&self, written: u64) {
         self.lost_after.set(Some(written));
+        self.loans.borrow_mut().forget_all();
+    }
+
+    /// `h2` is given this to send on that stream.
+    pub fn note_piece(&self, stream: u32, piece: &Bytes) {
+        self.loans.borrow_mut().note(stream, piece);
+    }
+
+    /// That stream is over.
+    pub fn forget_pieces(&self, stream: u32) {
+        self.loans.borrow_mut().forget(stream);
     }
 
     /// `h2` was given a head to send.
@@ -159,6 +173,8 @@ pub struct Gate {
 struct Sent {
     /// Bytes that are still to come of the present frame's payload.
     left: usize,
+    /// Whose it is.
+    stream: u32,
     /// What there is of the next frame's head.
     head: Vec<u8>,
 }
@@ -182,6 +198,7 @@ impl Gate {
             owed: BTreeMap::new(),
             sent: Sent {
                 left: PREFACE_BYTES,
+                stream: 0,
                 head: Vec::new(),
             },
         }
@@ -329,6 +346,13 @@ impl Sieve for Gate {
         Some(answer)
     }
 
+    fn find(&self, bytes: &[u8]) -> Option<Bytes> {
+        // Content alone: no byte of a frame's head.
+        let whole = bytes.len() <= self.sent.left;
+        let mut loans = self.notes.loans.borrow_mut();
+        whole.then(|| loans.find(self.sent.stream, bytes)).flatten()
+    }
+
     fn wrote(&mut self, mut bytes: &[u8]) {
         let Self { notes, sent, .. } = self;
         loop {
@@ -339,16 +363,14 @@ impl Sieve for Gate {
             let (head, rest) = bytes.split_at(missing.min(bytes.len()));
             sent.head.extend_from_slice(head);
             bytes = rest;
-            let Some(&[a, b, c, kind]) = sent.head.first_chunk() else {
+            let Some(&[a, b, c, kind, _, s0, s1, s2, s3]) = sent.head.first_chunk() else {
                 return;
             };
-            if sent.head.len() < FRAME_HEAD_BYTES {
-                return;
-            }
             if kind == FRAME_HEADERS {
                 notes.heads.set(notes.heads.get().saturating_sub(1));
             }
             sent.left = u32::from_be_bytes([0, a, b, c]) as usize;
+            sent.stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
             sent.head.clear();
         }
     }

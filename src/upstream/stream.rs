@@ -424,6 +424,7 @@ impl Http2 {
             }
             let bytes = self.unsent.take(capacity);
             let last = self.unsent.bytes() == 0 && self.upload == Upload::Ending;
+            self.notes.note_piece(body.stream_id().as_u32(), &bytes);
             match body.send_data(bytes, last) {
                 Ok(()) if last => self.upload = Upload::Ended,
                 Ok(()) => {}
@@ -451,6 +452,9 @@ impl Drop for Http2 {
     /// Hands the handles back to `h2`, each by itself: a receiving half whose drop panics while something else unwinds ends
     /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
+        if let Some(body) = &self.body {
+            self.notes.forget_pieces(body.stream_id().as_u32());
+        }
         let complete = matches!(self.end, Some(Ok(_)));
         if complete && matches!(self.upload, Upload::Open | Upload::Ending) {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
