@@ -23,8 +23,16 @@ use crate::net::ready::trim;
 use crate::net::slots::Key;
 use crate::tripwire::{Place, trip};
 
-/// What one `read` may bring at most, bytes.
+/// What one `read` may bring at most where it is shown, bytes.
 const SCRATCH_BYTES: usize = 128 << 10;
+/// What any other may bring, bytes: a request of 64 KiB with its head.
+const BLOCK_BYTES: usize = 80 << 10;
+/// From this size on what was read stays in the block that it came in, and that is all the block may hold in vain, bytes.
+const KEPT_BYTES_MIN: usize = BLOCK_BYTES / 2;
+/// How many blocks may be with those who have yet to write what is in them; what is read then is copied.
+const LENT_MAX: usize = 32;
+/// How many of them are asked for at one time.
+const LENT_ASKED_MAX: usize = 4;
 /// What one transport may read in one turn, bytes; then others have theirs.
 const TURN_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
@@ -49,6 +57,9 @@ pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 pub struct Staging {
     /// Borrowed for one read: a panic inside gives it back. Empty while a transport shows what it has read where it lies.
     scratch: RefCell<Vec<u8>>,
+    /// The same for what is copied or kept, and the blocks that were kept: whoever has written what is in one is done with it.
+    block: RefCell<BytesMut>,
+    lent: RefCell<VecDeque<Bytes>>,
     /// Empty, to be written from: most transports need one for the length of a turn.
     #[expect(clippy::vec_box, reason = "they go to their transports as they are")]
     spare: RefCell<Vec<Box<Unwritten>>>,
@@ -71,6 +82,8 @@ impl Default for Staging {
     fn default() -> Self {
         Self {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            block: RefCell::new(BytesMut::zeroed(BLOCK_BYTES)),
+            lent: RefCell::default(),
             spare: RefCell::default(),
             list: Cell::default(),
             turn: Cell::new(0),
@@ -103,6 +116,30 @@ impl Staging {
             return vec![0; SCRATCH_BYTES];
         }
         scratch
+    }
+
+    /// Another block, for who keeps the present one. `None`: there are so many already.
+    fn another_block(&self) -> Option<BytesMut> {
+        let mut lent = self.lent.borrow_mut();
+        // Who was given one early is likely to be done with it; where he is not, he is asked again after the others.
+        for _ in 0..LENT_ASKED_MAX {
+            let Some(block) = lent.pop_front() else {
+                break;
+            };
+            match block.try_into_mut() {
+                Ok(block) => return Some(block),
+                Err(block) => lent.push_back(block),
+            }
+        }
+        (lent.len() < LENT_MAX).then(|| BytesMut::zeroed(BLOCK_BYTES))
+    }
+
+    /// A block that was kept comes back once nobody else has a part of it.
+    fn lend(&self, block: Bytes) {
+        let mut lent = self.lent.borrow_mut();
+        if lent.len() < LENT_MAX {
+            lent.push_back(block);
+        }
     }
 
     fn take_spare(&self) -> Box<Unwritten> {
@@ -168,6 +205,8 @@ pub struct Transport<S> {
     unread: BytesMut,
     /// There while what was read is shown where it lies; then `unread` is empty.
     shown: Option<Shown>,
+    /// There while what was read is kept where it lies; then `unread` is empty, and nothing is shown.
+    kept: Option<Box<Kept>>,
     /// How much was taken from in front of it out of the same buffer, bytes.
     taken: u32,
     readable: bool,
@@ -215,6 +254,27 @@ impl Shown {
     }
 }
 
+/// A block with what is unread in it.
+struct Kept {
+    block: BytesMut,
+    from: usize,
+    to: usize,
+}
+
+impl Kept {
+    fn unread(&self) -> &[u8] {
+        &self.block[self.from..self.to]
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept")
+            .field("bytes", &(self.to - self.from))
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shown")
@@ -248,6 +308,7 @@ impl<S: Socket> Transport<S> {
             staging: Rc::clone(staging),
             unread: BytesMut::new(),
             shown: None,
+            kept: None,
             taken: 0,
             readable: connected,
             read_closed: false,
@@ -296,26 +357,34 @@ impl<S: Socket> Transport<S> {
         if let Some(found) = self.may_not_fill(unread_max) {
             return found;
         }
-        let mut scratch = self.staging.scratch.borrow_mut();
-        if scratch.is_empty() {
-            *scratch = vec![0; SCRATCH_BYTES];
-        }
-        let asked = scratch
-            .len()
+        let mut block = self.staging.block.borrow_mut();
+        let asked = BLOCK_BYTES
             .min(unread_max - self.unread.len())
             .min(self.budget as usize);
-        let read = read_once(&mut self.socket, &mut scratch[..asked]);
+        let read = read_once(&mut self.socket, &mut block[..asked]);
         if let Ok(n) = read {
-            self.unread.extend_from_slice(&scratch[..n]);
+            if n >= KEPT_BYTES_MIN
+                && self.unread.is_empty()
+                && let Some(other) = self.staging.another_block()
+            {
+                let block = mem::replace(&mut *block, other);
+                self.kept = Some(Box::new(Kept {
+                    block,
+                    from: 0,
+                    to: n,
+                }));
+            } else {
+                self.unread.extend_from_slice(&block[..n]);
+            }
         }
-        drop(scratch);
+        drop(block);
         self.note_read(read, asked)
     }
 
     /// Reads once, if there is anything to read, and shows it where it lies, for whoever copies it away within this turn.
     /// When it has what it can use it says so with [`Transport::keep_unread`]; nobody else can read so cheaply until then.
     pub fn fill_shown(&mut self) -> Filled {
-        if self.unread().len() >= SCRATCH_BYTES / 2 {
+        if self.kept.is_some() || self.unread().len() >= SCRATCH_BYTES / 2 {
             return self.fill(usize::MAX);
         }
         if let Some(found) = self.may_not_fill(usize::MAX) {
@@ -354,6 +423,10 @@ impl<S: Socket> Transport<S> {
 
     /// What is shown and unread will wait: it moves to a buffer of its own, and the core has its own again.
     pub fn keep_unread(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            self.unread.extend_from_slice(kept.unread());
+            self.staging.lend(kept.block.freeze());
+        }
         if let Some(shown) = self.shown.take() {
             self.unread.extend_from_slice(shown.unread());
             *self.staging.scratch.borrow_mut() = shown.buffer;
@@ -418,6 +491,14 @@ impl<S: Socket> Transport<S> {
             debug_assert!(shown.from <= shown.to, "consumed more than was unread");
             return;
         }
+        if let Some(kept) = &mut self.kept {
+            kept.from += n;
+            debug_assert!(kept.from <= kept.to, "consumed more than was unread");
+            if kept.to - kept.from < KEPT_BYTES_MIN {
+                self.keep_unread();
+            }
+            return;
+        }
         self.unread.advance(n);
         self.taken = self.taken.saturating_add(n as u32);
         self.give_back();
@@ -425,6 +506,21 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes.
     pub fn split(&mut self, n: usize) -> Bytes {
+        if let Some(kept) = &mut self.kept {
+            if n < KEPT_BYTES_MIN {
+                let taken = Bytes::copy_from_slice(&kept.unread()[..n]);
+                self.consume(n);
+                return taken;
+            }
+            let end = kept.from + n;
+            self.unread.extend_from_slice(&kept.unread()[n..]);
+            let start = kept.from;
+            let block = mem::take(&mut kept.block).freeze();
+            self.kept = None;
+            let taken = block.slice(start..end);
+            self.staging.lend(block);
+            return taken;
+        }
         self.keep_unread();
         let taken = match n == self.unread.len() {
             true => mem::take(&mut self.unread),
@@ -437,11 +533,10 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes for whoever keeps them long: a few bytes do not hold the whole of a large read.
     pub fn split_to_keep(&mut self, n: usize) -> Bytes {
-        self.keep_unread();
-        if self.unread.len() - n < SHARED_BYTES_MAX {
+        if self.unread().len() - n < SHARED_BYTES_MAX {
             return self.split(n);
         }
-        let kept = Bytes::copy_from_slice(&self.unread[..n]);
+        let kept = Bytes::copy_from_slice(&self.unread()[..n]);
         self.consume(n);
         kept
     }
@@ -462,9 +557,10 @@ impl<S: Socket> Transport<S> {
 
     /// Bytes that were read and not yet taken.
     pub fn unread(&self) -> &[u8] {
-        match &self.shown {
-            Some(shown) => shown.unread(),
-            None => &self.unread,
+        match (&self.shown, &self.kept) {
+            (Some(shown), _) => shown.unread(),
+            (None, Some(kept)) => kept.unread(),
+            (None, None) => &self.unread,
         }
     }
 
