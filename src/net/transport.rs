@@ -424,8 +424,16 @@ impl<S: Socket> Transport<S> {
     /// What is shown and unread will wait: it moves to a buffer of its own, and the core has its own again.
     pub fn keep_unread(&mut self) {
         if let Some(kept) = self.kept.take() {
-            self.unread.extend_from_slice(kept.unread());
-            self.staging.lend(kept.block.freeze());
+            let Kept {
+                mut block,
+                from,
+                to,
+            } = *kept;
+            block.truncate(to);
+            block.advance(from);
+            self.unread = block;
+            self.taken = from as u32;
+            self.give_back();
         }
         if let Some(shown) = self.shown.take() {
             self.unread.extend_from_slice(shown.unread());
@@ -506,17 +514,10 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes.
     pub fn split(&mut self, n: usize) -> Bytes {
-        if let Some(kept) = &mut self.kept {
-            if n < KEPT_BYTES_MIN {
-                let taken = Bytes::copy_from_slice(&kept.unread()[..n]);
-                self.consume(n);
-                return taken;
-            }
-            let end = kept.from + n;
+        if let Some(kept) = self.kept.take_if(|_| n >= KEPT_BYTES_MIN) {
+            let (start, end) = (kept.from, kept.from + n);
             self.unread.extend_from_slice(&kept.unread()[n..]);
-            let start = kept.from;
-            let block = mem::take(&mut kept.block).freeze();
-            self.kept = None;
+            let block = kept.block.freeze();
             let taken = block.slice(start..end);
             self.staging.lend(block);
             return taken;
@@ -897,6 +898,101 @@ mod tests {
         }
         unwritten.advance(pieces * COPY_BYTES_MAX);
         unwritten
+    }
+
+    /// A peer that sends as much as is asked for.
+    struct Talker;
+
+    impl Socket for Talker {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            into.fill(7);
+            Ok(into.len())
+        }
+
+        fn write_vectored(&mut self, _from: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn connected(&mut self) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+
+    fn talker(staging: &Rc<Staging>) -> Transport<Talker> {
+        let key = Key {
+            index: 0,
+            generation: 0,
+        };
+        Transport::accepted(Talker, key, staging)
+    }
+
+    #[test]
+    fn most_of_a_block_is_taken_as_it_was_read_and_the_block_is_read_into_again() {
+        let staging = Rc::new(Staging::default());
+        let mut transport = talker(&staging);
+        let mut at = Vec::new();
+        for _ in 0..3 {
+            staging.next_turn();
+            assert_eq!(transport.fill(BLOCK_BYTES), Filled::Bytes(BLOCK_BYTES));
+            let lies = transport.unread().as_ptr();
+            // A head does not share it, and what is behind the body moves out.
+            let head = transport.split_to_keep(100);
+            assert_ne!(head.as_ptr(), lies);
+            let body = transport.split(KEPT_BYTES_MIN);
+            assert_eq!(body.as_ptr(), lies.wrapping_add(100));
+            assert_eq!(body, [7; KEPT_BYTES_MIN][..]);
+            assert_eq!(transport.unread().len(), BLOCK_BYTES - KEPT_BYTES_MIN - 100);
+            let rest = transport.unread().len();
+            transport.consume(rest);
+            at.push(lies);
+        }
+        assert_eq!(at[2], at[0], "its body is gone");
+        assert_eq!(staging.lent.borrow().len(), 1);
+    }
+
+    #[test]
+    fn little_of_a_block_does_not_hold_it_and_so_many_are_held_and_no_more() {
+        let staging = Rc::new(Staging::default());
+        let mut transport = talker(&staging);
+        let mut little = Vec::new();
+        let mut most = Vec::new();
+        for _ in 0..3 * LENT_MAX {
+            staging.next_turn();
+            assert_eq!(
+                transport.fill(KEPT_BYTES_MIN - 1),
+                Filled::Bytes(KEPT_BYTES_MIN - 1)
+            );
+            little.push(transport.split(KEPT_BYTES_MIN - 1));
+            assert!(staging.lent.borrow().is_empty() || !most.is_empty());
+            assert_eq!(
+                transport.fill(KEPT_BYTES_MIN),
+                Filled::Bytes(KEPT_BYTES_MIN)
+            );
+            most.push(transport.split(KEPT_BYTES_MIN));
+        }
+        assert_eq!(staging.lent.borrow().len(), LENT_MAX);
+        assert!(
+            most.iter()
+                .chain(&little)
+                .all(|bytes| bytes.iter().all(|&byte| byte == 7))
+        );
+    }
+
+    #[test]
+    fn a_buffer_that_gave_pieces_away_is_whole_again_when_they_are_written() {
+        let staging = Staging::default();
+        let mut unwritten = staging.take_spare();
+        for _ in 0..3 {
+            unwritten.copy(&[1; 600]);
+            unwritten.push(Bytes::from_static(&[0; COPY_BYTES_MAX]));
+        }
+        unwritten.advance(unwritten.bytes);
+        staging.keep_spare(unwritten);
+        assert_eq!(staging.spare.borrow().len(), 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes};
 
 use crate::net::Sieve;
-use crate::upstream::loans::Loans;
+use crate::upstream::loans::{Loans, PIECE_BYTES_MIN};
 use crate::upstream::settings::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
 
@@ -119,9 +119,14 @@ impl Notes {
         self.loans.borrow_mut().forget_all();
     }
 
-    /// `h2` is given this to send on that stream.
-    pub fn note_piece(&self, stream: u32, piece: &Bytes) {
-        self.loans.borrow_mut().note(stream, piece);
+    /// `h2` is given this to send on that stream. Whether the piece is held here until it has gone by, or the stream is forgotten.
+    pub fn note_piece(&self, stream: impl FnOnce() -> u32, piece: &Bytes) -> bool {
+        let worth = piece.len() >= PIECE_BYTES_MIN;
+        if worth {
+            let stream = stream();
+            self.loans.borrow_mut().note(stream, piece);
+        }
+        worth
     }
 
     /// That stream is over.
@@ -456,6 +461,32 @@ mod tests {
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
         frame
+    }
+
+    #[test]
+    fn content_on_its_way_is_found_where_it_lies_and_heads_are_not() {
+        let mut gate = Gate::new();
+        let notes = gate.notes();
+        let piece = Bytes::from(vec![5; 20_000]);
+        assert!(notes.note_piece(|| 7, &piece));
+        assert!(!notes.note_piece(|| 7, &Bytes::from_static(&[5; 2_000])));
+        gate.wrote(&[0; PREFACE_BYTES]);
+        let frame = frame(FRAME_DATA, 0, 7, &piece[..16_384]);
+        let (head, payload) = frame.split_at(FRAME_HEAD_BYTES);
+        assert!(gate.find(&piece[..1_024]).is_none(), "no frame has begun");
+        gate.wrote(head);
+        gate.wrote(&payload[..1_015]);
+        let found = gate.find(&piece[1_015..16_384]).unwrap();
+        assert_eq!(found.as_ptr(), piece[1_015..].as_ptr());
+        assert!(
+            gate.find(&piece[1_015..16_385]).is_none(),
+            "it ends within the next frame"
+        );
+        gate.wrote(&found);
+        assert!(gate.find(&piece[16_384..]).is_none(), "no frame has begun");
+        drop(found);
+        notes.forget_pieces(7);
+        assert!(piece.is_unique());
     }
 
     fn through(pieces: &[&[u8]]) -> (Vec<u8>, Rc<Notes>) {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 /// From this size on a piece is worth the bookkeeping, bytes.
-const PIECE_BYTES_MIN: usize = 8 << 10;
+pub(super) const PIECE_BYTES_MIN: usize = 8 << 10;
 /// `h2` copies by itself what is less than this of a piece (0.4.20), so so short a rest is not waited for, bytes.
 const REST_BYTES_MAX: usize = 1 << 10;
 
@@ -20,9 +20,7 @@ pub(super) struct Loans(BTreeMap<u32, VecDeque<Bytes>>);
 impl Loans {
     /// `h2` is given this to send on that stream.
     pub(super) fn note(&mut self, stream: u32, piece: &Bytes) {
-        if piece.len() >= PIECE_BYTES_MIN {
-            self.0.entry(stream).or_default().push_back(piece.clone());
-        }
+        self.0.entry(stream).or_default().push_back(piece.clone());
     }
 
     /// The same bytes as a part of the piece in which they lie, if it is known; what came before it has gone by.
@@ -67,8 +65,6 @@ mod tests {
         let (first, second) = (Bytes::from(vec![1; 20_000]), Bytes::from(vec![2; 20_000]));
         loans.note(1, &first);
         loans.note(1, &second);
-        loans.note(3, &Bytes::from(vec![3; PIECE_BYTES_MIN - 1]));
-        assert_eq!(loans.0.len(), 1, "a small piece is not worth it");
 
         let found = loans.find(1, &first[1_015..16_384]).unwrap();
         assert_eq!(found.as_ptr_range(), first[1_015..16_384].as_ptr_range());
