@@ -23,16 +23,24 @@ use crate::net::ready::trim;
 use crate::net::slots::Key;
 use crate::tripwire::{Place, trip};
 
-/// What one `read` may bring at most, bytes.
+/// What one `read` may bring at most where it is shown, bytes.
 const SCRATCH_BYTES: usize = 128 << 10;
+/// What any other may bring, bytes: a request of 64 KiB with its head.
+const BLOCK_BYTES: usize = 80 << 10;
+/// From this size on what was read stays in the block that it came in, and that is all the block may hold in vain, bytes.
+const KEPT_BYTES_MIN: usize = BLOCK_BYTES / 2;
+/// How many blocks may be with those who have yet to write what is in them; what is read then is copied.
+const LENT_MAX: usize = 32;
+/// How many of them are asked for at one time.
+const LENT_ASKED_MAX: usize = 4;
 /// What one transport may read in one turn, bytes; then others have theirs.
 const TURN_BYTES_MAX: u32 = 256 << 10;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
-const COPY_BYTES_MAX: usize = 1 << 10;
+pub(super) const COPY_BYTES_MAX: usize = 1 << 10;
 /// So much of a buffer may be held by bytes that are a small part of it, bytes.
 const SHARED_BYTES_MAX: usize = 4 << 10;
 /// How many pieces go into one `writev`.
-const PIECES_MAX: usize = 32;
+const PIECES_MAX: usize = 64;
 /// The buffers that a core keeps for writing, when nobody has anything to write.
 const SPARE_MAX: usize = 64;
 /// What such a buffer begins with, and what it may have grown to, bytes. A peer that keeps a few bytes waiting keeps no more
@@ -49,6 +57,9 @@ pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 pub struct Staging {
     /// Borrowed for one read: a panic inside gives it back. Empty while a transport shows what it has read where it lies.
     scratch: RefCell<Vec<u8>>,
+    /// The same for what is copied or kept, and the blocks that were kept: whoever has written what is in one is done with it.
+    block: RefCell<BytesMut>,
+    lent: RefCell<VecDeque<Bytes>>,
     /// Empty, to be written from: most transports need one for the length of a turn.
     #[expect(clippy::vec_box, reason = "they go to their transports as they are")]
     spare: RefCell<Vec<Box<Unwritten>>>,
@@ -71,6 +82,8 @@ impl Default for Staging {
     fn default() -> Self {
         Self {
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            block: RefCell::new(BytesMut::zeroed(BLOCK_BYTES)),
+            lent: RefCell::default(),
             spare: RefCell::default(),
             list: Cell::default(),
             turn: Cell::new(0),
@@ -105,6 +118,30 @@ impl Staging {
         scratch
     }
 
+    /// Another block, for who keeps the present one. `None`: there are so many already.
+    fn another_block(&self) -> Option<BytesMut> {
+        let mut lent = self.lent.borrow_mut();
+        // Who was given one early is likely to be done with it; where he is not, he is asked again after the others.
+        for _ in 0..LENT_ASKED_MAX {
+            let Some(block) = lent.pop_front() else {
+                break;
+            };
+            match block.try_into_mut() {
+                Ok(block) => return Some(block),
+                Err(block) => lent.push_back(block),
+            }
+        }
+        (lent.len() < LENT_MAX).then(|| BytesMut::zeroed(BLOCK_BYTES))
+    }
+
+    /// A block that was kept comes back once nobody else has a part of it.
+    fn lend(&self, block: Bytes) {
+        let mut lent = self.lent.borrow_mut();
+        if lent.len() < LENT_MAX {
+            lent.push_back(block);
+        }
+    }
+
     fn take_spare(&self) -> Box<Unwritten> {
         let spare = self.spare.borrow_mut().pop();
         spare.unwrap_or_else(|| {
@@ -118,10 +155,12 @@ impl Staging {
     /// Keeps what has been written to its end.
     fn keep_spare(&self, mut written: Box<Unwritten>) {
         let mut spare = self.spare.borrow_mut();
+        // What it gave away of its buffer for pieces has been written as well.
+        written.tail.clear();
+        let _ = written.tail.try_reclaim(SPARE_BYTES_MIN);
         let fits = (SPARE_BYTES_MIN..=SPARE_BYTES_MAX).contains(&written.tail.capacity())
             && written.pieces.capacity() <= LIST_PIECES_MAX;
         if fits && spare.len() < SPARE_MAX {
-            written.tail.clear();
             written.stall = None;
             spare.push(written);
         }
@@ -166,6 +205,8 @@ pub struct Transport<S> {
     unread: BytesMut,
     /// There while what was read is shown where it lies; then `unread` is empty.
     shown: Option<Shown>,
+    /// There while what was read is kept where it lies; then `unread` is empty, and nothing is shown.
+    kept: Option<Box<Kept>>,
     /// How much was taken from in front of it out of the same buffer, bytes.
     taken: u32,
     readable: bool,
@@ -213,6 +254,27 @@ impl Shown {
     }
 }
 
+/// A block with what is unread in it.
+struct Kept {
+    block: BytesMut,
+    from: usize,
+    to: usize,
+}
+
+impl Kept {
+    fn unread(&self) -> &[u8] {
+        &self.block[self.from..self.to]
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept")
+            .field("bytes", &(self.to - self.from))
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shown")
@@ -246,6 +308,7 @@ impl<S: Socket> Transport<S> {
             staging: Rc::clone(staging),
             unread: BytesMut::new(),
             shown: None,
+            kept: None,
             taken: 0,
             readable: connected,
             read_closed: false,
@@ -294,26 +357,34 @@ impl<S: Socket> Transport<S> {
         if let Some(found) = self.may_not_fill(unread_max) {
             return found;
         }
-        let mut scratch = self.staging.scratch.borrow_mut();
-        if scratch.is_empty() {
-            *scratch = vec![0; SCRATCH_BYTES];
-        }
-        let asked = scratch
-            .len()
+        let mut block = self.staging.block.borrow_mut();
+        let asked = BLOCK_BYTES
             .min(unread_max - self.unread.len())
             .min(self.budget as usize);
-        let read = read_once(&mut self.socket, &mut scratch[..asked]);
+        let read = read_once(&mut self.socket, &mut block[..asked]);
         if let Ok(n) = read {
-            self.unread.extend_from_slice(&scratch[..n]);
+            if n >= KEPT_BYTES_MIN
+                && self.unread.is_empty()
+                && let Some(other) = self.staging.another_block()
+            {
+                let block = mem::replace(&mut *block, other);
+                self.kept = Some(Box::new(Kept {
+                    block,
+                    from: 0,
+                    to: n,
+                }));
+            } else {
+                self.unread.extend_from_slice(&block[..n]);
+            }
         }
-        drop(scratch);
+        drop(block);
         self.note_read(read, asked)
     }
 
     /// Reads once, if there is anything to read, and shows it where it lies, for whoever copies it away within this turn.
     /// When it has what it can use it says so with [`Transport::keep_unread`]; nobody else can read so cheaply until then.
     pub fn fill_shown(&mut self) -> Filled {
-        if self.unread().len() >= SCRATCH_BYTES / 2 {
+        if self.kept.is_some() || self.unread().len() >= SCRATCH_BYTES / 2 {
             return self.fill(usize::MAX);
         }
         if let Some(found) = self.may_not_fill(usize::MAX) {
@@ -352,6 +423,18 @@ impl<S: Socket> Transport<S> {
 
     /// What is shown and unread will wait: it moves to a buffer of its own, and the core has its own again.
     pub fn keep_unread(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            let Kept {
+                mut block,
+                from,
+                to,
+            } = *kept;
+            block.truncate(to);
+            block.advance(from);
+            self.unread = block;
+            self.taken = from as u32;
+            self.give_back();
+        }
         if let Some(shown) = self.shown.take() {
             self.unread.extend_from_slice(shown.unread());
             *self.staging.scratch.borrow_mut() = shown.buffer;
@@ -416,6 +499,14 @@ impl<S: Socket> Transport<S> {
             debug_assert!(shown.from <= shown.to, "consumed more than was unread");
             return;
         }
+        if let Some(kept) = &mut self.kept {
+            kept.from += n;
+            debug_assert!(kept.from <= kept.to, "consumed more than was unread");
+            if kept.to - kept.from < KEPT_BYTES_MIN {
+                self.keep_unread();
+            }
+            return;
+        }
         self.unread.advance(n);
         self.taken = self.taken.saturating_add(n as u32);
         self.give_back();
@@ -423,6 +514,14 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes.
     pub fn split(&mut self, n: usize) -> Bytes {
+        if let Some(kept) = self.kept.take_if(|_| n >= KEPT_BYTES_MIN) {
+            let (start, end) = (kept.from, kept.from + n);
+            self.unread.extend_from_slice(&kept.unread()[n..]);
+            let block = kept.block.freeze();
+            let taken = block.slice(start..end);
+            self.staging.lend(block);
+            return taken;
+        }
         self.keep_unread();
         let taken = match n == self.unread.len() {
             true => mem::take(&mut self.unread),
@@ -435,11 +534,10 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes for whoever keeps them long: a few bytes do not hold the whole of a large read.
     pub fn split_to_keep(&mut self, n: usize) -> Bytes {
-        self.keep_unread();
-        if self.unread.len() - n < SHARED_BYTES_MAX {
+        if self.unread().len() - n < SHARED_BYTES_MAX {
             return self.split(n);
         }
-        let kept = Bytes::copy_from_slice(&self.unread[..n]);
+        let kept = Bytes::copy_from_slice(&self.unread()[..n]);
         self.consume(n);
         kept
     }
@@ -460,9 +558,10 @@ impl<S: Socket> Transport<S> {
 
     /// Bytes that were read and not yet taken.
     pub fn unread(&self) -> &[u8] {
-        match &self.shown {
-            Some(shown) => shown.unread(),
-            None => &self.unread,
+        match (&self.shown, &self.kept) {
+            (Some(shown), _) => shown.unread(),
+            (None, Some(kept)) => kept.unread(),
+            (None, None) => &self.unread,
         }
     }
 
@@ -566,12 +665,7 @@ impl<S: Socket> Transport<S> {
             && self.failed.is_none()
             && let Some(unwritten) = &mut self.unwritten
         {
-            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
-            let count = unwritten.pieces(&mut pieces);
-            let asked: usize = pieces[..count].iter().map(|piece| piece.len()).sum();
-            trip(Place::Write);
-            let written = self.socket.write_vectored(&pieces[..count]);
-            trip(Place::Written);
+            let (written, asked) = unwritten.write(&mut self.socket);
             match written {
                 Ok(0) => self.hear_only(),
                 Ok(n) => {
@@ -748,18 +842,26 @@ impl Unwritten {
         self.pieces.push_back(bytes);
     }
 
-    fn pieces<'a>(&'a self, into: &mut [IoSlice<'a>; PIECES_MAX]) -> usize {
-        let all = self
-            .pieces
-            .iter()
-            .map(|piece| &piece[..])
-            .chain([&self.tail[..]]);
-        let mut count = 0;
-        for (place, piece) in into.iter_mut().zip(all.filter(|piece| !piece.is_empty())) {
-            *place = IoSlice::new(piece);
-            count += 1;
-        }
-        count
+    /// Writes once: what came of it, and how many bytes were offered.
+    fn write<S: Socket>(&self, socket: &mut S) -> (io::Result<usize>, usize) {
+        trip(Place::Write);
+        let written = if self.pieces.is_empty() {
+            let asked = self.tail.len();
+            (socket.write_vectored(&[IoSlice::new(&self.tail)]), asked)
+        } else {
+            let mut offered = [IoSlice::new(&[]); PIECES_MAX];
+            let (mut count, mut asked) = (0, 0);
+            let tail = Some(&self.tail[..]).filter(|tail| !tail.is_empty());
+            let all = self.pieces.iter().map(|piece| &piece[..]).chain(tail);
+            for (place, piece) in offered.iter_mut().zip(all) {
+                *place = IoSlice::new(piece);
+                count += 1;
+                asked += piece.len();
+            }
+            (socket.write_vectored(&offered[..count]), asked)
+        };
+        trip(Place::Written);
+        written
     }
 
     fn advance(&mut self, mut n: usize) {
@@ -796,6 +898,101 @@ mod tests {
         }
         unwritten.advance(pieces * COPY_BYTES_MAX);
         unwritten
+    }
+
+    /// A peer that sends as much as is asked for.
+    struct Talker;
+
+    impl Socket for Talker {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            into.fill(7);
+            Ok(into.len())
+        }
+
+        fn write_vectored(&mut self, _from: &[IoSlice<'_>]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn connected(&mut self) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+
+    fn talker(staging: &Rc<Staging>) -> Transport<Talker> {
+        let key = Key {
+            index: 0,
+            generation: 0,
+        };
+        Transport::accepted(Talker, key, staging)
+    }
+
+    #[test]
+    fn most_of_a_block_is_taken_as_it_was_read_and_the_block_is_read_into_again() {
+        let staging = Rc::new(Staging::default());
+        let mut transport = talker(&staging);
+        let mut at = Vec::new();
+        for _ in 0..3 {
+            staging.next_turn();
+            assert_eq!(transport.fill(BLOCK_BYTES), Filled::Bytes(BLOCK_BYTES));
+            let lies = transport.unread().as_ptr();
+            // A head does not share it, and what is behind the body moves out.
+            let head = transport.split_to_keep(100);
+            assert_ne!(head.as_ptr(), lies);
+            let body = transport.split(KEPT_BYTES_MIN);
+            assert_eq!(body.as_ptr(), lies.wrapping_add(100));
+            assert_eq!(body, [7; KEPT_BYTES_MIN][..]);
+            assert_eq!(transport.unread().len(), BLOCK_BYTES - KEPT_BYTES_MIN - 100);
+            let rest = transport.unread().len();
+            transport.consume(rest);
+            at.push(lies);
+        }
+        assert_eq!(at[2], at[0], "its body is gone");
+        assert_eq!(staging.lent.borrow().len(), 1);
+    }
+
+    #[test]
+    fn little_of_a_block_does_not_hold_it_and_so_many_are_held_and_no_more() {
+        let staging = Rc::new(Staging::default());
+        let mut transport = talker(&staging);
+        let mut little = Vec::new();
+        let mut most = Vec::new();
+        for _ in 0..3 * LENT_MAX {
+            staging.next_turn();
+            assert_eq!(
+                transport.fill(KEPT_BYTES_MIN - 1),
+                Filled::Bytes(KEPT_BYTES_MIN - 1)
+            );
+            little.push(transport.split(KEPT_BYTES_MIN - 1));
+            assert!(staging.lent.borrow().is_empty() || !most.is_empty());
+            assert_eq!(
+                transport.fill(KEPT_BYTES_MIN),
+                Filled::Bytes(KEPT_BYTES_MIN)
+            );
+            most.push(transport.split(KEPT_BYTES_MIN));
+        }
+        assert_eq!(staging.lent.borrow().len(), LENT_MAX);
+        assert!(
+            most.iter()
+                .chain(&little)
+                .all(|bytes| bytes.iter().all(|&byte| byte == 7))
+        );
+    }
+
+    #[test]
+    fn a_buffer_that_gave_pieces_away_is_whole_again_when_they_are_written() {
+        let staging = Staging::default();
+        let mut unwritten = staging.take_spare();
+        for _ in 0..3 {
+            unwritten.copy(&[1; 600]);
+            unwritten.push(Bytes::from_static(&[0; COPY_BYTES_MAX]));
+        }
+        unwritten.advance(unwritten.bytes);
+        staging.keep_spare(unwritten);
+        assert_eq!(staging.spare.borrow().len(), 1);
     }
 
     #[test]

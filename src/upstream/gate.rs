@@ -13,9 +13,10 @@ use std::io;
 use std::mem;
 use std::rc::Rc;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 
 use crate::net::Sieve;
+use crate::upstream::loans::{Loans, PIECE_BYTES_MIN};
 use crate::upstream::settings::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
 
@@ -72,6 +73,8 @@ pub struct Notes {
     lost_after: Cell<Option<u64>>,
     /// Heads that `h2` was given and has not written.
     heads: Cell<usize>,
+    /// Content that `h2` was given and has not written.
+    loans: RefCell<Loans>,
 }
 
 /// What the gate gave a connection up for.
@@ -113,6 +116,22 @@ impl Notes {
     /// The connection is lost; so many bytes have left on it, and no more will.
     pub fn note_lost(&self, written: u64) {
         self.lost_after.set(Some(written));
+        self.loans.borrow_mut().forget_all();
+    }
+
+    /// `h2` is given this to send on that stream. Whether the piece is held here until it has gone by, or the stream is forgotten.
+    pub fn note_piece(&self, stream: impl FnOnce() -> u32, piece: &Bytes) -> bool {
+        let worth = piece.len() >= PIECE_BYTES_MIN;
+        if worth {
+            let stream = stream();
+            self.loans.borrow_mut().note(stream, piece);
+        }
+        worth
+    }
+
+    /// That stream is over.
+    pub fn forget_pieces(&self, stream: u32) {
+        self.loans.borrow_mut().forget(stream);
     }
 
     /// `h2` was given a head to send.
@@ -159,6 +178,8 @@ pub struct Gate {
 struct Sent {
     /// Bytes that are still to come of the present frame's payload.
     left: usize,
+    /// Whose it is.
+    stream: u32,
     /// What there is of the next frame's head.
     head: Vec<u8>,
 }
@@ -182,6 +203,7 @@ impl Gate {
             owed: BTreeMap::new(),
             sent: Sent {
                 left: PREFACE_BYTES,
+                stream: 0,
                 head: Vec::new(),
             },
         }
@@ -329,6 +351,13 @@ impl Sieve for Gate {
         Some(answer)
     }
 
+    fn find(&self, bytes: &[u8]) -> Option<Bytes> {
+        // Content alone: no byte of a frame's head.
+        let whole = bytes.len() <= self.sent.left;
+        let mut loans = self.notes.loans.borrow_mut();
+        whole.then(|| loans.find(self.sent.stream, bytes)).flatten()
+    }
+
     fn wrote(&mut self, mut bytes: &[u8]) {
         let Self { notes, sent, .. } = self;
         loop {
@@ -339,16 +368,14 @@ impl Sieve for Gate {
             let (head, rest) = bytes.split_at(missing.min(bytes.len()));
             sent.head.extend_from_slice(head);
             bytes = rest;
-            let Some(&[a, b, c, kind]) = sent.head.first_chunk() else {
+            let Some(&[a, b, c, kind, _, s0, s1, s2, s3]) = sent.head.first_chunk() else {
                 return;
             };
-            if sent.head.len() < FRAME_HEAD_BYTES {
-                return;
-            }
             if kind == FRAME_HEADERS {
                 notes.heads.set(notes.heads.get().saturating_sub(1));
             }
             sent.left = u32::from_be_bytes([0, a, b, c]) as usize;
+            sent.stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
             sent.head.clear();
         }
     }
@@ -434,6 +461,32 @@ mod tests {
         frame.extend(stream.to_be_bytes());
         frame.extend(payload);
         frame
+    }
+
+    #[test]
+    fn content_on_its_way_is_found_where_it_lies_and_heads_are_not() {
+        let mut gate = Gate::new();
+        let notes = gate.notes();
+        let piece = Bytes::from(vec![5; 20_000]);
+        assert!(notes.note_piece(|| 7, &piece));
+        assert!(!notes.note_piece(|| 7, &Bytes::from_static(&[5; 2_000])));
+        gate.wrote(&[0; PREFACE_BYTES]);
+        let frame = frame(FRAME_DATA, 0, 7, &piece[..16_384]);
+        let (head, payload) = frame.split_at(FRAME_HEAD_BYTES);
+        assert!(gate.find(&piece[..1_024]).is_none(), "no frame has begun");
+        gate.wrote(head);
+        gate.wrote(&payload[..1_015]);
+        let found = gate.find(&piece[1_015..16_384]).unwrap();
+        assert_eq!(found.as_ptr(), piece[1_015..].as_ptr());
+        assert!(
+            gate.find(&piece[1_015..16_385]).is_none(),
+            "it ends within the next frame"
+        );
+        gate.wrote(&found);
+        assert!(gate.find(&piece[16_384..]).is_none(), "no frame has begun");
+        drop(found);
+        notes.forget_pieces(7);
+        assert!(piece.is_unique());
     }
 
     fn through(pieces: &[&[u8]]) -> (Vec<u8>, Rc<Notes>) {

@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod gate;
+mod loans;
 pub mod local;
 pub mod pool;
 pub mod settings;

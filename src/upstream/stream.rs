@@ -145,6 +145,8 @@ pub struct Http2 {
     unsent: Pieces,
     /// The request waits for less to be unsent.
     refused: bool,
+    /// Pieces of the request were noted to be written from where they lie.
+    lent: bool,
     upload: Upload,
 }
 
@@ -209,6 +211,7 @@ impl Http2 {
             end: None,
             unsent: Pieces::default(),
             refused: false,
+            lent: false,
             upload: Upload::Open,
         }
     }
@@ -439,6 +442,8 @@ impl Http2 {
             }
             let bytes = self.unsent.take(capacity);
             let last = self.unsent.bytes() == 0 && self.upload == Upload::Ending;
+            let stream = || body.stream_id().as_u32();
+            self.lent |= self.notes.note_piece(stream, &bytes);
             match body.send_data(bytes, last) {
                 Ok(()) if last => self.upload = Upload::Ended,
                 Ok(()) => {}
@@ -466,6 +471,12 @@ impl Drop for Http2 {
     /// Hands the handles back to `h2`, each by itself: a receiving half whose drop panics while something else unwinds ends
     /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
+        if self.lent {
+            let stream = panics::contained(|| self.body.as_ref().map(SendStream::stream_id));
+            if let Some(stream) = stream.flatten() {
+                self.notes.forget_pieces(stream.as_u32());
+            }
+        }
         let complete = matches!(self.end, Some(Ok(_)));
         if complete && matches!(self.upload, Upload::Open | Upload::Ending) {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
