@@ -18,12 +18,12 @@ use http::header::{ORIGIN, USER_AGENT};
 
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
-use crate::core::messages::{Command, Report};
+use crate::core::messages::{Command, REPORTS_MAX, Report};
 use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Bell, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
+    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
     trim,
 };
 use crate::policy::{Limits, Rules, Snapshot};
@@ -224,7 +224,11 @@ impl<D: Driver> Core<D> {
         let now = self.reactor.driver.wait(self.wait_until(), &mut events);
         self.now = Some(now);
         self.reactor.staging.next_turn();
+        let crowded = events.len() >= EVENTS_MAX;
         self.sense(&mut events, now);
+        if crowded {
+            self.look_at_backends(now);
+        }
         self.events = events;
         self.obey(now);
         self.expire(now);
@@ -285,6 +289,12 @@ impl<D: Driver> Core<D> {
                 self.listeners[index] = self.accept(index, ACCEPTS_MAX, now);
             }
         }
+    }
+
+    /// There are more events than one turn takes, and they come in the order in which they happened: what a backend has answered
+    /// would be read only behind everybody who has called before it, and each of those is a call more that is open.
+    fn look_at_backends(&mut self, now: Now) {
+        self.contain(Work::Other, now, |core| core.pool.look());
     }
 
     /// Takes clients out of a listener's queue. It never gives up a listener, whatever `accept` says.
@@ -891,22 +901,27 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    /// Tells the control thread, or whoever keeps the records; a full channel costs the report, never the turn.
+    /// Tells the control thread, or whoever keeps the records; where too many wait it costs the report, never the turn.
     pub(super) fn report(&mut self, report: Report) {
         let is_record = u64::from(matches!(report, Report::Record(_)));
         self.records += is_record;
         let way = match (&report, &self.ledger) {
             (Report::Record(_), Some(ledger)) => &ledger.records,
             (Report::Attempt(attempt), Some(ledger)) => {
-                let _ = ledger.records.try_send(Report::Attempt(attempt.clone()));
+                let _ = tell(&ledger.records, Report::Attempt(attempt.clone()));
                 &self.reports
             }
             _ => &self.reports,
         };
-        if way.try_send(report).is_err() {
+        if !tell(way, report) {
             self.records_dropped += is_record;
         }
     }
+}
+
+/// Whether the report is on its way. A channel may have a bound of its own as well.
+fn tell(way: &Sender<Report>, report: Report) -> bool {
+    way.len() < REPORTS_MAX && way.try_send(report).is_ok()
 }
 
 /// Writes on a record what the request's head says, and takes away all else that is on it. Its texts keep their memory.

@@ -288,6 +288,11 @@ impl<S: Socket> Transport<S> {
         }
     }
 
+    /// There may be something to read though no event has said so: the next fill tries.
+    pub fn suspect(&mut self) {
+        self.readable = true;
+    }
+
     /// Reads once, if there is anything to read and fewer than `unread_max` bytes are waiting to be taken.
     pub fn fill(&mut self, unread_max: usize) -> Filled {
         self.keep_unread();

@@ -316,6 +316,15 @@ impl<S: Socket> Pool<S> {
         self.wanted.extend(idle.map(|(key, _)| key));
     }
 
+    /// Has every connection that carries calls read without waiting for its event.
+    pub fn look(&self) {
+        let carrying = |held: &&Held<S>| held.connection.streams() > 0;
+        for held in self.connections.iter().map(|(_, held)| held).filter(carrying) {
+            held.connection.transport().borrow_mut().suspect();
+            held.wakeup.wake();
+        }
+    }
+
     /// How the attempts since the last call of this went.
     pub fn take_attempts(&mut self) -> Vec<Attempt> {
         std::mem::take(&mut self.attempts)
