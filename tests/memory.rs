@@ -33,16 +33,16 @@ const DESCRIPTORS_SPARE: usize = 200;
 const IDLE_BYTES_MAX: usize = if cfg!(debug_assertions) {
     10 << 20
 } else {
-    6 << 20
+    4_800_000
 };
 /// For each idle connection that was never used, bytes.
-const IDLE_CONNECTION_BYTES_MAX: usize = 520;
+const IDLE_CONNECTION_BYTES_MAX: usize = 340;
 /// For each connection that had one call, all of them at the same time, bytes. Most of it is what the allocator keeps.
-const USED_CONNECTION_BYTES_MAX: usize = 5 << 10;
+const USED_CONNECTION_BYTES_MAX: usize = 3_500;
 /// For each open stream that says nothing, its connection included, bytes.
-const STREAM_BYTES_MAX: usize = 6 << 10;
+const STREAM_BYTES_MAX: usize = 2_600;
 /// When all of a burst of that many calls have left, bytes. Nearly all of it is what the allocator keeps.
-const AFTER_BYTES_MAX: usize = 48 << 20;
+const AFTER_BYTES_MAX: usize = 40 << 20;
 
 #[test]
 fn an_idle_connection_costs_a_few_hundred_bytes() {

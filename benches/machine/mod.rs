@@ -28,10 +28,6 @@ use backend::Backend;
 use client::Client;
 use memory::Memory;
 
-/// How many reports may wait: a full channel would save the work of sending.
-const REPORTS_MAX: usize = 1024;
-/// How many records may wait to be read, as in the product.
-const RECORDS_MAX: usize = 8192;
 /// How many records that have been read wait to be written on again, as in the product.
 const SPENT_MAX: usize = 1024;
 /// After so many turns without an answer a run is stuck.
@@ -155,8 +151,9 @@ impl World {
     /// A core that has served the warm-up.
     pub(crate) fn new(case: Case) -> Self {
         let memory = Memory::default();
-        let (reporter, reports) = bounded(REPORTS_MAX);
-        let (ledger, records) = bounded(RECORDS_MAX);
+        // As in the product: the core looks how many wait.
+        let (reporter, reports) = unbounded();
+        let (ledger, records) = unbounded();
         let (spent, spares) = bounded(SPENT_MAX);
         let (commands, inbox) = unbounded();
         let span = RESET_STREAM_DURATION;

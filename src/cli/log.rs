@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::cli::style::Color;
 use crate::telemetry::panics;
@@ -32,7 +32,7 @@ enum Entry {
 impl Log {
     /// Starts it, with a filter in env_logger's words.
     pub fn start(filter: &str) -> Self {
-        let (lines, written) = bounded(LINES_MAX);
+        let (lines, written) = unbounded();
         let started = thread::Builder::new()
             .name("wharf-log".to_owned())
             .spawn(move || write(&written));
@@ -98,7 +98,7 @@ impl Write for Lines {
                 format!("({dropped} lines of the log were dropped)\n").as_bytes(),
             );
         }
-        if self.lines.try_send(Entry::Line(text)).is_err() {
+        if self.lines.len() >= LINES_MAX || self.lines.try_send(Entry::Line(text)).is_err() {
             self.dropped.fetch_add(dropped + 1, Ordering::Relaxed);
         }
         Ok(line.len())

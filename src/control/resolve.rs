@@ -4,7 +4,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+
+/// How many names may wait to be resolved; beyond it they are not asked for. That the thread is behind is known then; asking
+/// again later is soon enough.
+const NAMES_MAX: usize = 1024;
+/// How many answers may wait to be heard; then the thread waits.
+const ANSWERS_MAX: usize = 32;
 
 /// What a name means now.
 #[derive(Debug)]
@@ -18,8 +24,7 @@ pub struct Resolved {
 /// The thread's two ends.
 #[derive(Debug)]
 pub struct Resolver {
-    /// Names to resolve. A full queue means that the thread is behind; asking again later is soon enough.
-    pub names: Sender<Arc<str>>,
+    names: Sender<Arc<str>>,
     /// What they mean.
     pub answers: Receiver<Resolved>,
 }
@@ -27,8 +32,8 @@ pub struct Resolver {
 impl Resolver {
     /// Starts the thread. It ends when the sender is dropped.
     pub fn start() -> std::io::Result<Self> {
-        let (names, asked) = bounded::<Arc<str>>(1024);
-        let (answer, answers) = bounded(1024);
+        let (names, asked) = unbounded::<Arc<str>>();
+        let (answer, answers) = bounded(ANSWERS_MAX);
         thread::Builder::new()
             .name("wharf-resolve".to_owned())
             .spawn(move || {
@@ -40,6 +45,13 @@ impl Resolver {
                 }
             })?;
         Ok(Self { names, answers })
+    }
+
+    /// Has a name resolved, unless too many wait.
+    pub fn ask(&self, name: &Arc<str>) {
+        if self.names.len() < NAMES_MAX {
+            let _ = self.names.send(Arc::clone(name));
+        }
     }
 }
 

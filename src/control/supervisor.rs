@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{
-    Receiver, RecvTimeoutError, Sender, TrySendError, bounded, select, tick, unbounded,
-};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, select, tick, unbounded};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
@@ -24,10 +22,6 @@ use crate::policy::{Snapshot, Target};
 use crate::telemetry::Record;
 use crate::upstream::pool::RESET_STREAM_DURATION;
 
-/// How many reports of all cores may wait for the control thread; beyond it they are dropped.
-const REPORTS_MAX: usize = 1024;
-/// How many records of all cores may wait to be printed; beyond it they are dropped and counted.
-const RECORDS_MAX: usize = 8192;
 /// How many records that have been printed are kept to be written on again: what two rests of whoever prints bring at 100,000
 /// calls a second.
 const SPENT_MAX: usize = 1024;
@@ -136,9 +130,10 @@ impl Control {
 
         let machine = |what| move |error| StartError::Machine(what, error);
         let resolver = Resolver::start().map_err(machine("start the resolver's thread"))?;
-        let (notices, heard) = bounded(NOTICES_MAX);
-        let (reports, reported) = bounded(REPORTS_MAX);
-        let (records, recorded) = bounded(RECORDS_MAX);
+        // Whoever sends looks first how many wait: a channel with a bound of its own holds all its places from the beginning.
+        let (notices, heard) = unbounded();
+        let (reports, reported) = unbounded();
+        let (records, recorded) = unbounded();
         let (spent, spares) = bounded(SPENT_MAX);
         let mut watch = Watch {
             snapshot: Arc::new(snapshot),
@@ -381,7 +376,10 @@ impl Watch {
     }
 
     fn tell(&mut self, notice: Notice) {
-        if let Err(TrySendError::Full(_)) = self.notices.try_send(notice) {
+        if self.notices.len() < NOTICES_MAX {
+            // Where nobody reads any more there is nobody to tell.
+            let _ = self.notices.send(notice);
+        } else {
             self.dropped += 1;
         }
     }
@@ -410,7 +408,7 @@ impl Watch {
             for endpoint in endpoints {
                 let literal = endpoint.name.parse::<SocketAddr>().is_ok();
                 if !literal && (all || endpoint.addresses.is_empty()) {
-                    let _ = self.resolver.names.try_send(Arc::clone(&endpoint.name));
+                    self.resolver.ask(&endpoint.name);
                 }
             }
         }

@@ -311,7 +311,7 @@ impl<D: Driver> Core<D> {
             refusal: Some(word),
             by,
             message,
-            ..Self::blank_record(&head, Some(*peer), now)
+            ..Self::blank_record(&head, Some(peer.address()), now)
         };
         if !known {
             record.verb.clear();
@@ -330,7 +330,7 @@ impl<D: Driver> Core<D> {
             return;
         };
         let peer = Peer {
-            address: connection.peer,
+            address: connection.peer.address(),
         };
         if self.drain != Drain::No {
             engine.condemn();
@@ -427,7 +427,7 @@ impl<D: Driver> Core<D> {
                     connection: key,
                     wakeup: reactor.wakeup(Task::Exchange(own)),
                     alarm: Alarm::default(),
-                    started: now,
+                    started: now.wall,
                 });
                 trip(Place::Lend);
                 if let Some(connection) = self.connections.get_mut(key) {
@@ -440,7 +440,7 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    fn seat(&mut self, key: Key, mut engine: Box<Http1<D::Socket>>, now: Instant) {
+    fn seat(&mut self, key: Key, mut engine: Http1<D::Socket>, now: Instant) {
         engine.come_home(now);
         if let Some(connection) = self.connections.get_mut(key) {
             connection.seat = Seat::Home(engine);

@@ -198,8 +198,10 @@ impl<D: Driver> Core<D> {
             Task::Upstream(key) => pool.has(key),
         });
         // Somebody may have been about to be woken, or counts on a deadline that is gone.
-        for (_, connection) in connections.iter() {
-            connection.wakeup.wake();
+        for (key, connection) in connections.iter() {
+            connection
+                .wakeup
+                .wake(&reactor.ready, Task::Downstream(key));
         }
         for (_, call) in exchanges.iter() {
             call.wakeup.wake();

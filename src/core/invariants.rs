@@ -50,7 +50,7 @@ impl<D: Driver> Core<D> {
                 }
                 Seat::Home(_) => {
                     let transport = place.transport.borrow();
-                    let noted = connection.wakeup.queued() || connection.alarm.at().is_some();
+                    let noted = connection.wakeup.queued() || connection.alarm.is_set();
                     assert!(
                         noted,
                         "invariant 1: an idle connection has a wake-up or a deadline"
@@ -76,7 +76,8 @@ impl<D: Driver> Core<D> {
                 assert!(told >= clients, "{clients} clients, and others see {told}");
             }
         }
-        let heads = self.connections.iter().map(|(_, own)| own.head_bytes);
+        let heads = self.connections.iter();
+        let heads = heads.map(|(_, own)| own.head_bytes as usize);
         assert_eq!(
             heads.sum::<usize>(),
             self.heads_bytes,
@@ -218,8 +219,9 @@ impl<D: Driver> Core<D> {
 
     /// Wakes everybody, with cause or without.
     pub fn rouse(&self) {
-        for (_, connection) in self.connections.iter() {
-            connection.wakeup.wake();
+        for (key, connection) in self.connections.iter() {
+            let task = Task::Downstream(key);
+            connection.wakeup.wake(&self.reactor.ready, task);
         }
         for (_, call) in self.exchanges.iter() {
             call.wakeup.wake();

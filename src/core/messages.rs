@@ -7,6 +7,9 @@ use crate::policy::Snapshot;
 use crate::telemetry::Record;
 use crate::upstream::Attempt;
 
+/// How many reports may wait for whoever reads them; beyond it they are dropped, and records among them are counted.
+pub(super) const REPORTS_MAX: usize = 8192;
+
 /// What the control thread asks of a core. Obeyed between turns.
 #[derive(Debug)]
 pub enum Command {

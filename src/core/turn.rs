@@ -6,11 +6,11 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
 use http::HeaderValue;
@@ -18,13 +18,13 @@ use http::header::{ORIGIN, USER_AGENT};
 
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
-use crate::core::messages::{Command, Report};
+use crate::core::messages::{Command, REPORTS_MAX, Report};
 use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Http1, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Bell, Driver, Event, Key, Now, Reactor, Slots, Socket, Task, Token, Wakeup,
-    trim,
+    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, Slots, Socket, Task,
+    Token, Wakeup, trim,
 };
 use crate::policy::{Limits, Rules, Snapshot};
 use crate::telemetry::Record;
@@ -106,19 +106,43 @@ struct Ledger {
 pub(super) struct Connection<S: Socket> {
     pub(super) seat: Seat<S>,
     pub(super) transport: Key,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Client,
     /// Its part of [`Core::heads_bytes`].
-    pub(super) head_bytes: usize,
-    pub(super) wakeup: Bell<Task>,
+    pub(super) head_bytes: u32,
+    pub(super) wakeup: Bell,
     pub(super) alarm: Alarm,
     /// Its place among the clients of this core, where there are other cores.
     pub(super) claim: Option<Claim>,
 }
 
+/// A client's address. There are thousands of clients, and few of them come with an address of 28 bytes.
+pub(super) enum Client {
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl Client {
+    pub(super) fn address(&self) -> SocketAddr {
+        match self {
+            Self::V4(address) => (*address).into(),
+            Self::V6(address) => (**address).into(),
+        }
+    }
+}
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        match address {
+            SocketAddr::V4(address) => Self::V4(address),
+            SocketAddr::V6(address) => Self::V6(Box::new(address)),
+        }
+    }
+}
+
 /// Where a connection's engine is (invariant 6).
 pub(super) enum Seat<S: Socket> {
     /// Here.
-    Home(Box<Http1<S>>),
+    Home(Http1<S>),
     /// With this exchange.
     Lent(Key),
     /// Being moved.
@@ -131,7 +155,8 @@ pub(super) struct Call<S: Socket> {
     pub(super) connection: Key,
     pub(super) wakeup: Wakeup<Task>,
     pub(super) alarm: Alarm,
-    pub(super) started: Now,
+    /// When it began, for people.
+    pub(super) started: SystemTime,
 }
 
 /// How a listener stands.
@@ -224,7 +249,11 @@ impl<D: Driver> Core<D> {
         let now = self.reactor.driver.wait(self.wait_until(), &mut events);
         self.now = Some(now);
         self.reactor.staging.next_turn();
+        let crowded = events.len() >= EVENTS_MAX;
         self.sense(&mut events, now);
+        if crowded {
+            self.look_at_backends(now);
+        }
         self.events = events;
         self.obey(now);
         self.expire(now);
@@ -285,6 +314,12 @@ impl<D: Driver> Core<D> {
                 self.listeners[index] = self.accept(index, ACCEPTS_MAX, now);
             }
         }
+    }
+
+    /// There are more events than one turn takes, and they come in the order in which they happened: what a backend has answered
+    /// would be read only behind everybody who has called before it, and each of those is a call more that is open.
+    fn look_at_backends(&mut self, now: Now) {
+        self.contain(Work::Other, now, |core| core.pool.look());
     }
 
     /// Takes clients out of a listener's queue. It never gives up a listener, whatever `accept` says.
@@ -402,14 +437,13 @@ impl<D: Driver> Core<D> {
                 return;
             }
         };
-        let engine = Box::new(Http1::new(transport, Rc::clone(&self.limits), now.instant));
-        let reactor = &mut self.reactor;
-        let own = self.connections.insert_with(|own| Connection {
+        let engine = Http1::new(transport, Rc::clone(&self.limits), now.instant);
+        let own = self.connections.insert_with(|_| Connection {
             seat: Seat::Home(engine),
             transport: key,
-            peer,
+            peer: peer.into(),
             head_bytes: 0,
-            wakeup: reactor.bell(Task::Downstream(own)),
+            wakeup: Bell::default(),
             alarm: Alarm::default(),
             claim,
         });
@@ -435,7 +469,7 @@ impl<D: Driver> Core<D> {
                 }) => {
                     self.wake(Task::Exchange(*exchange));
                 }
-                Some(connection) => connection.wakeup.wake(),
+                Some(connection) => connection.wakeup.wake(&self.reactor.ready, task),
                 None => {}
             },
         }
@@ -509,8 +543,9 @@ impl<D: Driver> Core<D> {
             call.exchange.condemn();
         }
         // Each idle connection closes itself when it is advanced.
-        for (_, connection) in self.connections.iter() {
-            connection.wakeup.wake();
+        for (key, connection) in self.connections.iter() {
+            let task = Task::Downstream(key);
+            connection.wakeup.wake(&self.reactor.ready, task);
         }
     }
 
@@ -686,9 +721,11 @@ impl<D: Driver> Core<D> {
         let Some(connection) = self.connections.get_mut(key) else {
             return false;
         };
-        let before = mem::replace(&mut connection.head_bytes, bytes);
-        self.heads_bytes = self.heads_bytes + bytes - before;
-        bytes > before
+        // What is read ahead of one connection is bounded far below that.
+        let noted = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let before = mem::replace(&mut connection.head_bytes, noted);
+        self.heads_bytes = self.heads_bytes + noted as usize - before as usize;
+        noted > before
     }
 
     fn advance_exchange(&mut self, key: Key, now: Now) {
@@ -728,7 +765,8 @@ impl<D: Driver> Core<D> {
                 if let Some(own) = self.connections.get_mut(connection) {
                     own.seat = Seat::Home(engine);
                     // No socket event announces what is already buffered.
-                    own.wakeup.wake();
+                    let task = Task::Downstream(connection);
+                    own.wakeup.wake(&self.reactor.ready, task);
                 }
             }
         }
@@ -742,14 +780,14 @@ impl<D: Driver> Core<D> {
         let peer = self
             .connections
             .get(call.connection)
-            .map(|connection| connection.peer);
+            .map(|connection| connection.peer.address());
         let (request, response) = exchange.traffic();
         let rpc = terms.dialect.is_rpc();
         let ledger = self.ledger.as_ref();
         let spent = ledger.and_then(|own| own.spent.try_recv().ok());
         let mut record = spent.unwrap_or_else(|| Box::new(Record::blank()));
         begin_record(&mut record, &terms.head, peer, call.started);
-        record.elapsed = now.instant.duration_since(call.started.instant);
+        record.elapsed = now.instant.duration_since(terms.started);
         record.first_byte = exchange.first_byte();
         record.protocol = terms.dialect.name();
         record.route = route.map(|route| Arc::clone(&route.name));
@@ -774,13 +812,13 @@ impl<D: Driver> Core<D> {
         started: Now,
     ) -> Record {
         let mut record = Record::blank();
-        begin_record(&mut record, head, peer, started);
+        begin_record(&mut record, head, peer, started.wall);
         record
     }
 
     pub(super) fn peer(&self, key: Key) -> SocketAddr {
         let connection = self.connections.get(key);
-        connection.map_or(NOBODY, |connection| connection.peer)
+        connection.map_or(NOBODY, |connection| connection.peer.address())
     }
 
     pub(super) fn close_connection(&mut self, key: Key, now: Now) {
@@ -891,26 +929,31 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    /// Tells the control thread, or whoever keeps the records; a full channel costs the report, never the turn.
+    /// Tells the control thread, or whoever keeps the records; where too many wait it costs the report, never the turn.
     pub(super) fn report(&mut self, report: Report) {
         let is_record = u64::from(matches!(report, Report::Record(_)));
         self.records += is_record;
         let way = match (&report, &self.ledger) {
             (Report::Record(_), Some(ledger)) => &ledger.records,
             (Report::Attempt(attempt), Some(ledger)) => {
-                let _ = ledger.records.try_send(Report::Attempt(attempt.clone()));
+                let _ = tell(&ledger.records, Report::Attempt(attempt.clone()));
                 &self.reports
             }
             _ => &self.reports,
         };
-        if way.try_send(report).is_err() {
+        if !tell(way, report) {
             self.records_dropped += is_record;
         }
     }
 }
 
+/// Whether the report is on its way. A channel may have a bound of its own as well.
+fn tell(way: &Sender<Report>, report: Report) -> bool {
+    way.len() < REPORTS_MAX && way.try_send(report).is_ok()
+}
+
 /// Writes on a record what the request's head says, and takes away all else that is on it. Its texts keep their memory.
-fn begin_record(on: &mut Record, head: &RequestHead, peer: Option<SocketAddr>, at: Now) {
+fn begin_record(on: &mut Record, head: &RequestHead, peer: Option<SocketAddr>, at: SystemTime) {
     // By name, each of them: a field that is forgotten here would tell of another call.
     let Record {
         started,
@@ -936,7 +979,7 @@ fn begin_record(on: &mut Record, head: &RequestHead, peer: Option<SocketAddr>, a
         request,
         response,
     } = on;
-    *started = at.wall;
+    *started = at;
     *elapsed = Duration::ZERO;
     *first_byte = None;
     *client = peer.unwrap_or(NOBODY);

@@ -81,7 +81,7 @@ struct OfCall {
     continued_until: Option<Instant>,
     bodiless: bool,
     version: Version,
-    fault: Option<Reset>,
+    fault: Option<Box<Reset>>,
 
     answer: Answer,
     /// Content of this step, to be written as one chunk.
@@ -497,8 +497,8 @@ impl<S: Socket> Http1<S> {
 impl<S: Socket> Source for Http1<S> {
     fn poll_part(&mut self, now: Instant, _cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
         let call = self.call.get_or_insert_default();
-        if let Some(reset) = call.fault {
-            return Poll::Ready(Err(reset));
+        if let Some(reset) = &call.fault {
+            return Poll::Ready(Err(**reset));
         }
         let mut transport = self.transport.borrow_mut();
         loop {
@@ -514,7 +514,7 @@ impl<S: Socket> Source for Http1<S> {
                 }
                 Err(fault) => {
                     let reset = Reset::downstream(Reason::ClientProtocol(fault.detail()));
-                    call.fault = Some(reset);
+                    call.fault = Some(Box::new(reset));
                     return Poll::Ready(Err(reset));
                 }
             }
@@ -536,7 +536,7 @@ impl<S: Socket> Source for Http1<S> {
                         // It asked for the word, and got it: such a body begins as promptly as a head comes.
                         call.continued_until = None;
                         let reset = Reset::downstream(Reason::ClientTooSlow);
-                        call.fault = Some(reset);
+                        call.fault = Some(Box::new(reset));
                         return Poll::Ready(Err(reset));
                     }
                     return Poll::Pending;
@@ -549,7 +549,7 @@ impl<S: Socket> Source for Http1<S> {
                         Err(_) | Ok(()) => Reason::ClientLeft,
                     };
                     let reset = Reset::downstream(reason);
-                    call.fault = Some(reset);
+                    call.fault = Some(Box::new(reset));
                     return Poll::Ready(Err(reset));
                 }
             }

@@ -11,7 +11,7 @@ use crate::wire::{Part, Reset, Sink, Source};
 #[derive(Debug)]
 pub enum Stream<S: Socket> {
     /// A lent HTTP/1.1 engine.
-    Http1(Box<Http1<S>>),
+    Http1(Http1<S>),
 }
 
 impl<S: Socket> Source for Stream<S> {

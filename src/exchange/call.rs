@@ -11,17 +11,15 @@ use std::mem;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::Version;
 use http::header::HeaderValue;
-use http::uri::PathAndQuery;
 
+use crate::exchange::head::Head;
 use crate::exchange::outcome::{Outcome, Retry, http_status_of, message_of, status_of};
 use crate::policy::{Route, Rules};
 use crate::rpc::{Closing, Dialect, Ending, RequestCodec, ResponseCodec};
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
-use crate::wire::fields::WHO_ASKS;
 use crate::wire::status::{GRPC_MESSAGE, MESSAGE_BYTES_MAX};
 use crate::wire::{
     Code, Dial, OutgoingHead, Part, Party, Pieces, Reason, RequestHead, Reset, Sink, Source,
@@ -42,11 +40,11 @@ const SLOW_BYTES_PER_SECOND: u64 = 256;
 /// How often one refused call is sent again.
 const REPEATS_MAX: u32 = 1;
 
-/// What was decided about a call before it became an exchange.
+/// What was decided about a call before it became an exchange, which keeps the head in a way of its own.
 #[derive(Debug)]
-pub struct Terms {
+pub struct Terms<H = RequestHead> {
     /// The request's head, as it came, after the route's filters.
-    pub head: RequestHead,
+    pub head: H,
     /// The version of HTTP that it came in.
     pub version: Version,
     /// What the caller speaks.
@@ -61,7 +59,30 @@ pub struct Terms {
     pub started: Instant,
 }
 
-impl Terms {
+impl From<Terms> for Terms<Head> {
+    fn from(terms: Terms) -> Self {
+        let Terms {
+            head,
+            version,
+            dialect,
+            snapshot,
+            route,
+            deadline,
+            started,
+        } = terms;
+        Self {
+            head: head.into(),
+            version,
+            dialect,
+            snapshot,
+            route,
+            deadline,
+            started,
+        }
+    }
+}
+
+impl Terms<Head> {
     fn route(&self) -> Option<&Route> {
         self.snapshot.routes.get(self.route)
     }
@@ -131,14 +152,10 @@ pub struct Exchange<D, L: Dial> {
     down: D,
     phase: Phase<L::Stream>,
     ticket: L::Ticket,
-    /// How long it waits for a stream.
-    patience: Option<Instant>,
-    terms: Terms,
+    terms: Terms<Head>,
     request: RequestLane,
     response: ResponseCodec,
     repeats: u32,
-    /// The answer has been written to its end, with this outcome; there until it is given out.
-    told: Option<Outcome>,
     /// A part of the answer is being translated, sent or put together. Still so after a panic: nobody knows how much of it has
     /// gone out.
     torn: bool,
@@ -153,29 +170,39 @@ pub struct Exchange<D, L: Dial> {
 }
 
 enum Phase<U> {
-    /// Waiting for a stream. The request is read meanwhile, as far as it may be kept.
-    Connecting,
+    /// Waiting for a stream, until then. The request is read meanwhile, as far as it may be kept.
+    Connecting(Option<Instant>),
     /// Both lanes run.
     Relaying(U),
-    /// The outcome has been given.
-    Done,
+    /// The answer has been written to its end, with this outcome; there until it is given out.
+    Done(Option<Outcome>),
 }
 
 /// The request's way: read, translated, kept until it cannot be needed again, sent.
 struct RequestLane {
     codec: RequestCodec,
     state: Lane,
-    /// Translated content that waits for room.
-    waiting: Pieces,
-    /// What has been sent, for as long as the call may have to be repeated.
-    kept: Option<Pieces>,
+    /// There from its first content until its end has been sent and the call will not be repeated: a stream of answers may
+    /// be open for hours.
+    held: Option<Box<Held>>,
+    /// The call may have to be repeated.
+    repeatable: bool,
     ended: Ended,
     /// Whole messages of which nothing waits.
     messages_sent: u64,
     /// Bytes that were read.
     read: u64,
-    /// Since when a message has been under way.
-    pace: Option<Pace>,
+    /// Since when a message has been under way. Most come whole.
+    pace: Option<Box<Pace>>,
+}
+
+/// What is held of a request.
+#[derive(Debug, Default)]
+struct Held {
+    /// Translated content that waits for room.
+    waiting: Pieces,
+    /// What has been sent, for as long as the call may have to be repeated.
+    kept: Pieces,
 }
 
 /// Where a message that is under way began.
@@ -221,8 +248,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let lane = RequestLane {
             codec: request,
             state: Lane::Open,
-            waiting: Pieces::default(),
-            kept: Some(Pieces::default()),
+            held: None,
+            repeatable: true,
             messages_sent: 0,
             read: 0,
             pace: None,
@@ -230,14 +257,12 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         };
         Self {
             down,
-            phase: Phase::Connecting,
+            phase: Phase::Connecting(None),
             ticket,
-            patience: None,
-            terms,
+            terms: terms.into(),
             request: lane,
             response,
             repeats: 0,
-            told: None,
             torn: false,
             blocked: false,
             deaf: false,
@@ -253,12 +278,14 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         self.down.sense(cx);
         let outcome = loop {
             match &mut self.phase {
-                Phase::Connecting => match self.connect(dial, now, cx) {
+                Phase::Connecting(_) => match self.connect(dial, now, cx) {
                     Poll::Ready(Ok(stream)) => self.phase = Phase::Relaying(stream),
                     Poll::Ready(Err(reset)) => break Some(self.end(reset, now)),
-                    Poll::Pending => {}
+                    Poll::Pending => {
+                        self.phase = Phase::Connecting(dial.wake_at(&self.ticket));
+                    }
                 },
-                Phase::Relaying(_) | Phase::Done => {}
+                Phase::Relaying(_) | Phase::Done(_) => {}
             }
             match self.respond(now, cx) {
                 Ok(outcome @ Some(_)) => break outcome,
@@ -267,7 +294,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                     self.repeats += 1;
                     dial.note_refused(&mut self.ticket);
                     self.request.rewind();
-                    self.phase = Phase::Connecting;
+                    self.phase = Phase::Connecting(None);
                     continue;
                 }
                 Err(reset) => break Some(self.end(reset, now)),
@@ -293,12 +320,11 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         }
         if outcome.is_some() {
             // What the caller has been told stands, even if dropping the stream, which tells the backend, should panic.
-            self.told = outcome;
-            self.phase = Phase::Done;
+            drop(mem::replace(&mut self.phase, Phase::Done(outcome)));
         }
-        match self.told.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => Poll::Pending,
+        match &mut self.phase {
+            Phase::Done(outcome) => outcome.take().map_or(Poll::Pending, Poll::Ready),
+            Phase::Connecting(_) | Phase::Relaying(_) => Poll::Pending,
         }
     }
 
@@ -306,7 +332,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     pub fn abandon(&mut self, reason: Reason, now: Instant, cx: &mut Context<'_>) -> Outcome {
         let outcome = self.end(Reset::proxy(reason), now);
         self.settle(cx);
-        self.phase = Phase::Done;
+        self.phase = Phase::Done(None);
         outcome
     }
 
@@ -314,7 +340,9 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     /// The caller is told where that can be done without a lie: before a head, or where what has been sent is known.
     pub fn fail(&mut self, now: Instant, cx: &mut Context<'_>) -> Outcome {
         let reason = Reason::Panic;
-        if let Some(told) = self.told.take() {
+        if let Phase::Done(told) = &mut self.phase
+            && let Some(told) = told.take()
+        {
             return told;
         }
         // What was read of the request may be lost.
@@ -334,7 +362,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
 
     /// The same where telling the caller has failed too: its connection is cut.
     pub fn cut(&mut self, reason: Reason) -> Outcome {
-        self.phase = Phase::Done;
+        self.phase = Phase::Done(None);
         let reset = Reset::proxy(reason);
         let (code, retry) = status_of(reason);
         Outcome {
@@ -350,15 +378,18 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     pub fn upstream(&self) -> Option<&L::Stream> {
         match &self.phase {
             Phase::Relaying(up) => Some(up),
-            Phase::Connecting | Phase::Done => None,
+            Phase::Connecting(_) | Phase::Done(_) => None,
         }
     }
 
     /// Hands the upstream stream out, before [`Exchange::fail`]: after a panic it may not be fit to be dropped.
     pub fn take_upstream(&mut self) -> Option<L::Stream> {
-        match mem::replace(&mut self.phase, Phase::Done) {
+        if !matches!(self.phase, Phase::Relaying(_)) {
+            return None;
+        }
+        match mem::replace(&mut self.phase, Phase::Done(None)) {
             Phase::Relaying(up) => Some(up),
-            Phase::Connecting | Phase::Done => None,
+            Phase::Connecting(_) | Phase::Done(_) => None,
         }
     }
 
@@ -366,17 +397,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     /// request's head that is all but what a record tells, which is copied, so that it does not hold what it came in.
     fn shed(&mut self) {
         self.has_shed = true;
-        let head = &mut self.terms.head;
-        let told = WHO_ASKS.iter().filter_map(|name| {
-            let value = HeaderValue::from_bytes(head.headers.get(name)?.as_bytes()).ok()?;
-            Some((name.clone(), value))
-        });
-        head.headers = told.collect();
-        head.authority = None;
-        let path = Bytes::copy_from_slice(head.path.as_str().as_bytes());
-        if let Ok(path) = PathAndQuery::from_maybe_shared(path) {
-            head.path = path;
-        }
+        self.terms.head.fold();
     }
 
     /// Puts together what the step has sent.
@@ -395,16 +416,18 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     pub fn wake_at(&self) -> Option<Instant> {
         let up = match &self.phase {
             Phase::Relaying(up) if !self.blocked => up.wake_at(),
-            Phase::Relaying(_) | Phase::Connecting | Phase::Done => None,
+            Phase::Connecting(until) => *until,
+            Phase::Relaying(_) | Phase::Done(_) => None,
         };
-        let pace = self.request.pace.map(|pace| pace.until(self.request.read));
+        let pace = self.request.pace.as_ref();
+        let pace = pace.map(|pace| pace.until(self.request.read));
         let down = self.down.wake_at();
-        let times = [self.terms.deadline, up, down, pace, self.patience];
+        let times = [self.terms.deadline, up, down, pace];
         times.into_iter().flatten().min()
     }
 
     /// Gives the caller's end back, with the ticket, which may still stand in a queue.
-    pub fn into_parts(self) -> (D, L::Ticket, Terms) {
+    pub fn into_parts(self) -> (D, L::Ticket, Terms<Head>) {
         (self.down, self.ticket, self.terms)
     }
 
@@ -414,7 +437,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     }
 
     /// What was decided about it.
-    pub fn terms(&self) -> &Terms {
+    pub fn terms(&self) -> &Terms<Head> {
         &self.terms
     }
 
@@ -461,16 +484,16 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
 
     /// What it holds of the request: what waits for room, and what is kept to be sent again, bytes.
     pub fn held(&self) -> (usize, usize) {
-        let kept = self.request.kept.as_ref().map_or(0, Pieces::bytes);
-        (self.request.waiting.bytes(), kept)
+        let held = self.request.held.as_ref();
+        held.map_or((0, 0), |held| (held.waiting.bytes(), held.kept.bytes()))
     }
 
     /// The name of its phase, for people.
     pub fn phase(&self) -> &'static str {
         match self.phase {
-            Phase::Connecting => "connecting",
+            Phase::Connecting(_) => "connecting",
             Phase::Relaying(_) => "relaying",
-            Phase::Done => "done",
+            Phase::Done(_) => "done",
         }
     }
 
@@ -484,12 +507,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
             return Poll::Ready(Err(Reset::proxy(Reason::Deadline)));
         }
         let (terms, codec) = (&self.terms, &self.request.codec);
-        let stream = dial.poll_open(&mut self.ticket, || terms.outgoing(codec, now), now, cx);
-        self.patience = match stream {
-            Poll::Pending => dial.wake_at(&self.ticket),
-            Poll::Ready(_) => None,
-        };
-        stream
+        dial.poll_open(&mut self.ticket, || terms.outgoing(codec, now), now, cx)
     }
 
     /// The response lane: room first, then a part, then its translation.
@@ -590,7 +608,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     fn may_repeat(&self, reset: Reset) -> bool {
         reset.reason == Reason::BackendRefused
             && self.repeats < REPEATS_MAX
-            && self.request.kept.is_some()
+            && self.request.repeatable
             && !self.response.head_sent()
     }
 
@@ -647,7 +665,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
 /// The caller's sink, behind the route's filters.
 struct Outlet<'a, D> {
     down: &'a mut D,
-    terms: &'a Terms,
+    terms: &'a Terms<Head>,
     http_status: &'a mut Option<u16>,
 }
 
@@ -670,21 +688,18 @@ impl RequestLane {
     fn take(&mut self, part: Part) -> Result<(), Reset> {
         if self.state == Lane::Discard {
             // What is thrown away cannot be sent again.
-            self.kept = None;
+            self.commit();
             if matches!(part, Part::End(_)) {
                 self.state = Lane::Done;
             }
             return Ok(());
         }
         let Self {
-            codec,
-            waiting,
-            ended,
-            ..
+            codec, held, ended, ..
         } = self;
         trip(Place::RequestCodec);
         codec.translate(part, &mut |part| match part {
-            Part::Data(data) => waiting.push(data),
+            Part::Data(data) => held.get_or_insert_default().waiting.push(data),
             Part::End(_) => *ended = Ended::Seen,
             Part::Head(_) => {}
         })
@@ -702,11 +717,10 @@ impl RequestLane {
             read,
             messages,
         };
-        let pace = self
-            .pace
-            .filter(|pace| pace.messages == messages)
-            .unwrap_or(fresh);
-        self.pace = Some(pace);
+        let pace = self.pace.get_or_insert_with(|| Box::new(fresh));
+        if pace.messages != messages {
+            **pace = fresh;
+        }
         match now >= pace.until(read) {
             true => Err(Reset::downstream(Reason::ClientTooSlow)),
             false => Ok(()),
@@ -718,7 +732,9 @@ impl RequestLane {
         if self.state != Lane::Open || self.gathers() {
             return;
         }
-        while !self.waiting.is_empty() {
+        while let Some(held) = &mut self.held
+            && !held.waiting.is_empty()
+        {
             match up.poll_room(cx) {
                 Poll::Pending => return,
                 Poll::Ready(Err(_)) => {
@@ -730,28 +746,35 @@ impl RequestLane {
                 }
                 Poll::Ready(Ok(_)) => {}
             }
-            let data = self.waiting.pop().unwrap_or_default();
-            if let Some(kept) = &mut self.kept {
-                kept.push(data.clone());
-                if kept.bytes() > REPLAY_BYTES_MAX {
-                    self.kept = None;
+            let data = held.waiting.pop().unwrap_or_default();
+            if self.repeatable {
+                held.kept.push(data.clone());
+                if held.kept.bytes() > REPLAY_BYTES_MAX {
+                    self.repeatable = false;
+                    held.kept = Pieces::default();
                 }
             }
             up.send(Part::Data(data));
         }
-        if self.waiting.is_empty() {
-            self.messages_sent = self.codec.messages();
-        }
+        self.messages_sent = self.codec.messages();
         if self.ended == Ended::Seen {
             up.send(Part::End(None));
             self.ended = Ended::Sent;
             self.state = Lane::Done;
+            if !self.repeatable {
+                self.held = None;
+            }
         }
+    }
+
+    /// How much waits for room, bytes.
+    fn waiting(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.waiting.bytes())
     }
 
     /// What waits is a piece of one message, too small to be sent by itself.
     fn gathers(&self) -> bool {
-        self.waiting.bytes() < PIECE_BYTES_MIN
+        self.waiting() < PIECE_BYTES_MIN
             && self.ended == Ended::No
             && self.codec.in_message()
             && self.codec.messages() == self.messages_sent
@@ -763,20 +786,26 @@ impl RequestLane {
             Lane::Done => false,
             Lane::Discard => true,
             Lane::Open if self.ended != Ended::No => false,
-            Lane::Open if connected => self.waiting.is_empty() || self.gathers(),
-            Lane::Open => self.waiting.bytes() < REPLAY_BYTES_MAX,
+            Lane::Open if connected => self.waiting() == 0 || self.gathers(),
+            Lane::Open => self.waiting() < REPLAY_BYTES_MAX,
         }
     }
 
     /// The call will not be repeated: what was sent can go.
     fn commit(&mut self) {
-        self.kept = None;
+        self.repeatable = false;
+        if self.state == Lane::Done {
+            self.held = None;
+        } else if let Some(held) = &mut self.held {
+            held.kept = Pieces::default();
+        }
     }
 
     /// The call is sent anew, from its first byte.
     fn rewind(&mut self) {
-        if let Some(kept) = self.kept.replace(Pieces::default()) {
-            self.waiting.prepend(kept);
+        if let Some(held) = &mut self.held {
+            let kept = mem::take(&mut held.kept);
+            held.waiting.prepend(kept);
         }
         self.messages_sent = 0;
         if self.ended == Ended::Sent {

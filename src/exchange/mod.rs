@@ -4,6 +4,7 @@
 //! it cannot see `h2`, sockets or connections, so that the hardest logic of the product is testable with two queues.
 
 pub mod call;
+mod head;
 pub mod outcome;
 
 pub use call::{Exchange, Terms};

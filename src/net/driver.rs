@@ -8,6 +8,10 @@ use rustix::io::Errno;
 
 use crate::net::slots::Key;
 
+/// How many events one wait brings at most; the rest waits for the next turn. So few, because all calls that begin in one turn
+/// hold at the same moment what only their beginning needs.
+pub const EVENTS_MAX: usize = 256;
+
 /// Both clocks, read once per turn (invariant 9).
 #[derive(Clone, Copy, Debug)]
 pub struct Now {

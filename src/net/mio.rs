@@ -11,11 +11,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Waker};
 use socket2::{Domain, Protocol, TcpKeepalive, Type};
 
-use crate::net::driver::{Driver, Event, Now, Socket, Token};
+use crate::net::driver::{Driver, EVENTS_MAX, Event, Now, Socket, Token};
 use crate::net::slots::Key;
 
-/// How many events one wait brings at most; the rest waits for the next turn.
-const EVENTS_MAX: usize = 1024;
 /// How many clients may wait in a listener's queue.
 const BACKLOG: i32 = 4096;
 /// Generation that no [`Key`] has: its tokens are listeners and the inbox.

@@ -15,7 +15,7 @@ pub mod timers;
 pub mod transport;
 
 pub use bridge::{Bridge, Sieve};
-pub use driver::{AcceptFault, Driver, Event, Now, Socket, Token};
+pub use driver::{AcceptFault, Driver, EVENTS_MAX, Event, Now, Socket, Token};
 pub use reactor::{Place, Reactor, Task};
 pub use ready::{Bell, ReadyList, Wakeup, trim};
 pub use slots::{Key, Slots};

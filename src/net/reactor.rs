@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::net::driver::Driver;
-use crate::net::ready::{Bell, ReadyList, Wakeup};
+use crate::net::ready::{ReadyList, Wakeup};
 use crate::net::slots::{Key, Slots};
 use crate::net::timers::Timers;
 use crate::net::transport::{SharedTransport, Staging, Transport};
@@ -113,11 +113,6 @@ impl<D: Driver> Reactor<D> {
         if let Some(place) = self.transports.remove(key) {
             place.transport.borrow_mut().flush(now);
         }
-    }
-
-    /// A bell for that task.
-    pub fn bell(&self, task: Task) -> Bell<Task> {
-        Bell::new(&self.ready, task)
     }
 
     /// A wakeup for that task.

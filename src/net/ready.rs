@@ -106,29 +106,19 @@ impl<K: Copy + Send + Sync + 'static> Wakeup<K> {
     }
 }
 
-/// How one tenant is woken that nobody outside its core wakes: no `Waker`, and so no allocation.
-#[derive(Debug)]
-pub struct Bell<K> {
-    list: Arc<ReadyList<K>>,
-    key: K,
+/// How one tenant is woken that nobody outside its core wakes: no `Waker`, and so no allocation. Whoever rings it knows whose it
+/// is, and where that one is enqueued.
+#[derive(Debug, Default)]
+pub struct Bell {
     queued: Cell<bool>,
 }
 
-impl<K: Copy> Bell<K> {
-    /// A bell that enqueues `key` on `list`.
-    pub fn new(list: &Arc<ReadyList<K>>, key: K) -> Self {
-        Self {
-            list: Arc::clone(list),
-            key,
-            queued: Cell::new(false),
-        }
-    }
-
-    /// Enqueues the key, unless it is queued already.
-    pub fn wake(&self) {
+impl Bell {
+    /// Enqueues `key`, whose bell it is, on `list`, unless it is queued already.
+    pub fn wake<K>(&self, list: &ReadyList<K>, key: K) {
         trip(Place::Wake);
         if !self.queued.replace(true) {
-            self.list.push(self.key);
+            list.push(key);
         }
     }
 
@@ -180,13 +170,13 @@ mod tests {
         list.take(&mut batch);
         assert_eq!(batch, [7, 7]);
 
-        let bell = Bell::new(&list, 8u32);
-        bell.wake();
-        bell.wake();
+        let bell = Bell::default();
+        bell.wake(&list, 8);
+        bell.wake(&list, 8);
         assert!(bell.queued());
         list.take(&mut batch);
         bell.popped();
-        bell.wake();
+        bell.wake(&list, 8);
         list.take(&mut batch);
         assert_eq!(batch, [7, 7, 8, 8]);
     }

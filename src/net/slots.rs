@@ -70,6 +70,18 @@ impl<T> Slots<T> {
         Some(tenant)
     }
 
+    /// Takes out whoever has that place.
+    pub fn remove_at(&mut self, index: u32) -> Option<T> {
+        let &(generation, _) = self.slab.get(index as usize)?;
+        self.remove(Key { index, generation })
+    }
+
+    /// Whoever has that place.
+    pub fn get_mut_at(&mut self, index: u32) -> Option<&mut T> {
+        let (_, tenant) = self.slab.get_mut(index as usize)?;
+        Some(tenant)
+    }
+
     /// The tenant, if the key still means it.
     pub fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self.slab.get_mut(key.index as usize) {

@@ -2,7 +2,7 @@
 //!
 //! Owns order and cancellation; never reads a clock and never knows what a deadline means.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::slots::{Key, Slots};
 
@@ -15,24 +15,36 @@ const SPARSE: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerId(Key);
 
+/// That none is set: no place has this generation.
+const NO_TIMER: TimerId = TimerId(Key {
+    index: u32::MAX,
+    generation: u32::MAX,
+});
+
 /// Deadlines of one core, each with the key of whoever asked for it.
 #[derive(Debug)]
 pub struct Timers<K> {
+    /// What all times are counted from; there since the first one.
+    base: Option<Instant>,
     heap: Vec<Entry<K>>,
     /// Where in the heap each timer stands.
     places: Slots<u32>,
 }
 
+/// Every idle connection has one: it is as small as it can be.
 #[derive(Debug)]
 struct Entry<K> {
-    at: Instant,
-    id: Key,
+    /// Nanoseconds from the base; what is centuries away stands at the last of them.
+    at: i64,
+    /// Its place among the places.
+    id: u32,
     key: K,
 }
 
 impl<K> Default for Timers<K> {
     fn default() -> Self {
         Self {
+            base: None,
             heap: Vec::new(),
             places: Slots::default(),
         }
@@ -45,6 +57,7 @@ impl<K: Copy> Timers<K> {
         let place = timer.and_then(|TimerId(id)| self.places.get(id).map(|&place| place as usize));
         match (place, at) {
             (Some(place), Some(at)) => {
+                let at = self.count(at);
                 if let Some(entry) = self.heap.get_mut(place) {
                     entry.at = at;
                     entry.key = key;
@@ -56,9 +69,14 @@ impl<K: Copy> Timers<K> {
                 self.cancel(timer);
             }
             (None, Some(at)) => {
+                let at = self.count(at);
                 let place = self.heap.len();
                 let id = self.places.insert_with(|_| place as u32);
-                self.heap.push(Entry { at, id, key });
+                self.heap.push(Entry {
+                    at,
+                    id: id.index,
+                    key,
+                });
                 self.up(place);
                 *timer = Some(TimerId(id));
             }
@@ -78,25 +96,33 @@ impl<K: Copy> Timers<K> {
     /// Takes out every deadline of those whom `keep` does not know.
     pub fn retain(&mut self, keep: impl Fn(K) -> bool) {
         let stale = self.heap.iter().filter(|entry| !keep(entry.key));
-        let stale: Vec<Key> = stale.map(|entry| entry.id).collect();
+        let stale: Vec<u32> = stale.map(|entry| entry.id).collect();
         for id in stale {
-            self.cancel(&mut Some(TimerId(id)));
+            if let Some(place) = self.places.remove_at(id) {
+                self.remove_at(place as usize);
+            }
         }
     }
 
     /// The next deadline.
     pub fn next(&self) -> Option<Instant> {
-        self.heap.first().map(|entry| entry.at)
+        self.time(self.heap.first()?.at)
+    }
+
+    /// When this one fires, if it is set.
+    fn at(&self, TimerId(id): TimerId) -> Option<Instant> {
+        let &place = self.places.get(id)?;
+        self.time(self.heap.get(place as usize)?.at)
     }
 
     /// Takes out one deadline that is not after `now`.
     pub fn expired(&mut self, now: Instant) -> Option<K> {
         let first = self.heap.first()?;
-        if first.at > now {
+        if self.time(first.at)? > now {
             return None;
         }
         let (id, key) = (first.id, first.key);
-        self.places.remove(id);
+        self.places.remove_at(id);
         self.remove_at(0);
         Some(key)
     }
@@ -109,6 +135,25 @@ impl<K: Copy> Timers<K> {
     /// Whether none is set.
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
+    }
+
+    /// That time as it is kept.
+    fn count(&mut self, at: Instant) -> i64 {
+        let base = *self.base.get_or_insert(at);
+        let nanoseconds = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+        match at.checked_duration_since(base) {
+            Some(after) => nanoseconds(after),
+            None => -nanoseconds(base.duration_since(at)),
+        }
+    }
+
+    /// A time that was kept.
+    fn time(&self, at: i64) -> Option<Instant> {
+        let span = Duration::from_nanos(at.unsigned_abs());
+        match at < 0 {
+            true => self.base?.checked_sub(span),
+            false => self.base?.checked_add(span),
+        }
     }
 
     fn remove_at(&mut self, place: usize) {
@@ -161,7 +206,7 @@ impl<K: Copy> Timers<K> {
     }
 
     fn note_place(&mut self, place: usize) {
-        if let Some(stored) = self.places.get_mut(self.heap[place].id) {
+        if let Some(stored) = self.places.get_mut_at(self.heap[place].id) {
             *stored = place as u32;
         }
     }
@@ -169,21 +214,24 @@ impl<K: Copy> Timers<K> {
 
 /// One owner's timer, which costs nothing to postpone: it fires at the earlier time, and its owner, seeing that it is early,
 /// arms it again.
-#[derive(Debug, Default)]
-pub struct Alarm {
-    /// Together, so that they share the mark of being there.
-    set: Option<(Instant, TimerId)>,
+#[derive(Debug)]
+pub struct Alarm(TimerId);
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Self(NO_TIMER)
+    }
 }
 
 impl Alarm {
     /// Sees to it that `key` is told no later than at `wanted`; it may be told earlier.
     pub fn arm<K: Copy>(&mut self, timers: &mut Timers<K>, wanted: Option<Instant>, key: K) {
         if let Some(wanted) = wanted
-            && self.set.is_none_or(|(at, _)| wanted < at)
+            && timers.at(self.0).is_none_or(|at| wanted < at)
         {
-            let mut timer = self.set.map(|(_, timer)| timer);
+            let mut timer = Some(self.0);
             timers.set(&mut timer, Some(wanted), key);
-            self.set = timer.map(|timer| (wanted, timer));
+            self.0 = timer.unwrap_or(NO_TIMER);
         }
     }
 
@@ -194,12 +242,13 @@ impl Alarm {
 
     /// It will not be needed any more.
     pub fn cancel<K: Copy>(&mut self, timers: &mut Timers<K>) {
-        timers.cancel(&mut self.set.take().map(|(_, timer)| timer));
+        timers.cancel(&mut Some(self.0));
+        *self = Self::default();
     }
 
-    /// When it will fire.
-    pub fn at(&self) -> Option<Instant> {
-        self.set.map(|(at, _)| at)
+    /// Whether it will fire.
+    pub fn is_set(&self) -> bool {
+        self.0 != NO_TIMER
     }
 }
 
@@ -252,6 +301,24 @@ mod tests {
             }
             assert!(timers.is_empty() && timers.places.is_empty());
         }
+    }
+
+    #[test]
+    fn times_before_the_first_one_and_centuries_behind_it_are_kept() {
+        const YEAR: Duration = Duration::from_secs(31_557_600);
+        let first = Instant::now() + Duration::from_secs(10);
+        let earlier = first - Duration::from_nanos(5_000_000_001);
+        let mut timers = Timers::default();
+        for (at, key) in [(first, 1), (earlier, 0), (first + 10_000 * YEAR, 2)] {
+            timers.set(&mut None, Some(at), key);
+        }
+        for (at, key) in [(earlier, 0), (first, 1)] {
+            assert_eq!(timers.next(), Some(at));
+            assert_eq!(timers.expired(at - Duration::from_nanos(1)), None);
+            assert_eq!(timers.expired(at), Some(key));
+        }
+        assert_eq!(timers.expired(first + 100 * YEAR), None);
+        assert!(timers.next().is_some_and(|at| at > first + 100 * YEAR));
     }
 
     #[test]

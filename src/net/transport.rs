@@ -56,7 +56,7 @@ pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 /// What the transports of one core share: a buffer to read into, buffers to write from, and the notes for the end of the turn.
 pub struct Staging {
     /// Borrowed for one read: a panic inside gives it back. Empty while a transport shows what it has read where it lies.
-    scratch: RefCell<Vec<u8>>,
+    scratch: RefCell<Option<Box<Shown>>>,
     /// The same for what is copied or kept, and the blocks that were kept: whoever has written what is in one is done with it.
     block: RefCell<BytesMut>,
     lent: RefCell<VecDeque<Bytes>>,
@@ -65,7 +65,7 @@ pub struct Staging {
     spare: RefCell<Vec<Box<Unwritten>>>,
     /// For whoever gathers pieces before they are written; each puts it back within its step.
     list: Cell<Vec<Bytes>>,
-    turn: Cell<u64>,
+    turn: Cell<u16>,
     dirty: Cell<Vec<Key>>,
     starved: Cell<Vec<Key>>,
 }
@@ -81,7 +81,7 @@ impl fmt::Debug for Staging {
 impl Default for Staging {
     fn default() -> Self {
         Self {
-            scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
+            scratch: RefCell::new(Some(Box::default())),
             block: RefCell::new(BytesMut::zeroed(BLOCK_BYTES)),
             lent: RefCell::default(),
             spare: RefCell::default(),
@@ -104,18 +104,14 @@ impl Staging {
         Self::drain(&self.dirty, into);
     }
 
-    /// Appends the transports that ran out of budget with more to read, each once.
+    /// Appends the transports that ran out of budget with more to read.
     pub fn take_starved(&self, into: &mut Vec<Key>) {
         Self::drain(&self.starved, into);
     }
 
-    fn take_scratch(&self) -> Vec<u8> {
-        let scratch = self.scratch.take();
-        if scratch.is_empty() {
-            // Whoever has it was stopped by its reader, or is gone with it.
-            return vec![0; SCRATCH_BYTES];
-        }
-        scratch
+    fn take_scratch(&self) -> Box<Shown> {
+        // Where there is none, whoever has it was stopped by its reader, or is gone with it.
+        self.scratch.take().unwrap_or_default()
     }
 
     /// Another block, for who keeps the present one. `None`: there are so many already.
@@ -175,7 +171,10 @@ impl Staging {
 
     fn push(list: &Cell<Vec<Key>>, key: Key) {
         let mut keys = list.take();
-        keys.push(key);
+        // Whoever is asked again in the same step is noted once.
+        if keys.last() != Some(&key) {
+            keys.push(key);
+        }
         list.set(keys);
     }
 }
@@ -204,17 +203,18 @@ pub struct Transport<S> {
 
     unread: BytesMut,
     /// There while what was read is shown where it lies; then `unread` is empty.
-    shown: Option<Shown>,
+    shown: Option<Box<Shown>>,
     /// There while what was read is kept where it lies; then `unread` is empty, and nothing is shown.
     kept: Option<Box<Kept>>,
     /// How much was taken from in front of it out of the same buffer, bytes.
-    taken: u32,
+    taken: u16,
     readable: bool,
     read_closed: bool,
     ended: bool,
     budget: u32,
-    turn: u64,
-    starved: bool,
+    /// The last of its turns, as far as so small a number tells: one turn in 65,536 is taken for that one, and has what is left
+    /// of its budget.
+    turn: u16,
 
     /// There while something is staged: of thousands of connections few have something to say.
     unwritten: Option<Box<Unwritten>>,
@@ -246,6 +246,16 @@ struct Shown {
     buffer: Vec<u8>,
     from: usize,
     to: usize,
+}
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self {
+            buffer: vec![0; SCRATCH_BYTES],
+            from: 0,
+            to: 0,
+        }
+    }
 }
 
 impl Shown {
@@ -315,7 +325,6 @@ impl<S: Socket> Transport<S> {
             ended: false,
             budget: TURN_BYTES_MAX,
             turn: staging.turn.get(),
-            starved: false,
             unwritten: None,
             writable: connected,
             connected,
@@ -349,6 +358,11 @@ impl<S: Socket> Transport<S> {
         if self.connected && self.unwritten() > 0 && event.writable {
             self.mark_dirty();
         }
+    }
+
+    /// There may be something to read though no event has said so: the next fill tries.
+    pub fn suspect(&mut self) {
+        self.readable = true;
     }
 
     /// Reads once, if there is anything to read and fewer than `unread_max` bytes are waiting to be taken.
@@ -398,16 +412,13 @@ impl<S: Socket> Transport<S> {
                 shown
             }
             none => {
-                let mut buffer = self.staging.take_scratch();
-                let to = self.unread.len();
-                buffer[..to].copy_from_slice(&self.unread);
+                let mut shown = self.staging.take_scratch();
+                shown.from = 0;
+                shown.to = self.unread.len();
+                shown.buffer[..self.unread.len()].copy_from_slice(&self.unread);
                 self.unread = BytesMut::new();
                 self.taken = 0;
-                none.insert(Shown {
-                    buffer,
-                    from: 0,
-                    to,
-                })
+                none.insert(shown)
             }
         };
         let asked = (shown.buffer.len() - shown.to).min(self.budget as usize);
@@ -432,13 +443,19 @@ impl<S: Socket> Transport<S> {
             block.truncate(to);
             block.advance(from);
             self.unread = block;
-            self.taken = from as u32;
+            self.taken = u16::try_from(from).unwrap_or(u16::MAX);
             self.give_back();
         }
         if let Some(shown) = self.shown.take() {
             self.unread.extend_from_slice(shown.unread());
-            *self.staging.scratch.borrow_mut() = shown.buffer;
+            *self.staging.scratch.borrow_mut() = Some(shown);
         }
+    }
+
+    fn note_taken(&mut self, n: usize) {
+        self.taken = self
+            .taken
+            .saturating_add(u16::try_from(n).unwrap_or(u16::MAX));
     }
 
     /// Why nothing can be read now.
@@ -455,13 +472,9 @@ impl<S: Socket> Transport<S> {
         if self.turn != self.staging.turn.get() {
             self.turn = self.staging.turn.get();
             self.budget = TURN_BYTES_MAX;
-            self.starved = false;
         }
         if self.budget == 0 {
-            if !self.starved {
-                self.starved = true;
-                Staging::push(&self.staging.starved, self.key);
-            }
+            Staging::push(&self.staging.starved, self.key);
             return Some(Filled::Starved);
         }
         None
@@ -508,7 +521,7 @@ impl<S: Socket> Transport<S> {
             return;
         }
         self.unread.advance(n);
-        self.taken = self.taken.saturating_add(n as u32);
+        self.note_taken(n);
         self.give_back();
     }
 
@@ -527,7 +540,7 @@ impl<S: Socket> Transport<S> {
             true => mem::take(&mut self.unread),
             false => self.unread.split_to(n),
         };
-        self.taken = self.taken.saturating_add(n as u32);
+        self.note_taken(n);
         self.give_back();
         taken.freeze()
     }

@@ -16,7 +16,7 @@ use crate::wire::{Fields, Part, Reason, Reset, Status};
 #[derive(Debug)]
 pub struct RequestCodec {
     dialect: RequestDialect,
-    fault: Option<Reset>,
+    fault: Option<Box<Reset>>,
 }
 
 #[derive(Debug)]
@@ -53,8 +53,8 @@ impl RequestCodec {
     /// One part of the request in, parts for the backend out. What stood before a fault in the same part may have been handed
     /// on; an end never has. A fault is sticky.
     pub fn translate(&mut self, part: Part, out: &mut impl FnMut(Part)) -> Result<(), Reset> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
+        if let Some(fault) = &self.fault {
+            return Err(**fault);
         }
         let translated = match (&mut self.dialect, part) {
             (_, Part::Head(_)) => Err(Reset::downstream(Reason::ClientProtocol(
@@ -72,7 +72,7 @@ impl RequestCodec {
                 Ok(())
             }
         };
-        self.fault = translated.err();
+        self.fault = translated.err().map(Box::new);
         translated
     }
 
@@ -113,7 +113,7 @@ impl RequestCodec {
 #[derive(Debug)]
 pub struct ResponseCodec {
     dialect: ResponseDialect,
-    fault: Option<Reset>,
+    fault: Option<Box<Reset>>,
 }
 
 #[derive(Debug)]
@@ -145,14 +145,14 @@ impl ResponseCodec {
         part: Part,
         out: &mut impl FnMut(Part),
     ) -> Result<Option<Ending>, Reset> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
+        if let Some(fault) = &self.fault {
+            return Err(**fault);
         }
         let translated = match &mut self.dialect {
             ResponseDialect::GrpcWeb(response) => response.translate(part, out),
             ResponseDialect::Plain(response) => response.translate(part, out),
         };
-        self.fault = translated.as_ref().err().copied();
+        self.fault = translated.as_ref().err().copied().map(Box::new);
         translated
     }
 

@@ -129,7 +129,7 @@ impl GrpcWebRequest {
 pub(super) struct GrpcWebResponse {
     form: Form,
     /// For an answer that is our own: the backend's suffix is not known then.
-    own_content_type: HeaderValue,
+    own_content_type: OwnType,
     /// The request's `grpc-accept-encoding`. Browsers have none.
     accepted: Vec<HeaderValue>,
     message_bytes_max: u32,
@@ -137,6 +137,32 @@ pub(super) struct GrpcWebResponse {
     flow: Flow,
     text: TextOut,
     dropped_fields: u32,
+}
+
+/// The caller's own content type. Nearly all are one of two, and a call may be open for hours.
+#[derive(Debug)]
+enum OwnType {
+    Plain,
+    Proto,
+    Other(Box<HeaderValue>),
+}
+
+impl OwnType {
+    fn of(form: Form, suffix: Option<&str>) -> Self {
+        match suffix {
+            None => Self::Plain,
+            Some("proto") => Self::Proto,
+            suffix => Self::Other(Box::new(media_type::grpc_web(form, suffix))),
+        }
+    }
+
+    fn value(&self, form: Form) -> HeaderValue {
+        match self {
+            Self::Plain => media_type::grpc_web(form, None),
+            Self::Proto => media_type::grpc_web(form, Some("proto")),
+            Self::Other(value) => (**value).clone(),
+        }
+    }
 }
 
 /// Where the answer stands.
@@ -166,7 +192,7 @@ struct Foreign {
 #[derive(Debug)]
 enum Flow {
     Pass(Gate),
-    Inflate(Inflater),
+    Inflate(Box<Inflater>),
 }
 
 impl GrpcWebResponse {
@@ -176,7 +202,7 @@ impl GrpcWebResponse {
             .and_then(|value| MediaType::parse(value).suffix());
         Self {
             form,
-            own_content_type: media_type::grpc_web(form, suffix),
+            own_content_type: OwnType::of(form, suffix),
             accepted: request.get_all(GRPC_ACCEPT_ENCODING).cloned().collect(),
             message_bytes_max,
             phase: Phase::Waiting,
@@ -211,7 +237,7 @@ impl GrpcWebResponse {
         let frame = TrailerFrame::new(status.code, message, &HeaderMap::new());
         match mem::replace(&mut self.phase, Phase::Ended) {
             Phase::Waiting | Phase::Held(_) | Phase::Foreign(_) => {
-                let content_type = self.own_content_type.clone();
+                let content_type = self.own_content_type.value(self.form);
                 self.send_whole(HeaderMap::new(), content_type, frame, out);
                 Closing::Ended
             }
@@ -398,7 +424,7 @@ impl GrpcWebResponse {
         out: &mut impl FnMut(Part),
     ) -> Ending {
         let trailers = trailers.map(|trailers| *trailers).unwrap_or_default();
-        let content_type = self.own_content_type.clone();
+        let content_type = self.own_content_type.value(self.form);
         let said = |fields: &HeaderMap| {
             let told = Told::by(fields)?;
             let lost = told.code == Code::OK && foreign.seen_bytes > 0;
@@ -463,7 +489,7 @@ impl GrpcWebResponse {
         if names(&self.accepted, encoding) {
             self.flow = Flow::Pass(Gate::new(Compressed::Allowed, self.message_bytes_max));
         } else {
-            self.flow = Flow::Inflate(Inflater::new(coding, self.message_bytes_max));
+            self.flow = Flow::Inflate(Box::new(Inflater::new(coding, self.message_bytes_max)));
             fields.remove(GRPC_ENCODING);
         }
     }

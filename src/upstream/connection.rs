@@ -3,7 +3,6 @@
 //! Owns the engine of `h2` and its life: connecting, waiting for the peer's SETTINGS, ready, draining after a GOAWAY, gone. It
 //! never chooses which call goes where; that is the pool's business.
 
-use std::cell::Cell;
 use std::fmt;
 use std::io;
 use std::pin::pin;
@@ -20,7 +19,7 @@ use crate::net::{Bridge, Key, SharedTransport, Socket};
 use crate::telemetry::panics;
 use crate::upstream::gate::{Gate, Notes, Opening, opening_at_end};
 use crate::upstream::settings;
-use crate::upstream::stream::{Http2, Slot};
+use crate::upstream::stream::{Http2, Open, Slot};
 use crate::wire::{OutgoingHead, Reason, Reset};
 
 /// From so many staged bytes on `h2` waits, bytes. Many streams share it, so it is wider than a client's.
@@ -49,7 +48,7 @@ pub struct Connection<S: Socket> {
     transport: SharedTransport<S>,
     transport_key: Key,
     phase: Phase<S>,
-    open: Rc<Cell<usize>>,
+    open: Rc<Open>,
     /// The most that were ever open at the same time.
     most: usize,
     opening: Option<Opening>,
@@ -143,7 +142,7 @@ impl<S: Socket> Connection<S> {
             _ if over => Phase::Gone(Reset::upstream(Reason::BackendClosed)),
             Phase::Ready(engine) if turned_away => Phase::Draining(engine),
             // `h2` would keep it open for as long as somebody could ask for a stream.
-            Phase::Draining(_) if self.open.get() == 0 => {
+            Phase::Draining(_) if self.open.streams() == 0 => {
                 Phase::Gone(Reset::upstream(Reason::BackendClosed))
             }
             phase => phase,
@@ -177,7 +176,7 @@ impl<S: Socket> Connection<S> {
                 let allowed = engine.requests.current_max_send_streams();
                 let stuck = self.transport.borrow().has_refused()
                     && engine.notes.heads() >= HEADS_WAITING_MAX;
-                !stuck && self.open.get() < allowed.min(settings::STREAMS_MAX)
+                !stuck && self.open.streams() < allowed.min(settings::STREAMS_MAX)
             }
             _ => false,
         }
@@ -195,8 +194,8 @@ impl<S: Socket> Connection<S> {
             return Err(Reset::upstream(Reason::BackendRefused));
         };
         let request = request_of(head, authority).ok_or(Reset::proxy(Reason::NoEndpoint))?;
-        let slot = Slot::new(&self.open, connection.clone());
-        self.most = self.most.max(self.open.get());
+        let slot = Slot::new(&self.open, connection);
+        self.most = self.most.max(self.open.streams());
         // Its head comes behind all that is said already.
         let begins = self.transport.borrow().staged_total();
         // A clone, because the original would remember a stream that fills the last slot, refuse the next call for its sake,
@@ -272,7 +271,7 @@ impl<S: Socket> Connection<S> {
 
     /// How many streams are open on it.
     pub fn streams(&self) -> usize {
-        self.open.get()
+        self.open.streams()
     }
 
     /// How many were at the same time, at the most.
@@ -359,7 +358,7 @@ impl<S: Socket> fmt::Debug for Connection<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connection")
             .field("condition", &self.condition())
-            .field("streams", &self.open.get())
+            .field("streams", &self.open.streams())
             .finish_non_exhaustive()
     }
 }

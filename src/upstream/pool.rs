@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -97,7 +98,7 @@ struct Failure {
 struct Held<S: Socket> {
     connection: Connection<S>,
     endpoint: Key,
-    address: SocketAddr,
+    address: Rc<SocketAddr>,
     wakeup: Wakeup<Task>,
     timer: Option<TimerId>,
     /// Until when it must be ready; then, since it carries no call after a burst, from when on it is to be replaced.
@@ -110,13 +111,12 @@ struct Held<S: Socket> {
 #[derive(Debug)]
 pub struct Ticket {
     backend: Key,
-    place: Option<u64>,
-    /// How long it keeps that place.
-    until: Option<Instant>,
+    /// Its place in the queue, and how long it keeps it.
+    place: Option<Box<(u64, Instant)>>,
     /// The endpoint that the last stream was opened on.
     endpoint: Option<Key>,
     /// The address that the last stream was opened to.
-    address: Option<SocketAddr>,
+    address: Option<Rc<SocketAddr>>,
     refused_by: Option<Key>,
     attempts: u32,
 }
@@ -124,12 +124,12 @@ pub struct Ticket {
 impl Ticket {
     /// Where the last stream was opened to.
     pub fn address(&self) -> Option<SocketAddr> {
-        self.address
+        self.address.as_deref().copied()
     }
 
     /// The place in the queue that it holds.
     pub fn place(&self) -> Option<u64> {
-        self.place
+        self.place.as_ref().map(|place| place.0)
     }
 
     /// How many streams were opened with it.
@@ -224,7 +224,7 @@ impl<S: Socket> Pool<S> {
                             // What is connected to an address that the name does not mean any more ends with its calls.
                             for connection in &own.connections {
                                 if let Some(held) = self.connections.get_mut(*connection)
-                                    && !own.addresses.contains(&held.address)
+                                    && !own.addresses.contains(&*held.address)
                                 {
                                     held.connection.drain();
                                     held.wakeup.wake();
@@ -283,7 +283,6 @@ impl<S: Socket> Pool<S> {
         Some(Ticket {
             backend,
             place: None,
-            until: None,
             endpoint: None,
             address: None,
             refused_by: None,
@@ -296,7 +295,7 @@ impl<S: Socket> Pool<S> {
         let Some(backend) = self.backends.get_mut(ticket.backend) else {
             return;
         };
-        if let Some(place) = ticket.place
+        if let Some(place) = ticket.place()
             && let Ok(index) = backend
                 .queue
                 .binary_search_by_key(&place, |waiting| waiting.place)
@@ -314,6 +313,20 @@ impl<S: Socket> Pool<S> {
             .iter()
             .filter(|(_, endpoint)| endpoint.attempt.is_none() && endpoint.connections.is_empty());
         self.wanted.extend(idle.map(|(key, _)| key));
+    }
+
+    /// Has every connection that carries calls read without waiting for its event.
+    pub fn look(&self) {
+        let carrying = |held: &&Held<S>| held.connection.streams() > 0;
+        for held in self
+            .connections
+            .iter()
+            .map(|(_, held)| held)
+            .filter(carrying)
+        {
+            held.connection.transport().borrow_mut().suspect();
+            held.wakeup.wake();
+        }
     }
 
     /// How the attempts since the last call of this went.
@@ -412,7 +425,7 @@ impl<S: Socket> Pool<S> {
             let connection = self.connections.insert_with(|own| Held {
                 connection: Connection::new(transport, transport_key),
                 endpoint: key,
-                address,
+                address: Rc::new(address),
                 wakeup: reactor.wakeup(Task::Upstream(own)),
                 timer: None,
                 deadline: now + timeout,
@@ -483,7 +496,7 @@ impl<S: Socket> Pool<S> {
         match (before, after) {
             (Condition::Opening, Condition::Ready) => {
                 reactor.timers.cancel(&mut held.timer);
-                let address = held.address;
+                let address = *held.address;
                 self.note_success(endpoint, address, now);
                 self.wake_resting(endpoint);
             }
@@ -775,7 +788,7 @@ impl Backend {
     }
 
     fn leave(&mut self, ticket: &mut Ticket) {
-        if let Some(place) = ticket.place.take()
+        if let Some((place, _)) = ticket.place.take().map(|place| *place)
             && let Ok(index) = self
                 .queue
                 .binary_search_by_key(&place, |waiting| waiting.place)
@@ -802,12 +815,14 @@ impl<S: Socket> Dial for Pool<S> {
         };
         if let Some(callee) = &backend.local {
             ticket.attempts += 1;
-            return Poll::Ready(Ok(Stream::Local(Local::new(callee.call(&head())))));
+            return Poll::Ready(Ok(Stream::Local(Box::new(Local::new(
+                callee.call(&head()),
+            )))));
         }
         let first = backend
             .queue
             .front()
-            .is_none_or(|first| Some(first.place) == ticket.place);
+            .is_none_or(|first| Some(first.place) == ticket.place());
         // Whoever is not first in the queue waits behind those who are.
         while let Some(key) = self.first_choice(ticket, first) {
             let Some(held) = self.connections.get_mut(key) else {
@@ -822,7 +837,7 @@ impl<S: Socket> Dial for Pool<S> {
             match held.connection.open(head(), authority, held.wakeup.waker()) {
                 Ok(stream) => {
                     ticket.endpoint = Some(endpoint);
-                    ticket.address = Some(held.address);
+                    ticket.address = Some(Rc::clone(&held.address));
                     ticket.attempts += 1;
                     if let Some(backend) = self.backends.get_mut(ticket.backend) {
                         backend.rotation = backend.rotation.wrapping_add(1);
@@ -852,14 +867,14 @@ impl<S: Socket> Dial for Pool<S> {
         let Some(backend) = self.backends.get_mut(ticket.backend) else {
             return Poll::Ready(Err(Reset::proxy(Reason::NoEndpoint)));
         };
-        let index = ticket.place.and_then(|place| {
+        let index = ticket.place().and_then(|place| {
             backend
                 .queue
                 .binary_search_by_key(&place, |waiting| waiting.place)
                 .ok()
         });
         if let Some(index) = index {
-            if ticket.until.is_some_and(|until| now >= until) {
+            if ticket.place.as_ref().is_some_and(|place| now >= place.1) {
                 backend.leave(ticket);
                 return Poll::Ready(Err(Reset::proxy(Reason::PendingOverflow)));
             }
@@ -868,8 +883,8 @@ impl<S: Socket> Dial for Pool<S> {
             return Poll::Ready(Err(Reset::proxy(Reason::PendingOverflow)));
         } else {
             *places += 1;
-            ticket.place = Some(*places);
-            ticket.until = Some(now + backend.connect_timeout + PENDING_TIMEOUT);
+            let until = now + backend.connect_timeout + PENDING_TIMEOUT;
+            ticket.place = Some(Box::new((*places, until)));
             backend.queue.push_back(Waiting {
                 place: *places,
                 waker: cx.waker().clone(),
@@ -883,7 +898,7 @@ impl<S: Socket> Dial for Pool<S> {
     }
 
     fn wake_at(&self, ticket: &Ticket) -> Option<Instant> {
-        ticket.place.and(ticket.until)
+        ticket.place.as_ref().map(|place| place.1)
     }
 }
 

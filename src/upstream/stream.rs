@@ -6,7 +6,7 @@
 //! its end goes ahead, so that it leaves with the head. And dropping is cancelling: the last handle
 //! that goes sends RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::mem;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -37,7 +37,7 @@ pub enum Stream {
     /// On an HTTP/2 connection.
     Http2(Box<Http2>),
     /// In this process.
-    Local(Local),
+    Local(Box<Local>),
 }
 
 impl Stream {
@@ -140,7 +140,7 @@ pub struct Http2 {
     /// DATA that has arrived and waits for its sink.
     gathered: Pieces,
     /// How the answer ended; given out when what was gathered before it is.
-    end: Option<Result<Option<Box<HeaderMap>>, Reset>>,
+    end: Option<Result<Option<Box<HeaderMap>>, Box<Reset>>>,
     /// What is held of the request until there is window for it.
     unsent: Pieces,
     /// The request waits for less to be unsent.
@@ -169,25 +169,36 @@ enum Upload {
 }
 
 /// A place among the streams of a connection; gone, it wakes the connection, so that the next call in the queue gets it.
-pub(super) struct Slot {
-    open: Rc<Cell<usize>>,
-    connection: Waker,
+pub(super) struct Slot(Rc<Open>);
+
+/// How many streams a connection has, and how it is woken.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    streams: Cell<usize>,
+    /// There since its first stream.
+    connection: OnceCell<Waker>,
+}
+
+impl Open {
+    pub(super) fn streams(&self) -> usize {
+        self.streams.get()
+    }
 }
 
 impl Slot {
-    pub(super) fn new(open: &Rc<Cell<usize>>, connection: Waker) -> Self {
-        open.set(open.get() + 1);
-        Self {
-            open: Rc::clone(open),
-            connection,
-        }
+    pub(super) fn new(open: &Rc<Open>, connection: &Waker) -> Self {
+        open.streams.set(open.streams() + 1);
+        open.connection.get_or_init(|| connection.clone());
+        Self(Rc::clone(open))
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
-        self.connection.wake_by_ref();
+        self.0.streams.set(self.0.streams() - 1);
+        if let Some(connection) = self.0.connection.get() {
+            connection.wake_by_ref();
+        }
     }
 }
 
@@ -225,7 +236,7 @@ impl Http2 {
             Poll::Ready(Err(error)) => {
                 self.answer = Answer::Over;
                 let reset = self.reset_of(&error);
-                self.end = Some(Err(reset));
+                self.end = Some(Err(Box::new(reset)));
                 Poll::Ready(Err(reset))
             }
             Poll::Ready(Ok(response)) => {
@@ -272,7 +283,7 @@ impl Source for Http2 {
                 },
             }
         };
-        self.end = Some(end);
+        self.end = Some(end.map_err(Box::new));
     }
 
     fn poll_part(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
@@ -285,7 +296,7 @@ impl Source for Http2 {
         match &mut self.end {
             None => Poll::Pending,
             Some(Ok(trailers)) => Poll::Ready(Ok(Part::End(trailers.take()))),
-            Some(Err(reset)) => Poll::Ready(Err(*reset)),
+            Some(Err(reset)) => Poll::Ready(Err(**reset)),
         }
     }
 
@@ -355,7 +366,8 @@ impl Http2 {
                 }
                 self.answer = Answer::Over;
                 let how = "too many interim heads";
-                self.end = Some(Err(Reset::upstream(Reason::BackendProtocol(how))));
+                let reset = Reset::upstream(Reason::BackendProtocol(how));
+                self.end = Some(Err(Box::new(reset)));
                 return;
             }
         }

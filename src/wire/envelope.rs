@@ -51,7 +51,7 @@ pub enum Step {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Walker {
     begun: [u8; PREFIX_BYTES],
-    begun_bytes: usize,
+    begun_bytes: u8,
     remaining: u32,
     messages: u64,
 }
@@ -73,13 +73,18 @@ impl Walker {
         {
             return (PREFIX_BYTES, self.enter(*whole));
         }
-        let wanted = PREFIX_BYTES.saturating_sub(self.begun_bytes);
+        let wanted = PREFIX_BYTES.saturating_sub(self.begun_bytes());
         let taken = wanted.min(input.len());
-        for (place, byte) in self.begun.iter_mut().skip(self.begun_bytes).zip(input) {
+        for (place, byte) in self
+            .begun
+            .iter_mut()
+            .skip(self.begun_bytes.into())
+            .zip(input)
+        {
             *place = *byte;
         }
         if taken < wanted {
-            self.begun_bytes += taken;
+            self.begun_bytes += taken as u8;
             return (taken, Step::Hungry);
         }
         self.begun_bytes = 0;
@@ -98,7 +103,7 @@ impl Walker {
 
     /// How many bytes of a prefix were seen without its end: zero to four.
     pub fn begun_bytes(&self) -> usize {
-        self.begun_bytes
+        self.begun_bytes.into()
     }
 
     /// How many messages were whole so far, those of length zero included.

@@ -20,7 +20,6 @@ pub struct Pieces {
     /// Empty only when all is.
     first: Bytes,
     rest: Option<Box<Rest>>,
-    bytes: usize,
 }
 
 /// What waits behind the first piece.
@@ -29,10 +28,12 @@ struct Rest {
     queue: VecDeque<Bytes>,
     /// Small pieces, put together behind the queue.
     tail: BytesMut,
+    bytes: usize,
 }
 
 impl Rest {
     fn push(&mut self, piece: Bytes) {
+        self.bytes += piece.len();
         if piece.len() < COPY_BYTES_MAX {
             if self.tail.is_empty() {
                 self.tail.reserve(TAIL_BYTES_MIN);
@@ -48,11 +49,13 @@ impl Rest {
         if self.queue.is_empty() {
             self.close_tail();
         }
-        self.queue.pop_front()
+        let first = self.queue.pop_front()?;
+        self.bytes -= first.len();
+        Some(first)
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.tail.is_empty()
+        self.bytes == 0
     }
 
     fn close_tail(&mut self) {
@@ -68,9 +71,7 @@ impl Pieces {
         if piece.is_empty() {
             return;
         }
-        let alone = self.is_empty();
-        self.bytes += piece.len();
-        if alone {
+        if self.is_empty() {
             // It needs no copy, unless more follows before it is taken.
             self.first = piece;
         } else {
@@ -84,7 +85,6 @@ impl Pieces {
             return None;
         }
         let first = mem::take(&mut self.first);
-        self.bytes -= first.len();
         self.close_up();
         Some(first)
     }
@@ -93,18 +93,16 @@ impl Pieces {
     pub fn take(&mut self, max: usize) -> Bytes {
         if self.first.len() >= max {
             let taken = self.first.split_to(max);
-            self.bytes -= taken.len();
             self.close_up();
             return taken;
         }
         if self.rest.is_none() || self.first.len() >= COPY_BYTES_MAX {
             return self.pop().unwrap_or_default();
         }
-        let mut joined = BytesMut::with_capacity(max.min(self.bytes));
+        let mut joined = BytesMut::with_capacity(max.min(self.bytes()));
         while joined.len() < max && !self.is_empty() {
             let step = self.first.len().min(max - joined.len());
             joined.extend_from_slice(&self.first.split_to(step));
-            self.bytes -= step;
             self.close_up();
         }
         joined.freeze()
@@ -120,12 +118,12 @@ impl Pieces {
 
     /// How many bytes there are.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.first.len() + self.rest.as_ref().map_or(0, |rest| rest.bytes)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.bytes == 0
+        self.first.is_empty()
     }
 
     /// Moves up what waits, once the first piece is gone. When there is nothing more, nothing is held.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, bounded, unbounded};
 use wharf::core::{Command, Flow, Report};
 use wharf::telemetry::Record;
 use wharf::wire::Reason;
@@ -29,6 +29,37 @@ fn whoever_keeps_the_records_has_them_instead_of_the_control_thread_and_a_full_c
         assert!(client.answer().head.starts_with("HTTP/1.1 405 "));
     }
     assert!(kept.try_iter().all(|own| matches!(own, Report::Record(_))));
+    world.command(Command::Stop);
+    while world.core.turn() == Flow::Running {}
+    let told: Vec<Report> = world.reports().collect();
+    let [
+        Report::Stopped {
+            records_dropped: 2, ..
+        },
+    ] = told[..]
+    else {
+        panic!("instead of the last word alone: {told:?}");
+    };
+}
+
+#[test]
+fn a_channel_without_a_bound_of_its_own_is_full_when_so_many_wait() {
+    const REPORTS_MAX: usize = 8192;
+    let mut world = Stepped::new(Plan::default(), &[]);
+    let (records, kept) = unbounded();
+    for _ in 1..REPORTS_MAX {
+        records
+            .send(Report::Failed { core: 0 })
+            .expect("it is kept");
+    }
+    world.core.keep_ledger(records, bounded(1).1);
+    let mut client = Client::new(world.address);
+    for _ in 0..3 {
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        (0..4).for_each(|_| world.turn());
+        assert!(client.answer().head.starts_with("HTTP/1.1 405 "));
+    }
+    assert_eq!(kept.len(), REPORTS_MAX);
     world.command(Command::Stop);
     while world.core.turn() == Flow::Running {}
     let told: Vec<Report> = world.reports().collect();

@@ -1023,3 +1023,39 @@ fn a_connection_is_not_given_up_after_a_burst_where_there_is_no_other() {
     assert_eq!(bench.pool.connections(), 1);
     assert_eq!(bench.reactor.driver.attempts.len(), 3);
 }
+
+#[test]
+fn a_connection_that_carries_calls_is_read_without_an_event_when_all_are_looked_at() {
+    const RST_STREAM: u8 = 3;
+    let mut bench = Bench::new(&["127.0.0.1:1"]);
+    bench.pool.probe();
+    bench.connect_wanted();
+    let pipe = bench.pipe(0);
+    pipe.borrow_mut().connected = true;
+    pipe.borrow_mut().input.extend(one_at_a_time());
+    bench.event();
+    bench.settle();
+
+    // Nobody waits for anything here: it keeps to its events.
+    let unknown = frame(0x20, b"nothing");
+    pipe.borrow_mut().input.extend(&unknown);
+    bench.pool.look();
+    bench.settle();
+    assert_eq!(pipe.borrow().input.len(), unknown.len());
+
+    let wakeup = wakeup(1);
+    let mut ticket = bench.ticket();
+    let mut stream = bench.open(&mut ticket, &wakeup);
+    let cx = &mut Context::from_waker(wakeup.waker());
+    assert!(stream.poll_part(bench.now, cx).is_pending());
+    bench.settle();
+    wakeup.popped();
+    let mut reset = frame(RST_STREAM, &[0, 0, 0, 8]);
+    reset[8] = 1;
+    pipe.borrow_mut().input.extend(reset);
+    bench.settle();
+    assert!(!wakeup.queued(), "no event has come");
+    bench.pool.look();
+    bench.settle();
+    assert!(wakeup.queued() && pipe.borrow().input.is_empty());
+}
