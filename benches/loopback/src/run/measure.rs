@@ -1,6 +1,7 @@
 //! One cell: a proxy in a scenario in one round, from the proxy's start to its end. Owns what is read when; compares nothing.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,10 +43,37 @@ pub(super) struct Sample {
     pub(super) failures: u64,
     /// The first of them, as the load tells it.
     pub(super) first_failure: Option<String>,
-    /// The share of a CPU that others used meanwhile, where it was too much for a figure.
-    pub(super) disturbed: Option<f64>,
+    /// What others used meanwhile, where it was too much for a figure.
+    pub(super) disturbed: Option<Others>,
     /// What a reader of the figure should know.
     pub(super) notes: Vec<String>,
+}
+
+/// What neither this run nor what it started used, in shares of one CPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Others {
+    /// All of it.
+    pub(super) share: f64,
+    /// What a hypervisor took away, for its other guests.
+    pub(super) stolen: f64,
+}
+
+impl fmt::Display for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "others used {:.0} % of a CPU meanwhile",
+            self.share * 100.0
+        )?;
+        if self.stolen * 2.0 > self.share {
+            write!(
+                f,
+                ", {:.0} % of a CPU outside of this machine",
+                self.stolen * 100.0
+            )?;
+        }
+        Ok(())
+    }
 }
 
 /// How large the memory's crowds are.
@@ -239,7 +267,7 @@ impl Bench {
             }
         }
         sample.notes.extend(used.doubt());
-        sample.disturbed = (others > OTHERS_MAX).then_some(others);
+        sample.disturbed = (others.share > OTHERS_MAX).then_some(others);
         Ok(sample)
     }
 
@@ -443,22 +471,27 @@ fn number(said: &Value, per: &str) -> Option<f64> {
     said.get(format!("{per}s"))?.as_f64()
 }
 
-/// The largest share of one CPU of this run that neither it nor what it started used.
-fn others(before: &BTreeMap<usize, proc::CpuTicks>, ours: u64, cpus: &Cpus) -> f64 {
+/// What neither this run nor what it started used of its CPUs.
+fn others(before: &BTreeMap<usize, proc::CpuTicks>, ours: u64, cpus: &Cpus) -> Others {
     let after = proc::cpus();
     let ours = proc::ticks_of(std::process::id()).saturating_sub(ours);
     let mut used = cpus.both.clone();
     used.extend(&cpus.rest);
     used.sort_unstable();
     used.dedup();
-    let (mut busy, mut all) = (0, 0);
+    let (mut busy, mut stolen, mut all) = (0, 0, 0);
     for cpu in used {
         if let (Some(before), Some(after)) = (before.get(&cpu), after.get(&cpu)) {
             busy += after.busy.saturating_sub(before.busy);
+            stolen += after.stolen.saturating_sub(before.stolen);
             all = all.max(after.all.saturating_sub(before.all));
         }
     }
-    busy.saturating_sub(ours) as f64 / all.max(1) as f64
+    let share = |ticks: u64| ticks as f64 / all.max(1) as f64;
+    Others {
+        share: share(busy.saturating_sub(ours)),
+        stolen: share(stolen),
+    }
 }
 
 /// A program that runs another and counts.

@@ -378,11 +378,8 @@ fn is_disturbed(sample: &Result<Sample, String>) -> bool {
 fn take(cell: &mut Cell, sample: Result<Sample, String>, smoke: bool) {
     match sample {
         Ok(sample) if sample.failures == 0 => match sample.disturbed {
-            Some(share) if !smoke => {
-                cell.gaps.push(format!(
-                    "too busy for a figure: others used {:.0} % of a CPU meanwhile",
-                    share * 100.0
-                ));
+            Some(others) if !smoke => {
+                cell.gaps.push(format!("too busy for a figure: {others}"));
                 cell.rounds.push(None);
             }
             _ => cell.rounds.push(Some(sample)),
@@ -553,6 +550,7 @@ fn complain(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::measure::Others;
     use super::*;
 
     fn taken(sample: Sample, smoke: bool) -> Cell {
@@ -572,13 +570,23 @@ mod tests {
         assert!(cell.rounds[0].is_none());
         assert_eq!(cell.gaps, ["3 calls failed, the first: status 503"]);
 
-        let disturbed = Sample {
-            disturbed: Some(0.4),
+        let disturbed = |stolen| Sample {
+            disturbed: Some(Others { share: 0.4, stolen }),
             ..Sample::default()
         };
-        let cell = taken(disturbed.clone(), false);
-        assert!(cell.rounds[0].is_none());
-        assert!(cell.gaps[0].contains("others used 40 %"), "{:?}", cell.gaps);
+        let others = "too busy for a figure: others used 40 % of a CPU meanwhile";
+        for (stolen, told) in [
+            (0.1, others.to_owned()),
+            (
+                0.3,
+                format!("{others}, 30 % of a CPU outside of this machine"),
+            ),
+        ] {
+            let cell = taken(disturbed(stolen), false);
+            assert!(cell.rounds[0].is_none());
+            assert_eq!(cell.gaps, [told]);
+        }
+        let disturbed = disturbed(0.0);
         let cell = taken(disturbed, true);
         assert!(
             cell.rounds[0].is_some(),

@@ -17,6 +17,8 @@ fn ticks_per_second() -> u64 {
 pub(super) struct CpuTicks {
     /// With work of any kind, and what a hypervisor took away.
     pub(super) busy: u64,
+    /// The latter alone.
+    pub(super) stolen: u64,
     /// With and without work.
     pub(super) all: u64,
 }
@@ -52,6 +54,7 @@ pub(super) fn parse_cpus(text: &str) -> BTreeMap<usize, CpuTicks> {
             number,
             CpuTicks {
                 busy: all - idle,
+                stolen: ticks.get(7).copied().unwrap_or_default(),
                 all,
             },
         );
@@ -278,6 +281,7 @@ mod tests {
             before[&0],
             CpuTicks {
                 busy: 180,
+                stolen: 5,
                 all: 1000
             }
         );
