@@ -224,7 +224,8 @@ struct SharedFlags {
     /// Whether each worker stays on a CPU of its own [default: on]
     #[arg(long, value_name = "on|off")]
     pin: Option<Pin>,
-    /// What is logged, e.g. info or wharf=debug; also by WHARF_LOG or RUST_LOG [default: info]
+    /// What the log on stderr says, e.g. warn or wharf=debug; also by WHARF_LOG or RUST_LOG. The lines of calls go to stdout
+    /// whatever it says [default: info]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
 }
