@@ -11,8 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use serde::Serialize;
 
-use super::Refusal;
 use super::proc::{self, CpuTicks};
+use super::{Refusal, complain};
 
 /// How long the machine is looked at before it is believed to be quiet: thirty ticks of most kernels.
 const LOOK: Duration = Duration::from_millis(300);
@@ -87,7 +87,15 @@ fn allowed() -> Vec<usize> {
 
 /// Waits until the CPUs of this run are left alone; `Err` says who uses them.
 pub(super) fn until_quiet(cpus: &Cpus, looks: u32) -> Result<(), Refusal> {
-    match quiet_within(&cpus.used(), looks, proc::cpus, std::thread::sleep) {
+    let mut waits = 0;
+    let wait = |time| {
+        waits += 1;
+        if waits == 2 {
+            complain("waiting for the machine to be quiet");
+        }
+        std::thread::sleep(time);
+    };
+    match quiet_within(&cpus.used(), looks, proc::cpus, wait) {
         Ok(()) => Ok(()),
         Err(share) => {
             let busiest = proc::busiest(LOOK, std::process::id());

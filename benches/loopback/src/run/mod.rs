@@ -125,7 +125,11 @@ pub(crate) struct Args {
 pub(crate) fn main(args: Args) -> ExitCode {
     if args.list {
         for scenario in scenario::SCENARIOS {
-            say(&format!("{:<20} {}", scenario.name, scenario.about));
+            let group = match scenario.group {
+                own if own == scenario.name => String::new(),
+                group => format!(" (group {group})"),
+            };
+            say(&format!("{:<20} {}{group}", scenario.name, scenario.about));
         }
         return ExitCode::SUCCESS;
     }
