@@ -84,7 +84,7 @@ const PAGE_FIELDS: [(HeaderName, &str); 5] = [
 
 /// Only what stands in the page may run, and it may call nobody but us. A test compares the hashes with the page.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-y1ZypfhmJwx0Ldasukc1t2Inb8tV9icW6VKFMRaEJ9s=' 'sha256-8i6KBVJXrCxY/9tALyOCKI7DR7xgRBd+ltdy8AsDuuk='; \
+    script-src 'sha256-hRndN3TjM6fRpjASLYw/RdXSUkYnGu3GX8wm/dv0KVI=' 'sha256-Bp0pVaLrqXPh8YC1FyRc8ohnDW7IudiRikPU/tuvZec='; \
     style-src 'sha256-KgjwgN2XaBxeLmU05m73uVobGzzA7CT2CpzrJKUAMHg='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
