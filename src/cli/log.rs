@@ -133,4 +133,18 @@ mod tests {
         }
         assert_eq!(seen, b"a\nb\ne\n(2 lines of the log were dropped)\n");
     }
+
+    #[test]
+    fn so_many_lines_wait_and_no_more() {
+        let (lines, entries) = unbounded();
+        let mut out = Lines {
+            lines,
+            dropped: AtomicU64::new(0),
+        };
+        for _ in 0..LINES_MAX + 3 {
+            out.write_all(b"a\n").expect("it never fails");
+        }
+        assert_eq!(entries.len(), LINES_MAX);
+        assert_eq!(out.dropped.load(Ordering::Relaxed), 3);
+    }
 }

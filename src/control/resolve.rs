@@ -83,4 +83,16 @@ mod tests {
         assert_eq!(once, addresses);
         assert!(resolve("no-such-host.invalid:1").is_err());
     }
+
+    #[test]
+    fn so_many_names_wait_and_no_more() {
+        let (names, asked) = unbounded();
+        let resolver = Resolver {
+            names,
+            answers: bounded(0).1,
+        };
+        let name = Arc::from("localhost:1");
+        (0..NAMES_MAX + 3).for_each(|_| resolver.ask(&name));
+        assert_eq!(asked.len(), NAMES_MAX);
+    }
 }

@@ -8,7 +8,7 @@
 //! person. And a head that is far too long, or a flood of SETTINGS, ends the connection before `h2` has paid for it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::mem;
 use std::rc::Rc;
@@ -75,6 +75,8 @@ pub struct Notes {
     heads: Cell<usize>,
     /// Content that `h2` was given and has not written.
     loans: RefCell<Loans>,
+    /// Streams whose end `h2` was given ahead of their window and has not written, in their order.
+    ahead: RefCell<VecDeque<u32>>,
 }
 
 /// What the gate gave a connection up for.
@@ -119,19 +121,33 @@ impl Notes {
         self.loans.borrow_mut().forget_all();
     }
 
-    /// `h2` is given this to send on that stream. Whether the piece is held here until it has gone by, or the stream is forgotten.
-    pub fn note_piece(&self, stream: impl FnOnce() -> u32, piece: &Bytes) -> bool {
-        let worth = piece.len() >= PIECE_BYTES_MIN;
-        if worth {
-            let stream = stream();
+    /// `h2` is given this to send on that stream. A piece that is worth it is held here until it has gone by, or the stream is
+    /// forgotten.
+    pub fn note_piece(&self, stream: u32, piece: &Bytes) {
+        if piece.len() >= PIECE_BYTES_MIN {
             self.loans.borrow_mut().note(stream, piece);
         }
-        worth
     }
 
-    /// That stream is over.
-    pub fn forget_pieces(&self, stream: u32) {
+    /// `h2` is given the end of that stream, and there may be no window for what stands before it.
+    pub fn note_ahead(&self, stream: u32) {
+        let mut ahead = self.ahead.borrow_mut();
+        if let Err(place) = ahead.binary_search(&stream) {
+            ahead.insert(place, stream);
+        }
+    }
+
+    /// The end of that stream is on its way, or nobody wants it any more. Whether it was still with `h2`.
+    fn note_end(&self, stream: u32) -> bool {
+        let mut ahead = self.ahead.borrow_mut();
+        let place = ahead.binary_search(&stream);
+        place.is_ok_and(|place| ahead.remove(place).is_some())
+    }
+
+    /// That stream is over. Whether `h2` still has its end, which was given to it ahead of the window.
+    pub fn forget(&self, stream: u32) -> bool {
         self.loans.borrow_mut().forget(stream);
+        self.note_end(stream)
     }
 
     /// `h2` was given a head to send.
@@ -368,14 +384,16 @@ impl Sieve for Gate {
             let (head, rest) = bytes.split_at(missing.min(bytes.len()));
             sent.head.extend_from_slice(head);
             bytes = rest;
-            let Some(&[a, b, c, kind, _, s0, s1, s2, s3]) = sent.head.first_chunk() else {
+            let Some(&[a, b, c, kind, flags, s0, s1, s2, s3]) = sent.head.first_chunk() else {
                 return;
             };
-            if kind == FRAME_HEADERS {
-                notes.heads.set(notes.heads.get().saturating_sub(1));
-            }
             sent.left = u32::from_be_bytes([0, a, b, c]) as usize;
             sent.stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
+            if kind == FRAME_HEADERS {
+                notes.heads.set(notes.heads.get().saturating_sub(1));
+            } else if kind == FRAME_DATA && flags & FLAG_END_STREAM != 0 {
+                notes.note_end(sent.stream);
+            }
             sent.head.clear();
         }
     }
@@ -468,8 +486,10 @@ mod tests {
         let mut gate = Gate::new();
         let notes = gate.notes();
         let piece = Bytes::from(vec![5; 20_000]);
-        assert!(notes.note_piece(|| 7, &piece));
-        assert!(!notes.note_piece(|| 7, &Bytes::from_static(&[5; 2_000])));
+        notes.note_piece(7, &piece);
+        let small = Bytes::from(vec![5; 2_000]);
+        notes.note_piece(7, &small);
+        assert!(small.is_unique(), "it is not worth it");
         gate.wrote(&[0; PREFACE_BYTES]);
         let frame = frame(FRAME_DATA, 0, 7, &piece[..16_384]);
         let (head, payload) = frame.split_at(FRAME_HEAD_BYTES);
@@ -485,7 +505,7 @@ mod tests {
         gate.wrote(&found);
         assert!(gate.find(&piece[16_384..]).is_none(), "no frame has begun");
         drop(found);
-        notes.forget_pieces(7);
+        assert!(!notes.forget(7), "its end was not given ahead");
         assert!(piece.is_unique());
     }
 

@@ -8,10 +8,16 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use crate::upstream::settings::SEND_BUFFER_BYTES;
+
 /// From this size on a piece is worth the bookkeeping, bytes.
 pub(super) const PIECE_BYTES_MIN: usize = 8 << 10;
 /// `h2` copies by itself what is less than this of a piece (0.4.20), so so short a rest is not waited for, bytes.
 const REST_BYTES_MAX: usize = 1 << 10;
+
+/// How many pieces of one stream are known: as many as `h2` holds, and the one that it is writing. What is further back has gone
+/// by in frames too small to be found here, and would be held for as long as the call is open.
+const PIECES_MAX: usize = SEND_BUFFER_BYTES / PIECE_BYTES_MIN + 1;
 
 /// The pieces, by stream, in their order.
 #[derive(Debug, Default)]
@@ -20,7 +26,11 @@ pub(super) struct Loans(BTreeMap<u32, VecDeque<Bytes>>);
 impl Loans {
     /// `h2` is given this to send on that stream.
     pub(super) fn note(&mut self, stream: u32, piece: &Bytes) {
-        self.0.entry(stream).or_default().push_back(piece.clone());
+        let pieces = self.0.entry(stream).or_default();
+        if pieces.len() >= PIECES_MAX {
+            pieces.pop_front();
+        }
+        pieces.push_back(piece.clone());
     }
 
     /// The same bytes as a part of the piece in which they lie, if it is known; what came before it has gone by.
@@ -84,6 +94,23 @@ mod tests {
             .unwrap();
         assert!(second.is_unique());
         assert!(loans.0.is_empty());
+    }
+
+    #[test]
+    fn pieces_that_go_by_in_small_frames_are_held_up_to_a_limit() {
+        let mut loans = Loans::default();
+        let pieces: Vec<_> = (0..1_000)
+            .map(|_| Bytes::from(vec![1; PIECE_BYTES_MIN]))
+            .collect();
+        for piece in &pieces {
+            loans.note(1, piece);
+        }
+        let held = |piece: &&Bytes| !piece.is_unique();
+        assert_eq!(pieces.iter().filter(held).count(), PIECES_MAX);
+        assert!(loans.find(1, &pieces[0]).is_none());
+        for piece in &pieces[pieces.len() - PIECES_MAX..] {
+            assert!(loans.find(1, piece).is_some());
+        }
     }
 
     #[test]

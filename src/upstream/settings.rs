@@ -24,6 +24,9 @@ const INITIAL_STREAMS: usize = 100;
 /// cancellation with one late frame each would end the connection at the default of 50. 390 bytes each.
 const RESET_STREAMS_MAX: usize = 8192;
 
+/// What `h2` holds of one stream's request for want of window or of a socket that takes it, bytes.
+pub const SEND_BUFFER_BYTES: usize = 64 << 10;
+
 /// A client builder with all of it. `reset_stream_duration`: how long a reset stream is remembered; the simulator says
 /// "for ever", since that is the only clock in `h2`.
 pub fn builder(reset_stream_duration: Duration) -> Builder {
@@ -37,7 +40,7 @@ pub fn builder(reset_stream_duration: Duration) -> Builder {
         .header_table_size(4 << 10)
         .initial_max_send_streams(INITIAL_STREAMS)
         .max_concurrent_streams(0)
-        .max_send_buffer_size(64 << 10)
+        .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
         .reset_stream_duration(reset_stream_duration)
         // Late frames of forgotten streams cost their RST and nothing more: a backend that answers slowly to cancellations

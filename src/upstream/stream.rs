@@ -133,6 +133,8 @@ pub struct Http2 {
     _slot: Slot,
     /// What is known of its connection.
     notes: Rc<Notes>,
+    /// Its number.
+    id: u32,
     /// What had been staged on the connection before its head.
     begins: u64,
     interim_heads: u32,
@@ -145,8 +147,6 @@ pub struct Http2 {
     unsent: Pieces,
     /// The request waits for less to be unsent.
     refused: bool,
-    /// Pieces of the request were noted to be written from where they lie.
-    lent: bool,
     upload: Upload,
 }
 
@@ -211,6 +211,7 @@ impl Http2 {
         begins: u64,
     ) -> Self {
         Self {
+            id: body.stream_id().as_u32(),
             answer: Answer::Awaited(answer),
             body: Some(body),
             _slot: slot,
@@ -222,7 +223,6 @@ impl Http2 {
             end: None,
             unsent: Pieces::default(),
             refused: false,
-            lent: false,
             upload: Upload::Open,
         }
     }
@@ -375,7 +375,6 @@ impl Http2 {
 
     /// Who ended it, and why, from what `h2` says and what its connection has seen.
     fn reset_of(&self, error: &h2::Error) -> Reset {
-        let own = self.body.as_ref().map(|body| body.stream_id().as_u32());
         let on_connection = error.is_io() || error.is_go_away();
         let never_left = || {
             let lost_after = self.notes.lost_after();
@@ -385,7 +384,7 @@ impl Http2 {
             return Reset::upstream(Reason::BackendRefused);
         }
         if let Some(fault) = self.notes.fault()
-            && Some(fault.stream) == own
+            && fault.stream == self.id
         {
             return Reset::upstream(fault.reason);
         }
@@ -394,7 +393,7 @@ impl Http2 {
                 Reset::upstream(Reason::BackendReset(reason.into()))
             }
             // `h2` has found the connection broken, and it was on this stream.
-            Some(reason) if error.is_library() && Some(self.notes.stream()) == own => {
+            Some(reason) if error.is_library() && self.notes.stream() == self.id => {
                 Reset::upstream(match reason {
                     H2Reason::ENHANCE_YOUR_CALM => Reason::MetadataTooLarge,
                     _ => Reason::BackendProtocol("it broke HTTP/2"),
@@ -430,7 +429,10 @@ impl Http2 {
                 let bytes = self.unsent.take(WHOLE_BYTES_MAX);
                 let last = self.unsent.is_empty();
                 match body.send_data(bytes, last) {
-                    Ok(()) if last => self.upload = Upload::Ended,
+                    Ok(()) if last => {
+                        self.upload = Upload::Ended;
+                        self.notes.note_ahead(self.id);
+                    }
                     Ok(()) => {}
                     Err(_) => self.upload = Upload::Refused,
                 }
@@ -454,8 +456,7 @@ impl Http2 {
             }
             let bytes = self.unsent.take(capacity);
             let last = self.unsent.bytes() == 0 && self.upload == Upload::Ending;
-            let stream = || body.stream_id().as_u32();
-            self.lent |= self.notes.note_piece(stream, &bytes);
+            self.notes.note_piece(self.id, &bytes);
             match body.send_data(bytes, last) {
                 Ok(()) if last => self.upload = Upload::Ended,
                 Ok(()) => {}
@@ -483,14 +484,10 @@ impl Drop for Http2 {
     /// Hands the handles back to `h2`, each by itself: a receiving half whose drop panics while something else unwinds ends
     /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
-        if self.lent {
-            let stream = panics::contained(|| self.body.as_ref().map(SendStream::stream_id));
-            if let Some(stream) = stream.flatten() {
-                self.notes.forget_pieces(stream.as_u32());
-            }
-        }
+        // Both sides have ended for `h2` then, so it would not cancel by itself what may never find a window.
+        let waits_in_h2 = self.notes.forget(self.id);
         let complete = matches!(self.end, Some(Ok(_)));
-        if complete && matches!(self.upload, Upload::Open | Upload::Ending) {
+        if complete && (waits_in_h2 || matches!(self.upload, Upload::Open | Upload::Ending)) {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
             let body = &mut self.body;
             let told = panics::contained(|| {

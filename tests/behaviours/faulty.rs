@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 use wharf::net::mio::MioDriver;
-use wharf::net::{Driver, Event, Key, Now};
+use wharf::net::{Driver, EVENTS_MAX, Event, Key, Now};
 
 /// What the machine is to do, and what was asked of it.
 #[derive(Default)]
@@ -52,6 +52,9 @@ impl Driver for Faulty {
     fn wait(&mut self, until: Option<Instant>, events: &mut Vec<Event>) -> Now {
         events.append(&mut self.script.borrow_mut().events);
         let now = self.machine.wait(until, events);
+        // As many as the machine would bring at most; the others are there when it is asked again.
+        let late = events.split_off(EVENTS_MAX.min(events.len()));
+        self.script.borrow_mut().events.extend(late);
         let first = *self.first.get_or_insert(now);
         match self.script.borrow().frozen {
             true => first,

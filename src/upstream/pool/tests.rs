@@ -697,6 +697,44 @@ fn a_small_request_that_is_whole_leaves_with_its_head_and_ends_behind_its_last_b
 }
 
 #[test]
+fn u_08_a_small_request_that_has_no_window_is_given_up_with_its_call() {
+    const RST_STREAM: u8 = 3;
+    // One stream at a time, and no window for any: whatever stayed behind with `h2` would keep the only place.
+    let (mut bench, pipe) = ready(frame(SETTINGS, &[0, 3, 0, 0, 0, 1, 0, 4, 0, 0, 0, 0]));
+    for (call, answered) in [true, false, true, true].into_iter().enumerate() {
+        let before = pipe.borrow().output.len();
+        let caller = wakeup(1);
+        let mut ticket = bench.ticket();
+        let mut stream = bench.open(&mut ticket, &caller);
+        let cx = &mut Context::from_waker(caller.waker());
+        stream.send(Part::Data(Bytes::from_static(b"small")));
+        stream.send(Part::End(None));
+        stream.settle(cx);
+        bench.settle();
+        if answered {
+            // A whole answer: `:status: 200`, END_HEADERS and END_STREAM.
+            let answer = [0, 0, 1, HEADERS, 5, 0, 0, 0, 1 + 2 * call as u8, 0x88];
+            pipe.borrow_mut().input.extend(answer);
+            bench.event();
+            bench.settle();
+            stream.sense(cx);
+            let head = stream.poll_part(bench.now, cx);
+            assert!(matches!(head, Poll::Ready(Ok(Part::Head(_)))), "{call}");
+            let end = stream.poll_part(bench.now, cx);
+            assert!(matches!(end, Poll::Ready(Ok(Part::End(_)))), "{call}");
+        }
+        drop(stream);
+        bench.settle();
+        let output = &pipe.borrow().output[before..];
+        let told = [HEADERS, DATA, RST_STREAM].map(|kind| count_of(kind, output));
+        assert_eq!(told, [1, 0, 1], "call {call}");
+        // NO_ERROR behind a whole answer (RFC 9113 §8.1), else CANCEL.
+        let reason = if answered { 0 } else { 8 };
+        assert!(output.ends_with(&[0, 0, 0, reason]), "call {call}");
+    }
+}
+
+#[test]
 fn u_22_window_is_given_back_to_whoever_reads_and_not_staged_without_end_for_others() {
     const STREAMS: u32 = 1000;
     const ROUNDS: u32 = 60;

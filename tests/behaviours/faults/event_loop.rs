@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use wharf::net::{Event, Key, Token};
+use wharf::net::{EVENTS_MAX, Event, Key, Token};
 use wharf::policy::{Answer, Callee};
 use wharf::wire::{OutgoingHead, Part, Reason, Reset};
 
@@ -88,6 +88,38 @@ fn x_02_an_event_for_a_socket_that_is_gone_does_not_touch_the_next_one_in_its_pl
         .events
         .push(event(Token::Transport(new)));
     assert_eq!(world.turn_until_record().reason, Reason::ClientLeft);
+}
+
+#[test]
+fn an_answer_does_not_wait_behind_more_events_than_one_turn_takes() {
+    let script = Rc::new(RefCell::new(Script::default()));
+    let backend = Backend::new();
+    let snapshot = Plan::default().snapshot(&[&backend]);
+    let mut world = Stepped::driven(snapshot, 0, None, |driver| Faulty::new(driver, &script));
+    let mut client = Client::calling(world.address, &message(b"hi"));
+    let mut peer = backend.accept_turning(|| world.turn());
+    (0..5).for_each(|_| world.turn());
+    peer.answer(1, &message(b"answer"));
+    // They happened before it, and nobody knows their sockets any more.
+    let never = Event {
+        token: Token::Transport(Key {
+            index: 77,
+            generation: 3,
+        }),
+        readable: true,
+        writable: true,
+        read_closed: false,
+        error: false,
+    };
+    script.borrow_mut().events.extend([never; EVENTS_MAX]);
+    world.turn();
+    assert!(
+        !script.borrow().events.is_empty(),
+        "its event is still to come"
+    );
+    let record = world.record().expect("it was read without its event");
+    assert_eq!(record.reason, Reason::Ok);
+    assert!(client.answer().whole);
 }
 
 /// Takes a part of the request and ends its own answer for it.
