@@ -13,7 +13,8 @@ use http::{HeaderName, Method};
 use crate::wire::fields::WHO_ASKS;
 use crate::wire::{Fields, RequestHead};
 
-/// A request's head: whole, or folded to what a record tells. Whoever looks sees a head.
+/// A request's head: whole, or folded to what a record tells. Whoever looks sees a head; one that was folded is then held
+/// unfolded as well, so it is looked at when the call is over.
 #[derive(Debug)]
 pub struct Head(State);
 

@@ -131,10 +131,8 @@ impl<S: Socket, F: Sieve> AsyncWrite for Bridge<S, F> {
             transport.note_refused();
             return Poll::Pending;
         }
-        match (bytes.len() >= COPY_BYTES_MAX)
-            .then(|| sieve.find(bytes))
-            .flatten()
-        {
+        let large = bytes.len() >= COPY_BYTES_MAX;
+        match large.then(|| sieve.find(bytes)).flatten() {
             Some(found) => transport.write_bytes(found),
             None => transport.write(bytes),
         }

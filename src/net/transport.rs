@@ -57,8 +57,9 @@ pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 pub struct Staging {
     /// Borrowed for one read: a panic inside gives it back. Empty while a transport shows what it has read where it lies.
     scratch: RefCell<Option<Box<Shown>>>,
-    /// The same for what is copied or kept, and the blocks that were kept: whoever has written what is in one is done with it.
+    /// Borrowed for one read of what is copied away or kept where it lies; what keeps it leaves another one here.
     block: RefCell<BytesMut>,
+    /// Such blocks, with those who have yet to write what is in them.
     lent: RefCell<VecDeque<Bytes>>,
     /// Empty, to be written from: most transports need one for the length of a turn.
     #[expect(clippy::vec_box, reason = "they go to their transports as they are")]

@@ -317,15 +317,11 @@ impl<S: Socket> Pool<S> {
 
     /// Has every connection that carries calls read without waiting for its event.
     pub fn look(&self) {
-        let carrying = |held: &&Held<S>| held.connection.streams() > 0;
-        for held in self
-            .connections
-            .iter()
-            .map(|(_, held)| held)
-            .filter(carrying)
-        {
-            held.connection.transport().borrow_mut().suspect();
-            held.wakeup.wake();
+        for (_, held) in self.connections.iter() {
+            if held.connection.streams() > 0 {
+                held.connection.transport().borrow_mut().suspect();
+                held.wakeup.wake();
+            }
         }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Owns the rules for using a stream of `h2` well. DATA is taken out of `h2` as soon as it is there, gathered here, and its
 //! window released only when the sink has taken it: `h2` pays 336 bytes for every frame that it keeps, and never gives that
-//! back. Nothing is sent without capacity, for `h2` would queue it without limit; only the small rest of a request that is there to
-//! its end goes ahead, so that it leaves with the head. And dropping is cancelling: the last handle
-//! that goes sends RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
+//! back. Nothing is sent without capacity, for `h2` would queue it without limit; only the small rest of a request that is there
+//! to its end goes ahead, so that it leaves with the head. And dropping is cancelling: the last handle that goes sends
+//! RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
 
 use std::cell::{Cell, OnceCell};
 use std::mem;

@@ -14,6 +14,31 @@ use crate::world::{PATIENCE, Plan, Stepped};
 const A_MOMENT: Duration = Duration::from_millis(5);
 const FIELDS: &str = "origin: http://page.test\r\nx-user-agent: me\r\nuser-agent: browser\r\n";
 
+/// So many calls of one client that are refused: each has a record, and the connection stays.
+fn be_refused(world: &mut Stepped, calls: usize) {
+    let mut client = Client::new(world.address);
+    for _ in 0..calls {
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        (0..4).for_each(|_| world.turn());
+        assert!(client.answer().head.starts_with("HTTP/1.1 405 "));
+    }
+}
+
+/// How many records the core had to drop, by its last word, which is all that the control thread has heard.
+fn dropped_at_the_end(world: &mut Stepped) -> u64 {
+    world.command(Command::Stop);
+    while world.core.turn() == Flow::Running {}
+    let told: Vec<Report> = world.reports().collect();
+    match told[..] {
+        [
+            Report::Stopped {
+                records_dropped, ..
+            },
+        ] => records_dropped,
+        _ => panic!("instead of the last word alone: {told:?}"),
+    }
+}
+
 #[test]
 fn whoever_keeps_the_records_has_them_instead_of_the_control_thread_and_a_full_channel_costs_some()
 {
@@ -21,25 +46,9 @@ fn whoever_keeps_the_records_has_them_instead_of_the_control_thread_and_a_full_c
     let mut world = Stepped::new(Plan::default(), &[]);
     let (records, kept) = bounded(ROOM);
     world.core.keep_ledger(records, bounded(1).1);
-    let mut client = Client::new(world.address);
-    for _ in 0..5 {
-        // A refusal: it has a record, and the connection stays.
-        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        (0..4).for_each(|_| world.turn());
-        assert!(client.answer().head.starts_with("HTTP/1.1 405 "));
-    }
+    be_refused(&mut world, 5);
     assert!(kept.try_iter().all(|own| matches!(own, Report::Record(_))));
-    world.command(Command::Stop);
-    while world.core.turn() == Flow::Running {}
-    let told: Vec<Report> = world.reports().collect();
-    let [
-        Report::Stopped {
-            records_dropped: 2, ..
-        },
-    ] = told[..]
-    else {
-        panic!("instead of the last word alone: {told:?}");
-    };
+    assert_eq!(dropped_at_the_end(&mut world), 2);
 }
 
 #[test]
@@ -53,24 +62,9 @@ fn a_channel_without_a_bound_of_its_own_is_full_when_so_many_wait() {
             .expect("it is kept");
     }
     world.core.keep_ledger(records, bounded(1).1);
-    let mut client = Client::new(world.address);
-    for _ in 0..3 {
-        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        (0..4).for_each(|_| world.turn());
-        assert!(client.answer().head.starts_with("HTTP/1.1 405 "));
-    }
+    be_refused(&mut world, 3);
     assert_eq!(kept.len(), REPORTS_MAX);
-    world.command(Command::Stop);
-    while world.core.turn() == Flow::Running {}
-    let told: Vec<Report> = world.reports().collect();
-    let [
-        Report::Stopped {
-            records_dropped: 2, ..
-        },
-    ] = told[..]
-    else {
-        panic!("instead of the last word alone: {told:?}");
-    };
+    assert_eq!(dropped_at_the_end(&mut world), 2);
 }
 
 /// Turns until a call of the one client has ended well.

@@ -1065,14 +1065,7 @@ fn a_connection_is_not_given_up_after_a_burst_where_there_is_no_other() {
 #[test]
 fn a_connection_that_carries_calls_is_read_without_an_event_when_all_are_looked_at() {
     const RST_STREAM: u8 = 3;
-    let mut bench = Bench::new(&["127.0.0.1:1"]);
-    bench.pool.probe();
-    bench.connect_wanted();
-    let pipe = bench.pipe(0);
-    pipe.borrow_mut().connected = true;
-    pipe.borrow_mut().input.extend(one_at_a_time());
-    bench.event();
-    bench.settle();
+    let (mut bench, pipe) = ready(one_at_a_time());
 
     // Nobody waits for anything here: it keeps to its events.
     let unknown = frame(0x20, b"nothing");

@@ -370,3 +370,25 @@ fn what_is_no_origin_is_refused_with_a_sentence() {
         assert_eq!(text.parse::<OriginPattern>().unwrap().to_string(), text);
     }
 }
+
+#[test]
+fn what_is_usually_exposed_is_what_would_be_put_together() {
+    let value = HeaderValue::from_static("a");
+    let mut usual = HeaderMap::new();
+    for name in &USUAL_FIELDS {
+        usual.append(name.clone(), value.clone());
+    }
+    assert_eq!(exposed_fields(&usual), USUALLY_EXPOSED);
+    let names = USUAL_FIELDS.each_ref().map(HeaderName::as_str).join(",");
+    assert_eq!(USUALLY_EXPOSED, format!("{ALWAYS_EXPOSED_LIST},{names}"));
+    // In another order, or beside another field, it is put together.
+    let mut turned = HeaderMap::new();
+    for name in USUAL_FIELDS.iter().rev() {
+        turned.append(name.clone(), value.clone());
+    }
+    let expected = format!("{ALWAYS_EXPOSED_LIST},vary,content-type");
+    assert_eq!(exposed_fields(&turned), expected);
+    usual.append(HeaderName::from_static("x-own"), value);
+    let expected = format!("{ALWAYS_EXPOSED_LIST},{names},x-own");
+    assert_eq!(exposed_fields(&usual), expected);
+}

@@ -345,7 +345,7 @@ fn h1_16_an_underscore_is_fine_unless_it_imitates_a_field_that_decides() {
 #[test]
 fn h1_16_an_underscore_is_found_wherever_it_stands_and_nothing_else_is() {
     for length in 0..40 {
-        for other in [b'^', b'`', b'-', b'a', 0x5e, 0xdf, 0xff] {
+        for other in [b'^', b'`', b'-', b'a', 0xdf, 0xff] {
             let mut name = vec![other; length];
             assert!(!has_underscore(&name), "{length} of {other}");
             for at in 0..length {
