@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
+use std::ops::ControlFlow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,17 +14,18 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use http::HeaderValue;
+use http::{HeaderValue, Version};
 use http::header::{ORIGIN, USER_AGENT};
 
+use crate::core::admit::NO_ROOM;
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
 use crate::core::messages::{Command, REPORTS_MAX, Report};
 use crate::downstream::http1::HIGH_WATER;
-use crate::downstream::{Http1, Incoming, Stream};
+use crate::downstream::{Arrival, Http1, Http2, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, Slots, Socket, Task,
+    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, ReadyList, Reactor, Slots, Socket, Task,
     Token, Wakeup, trim,
 };
 use crate::policy::{Limits, Rules, Snapshot};
@@ -90,6 +92,8 @@ pub struct Core<D: Driver> {
     turned_away: Option<Instant>,
     /// How many were turned away for want of a descriptor and have not been told of.
     unserved: usize,
+    /// How long `h2` remembers a stream that was reset.
+    reset_stream_duration: Duration,
     events: Vec<Event>,
     batch: Vec<Task>,
     keys: Vec<Key>,
@@ -109,7 +113,7 @@ pub(super) struct Connection<S: Socket> {
     pub(super) peer: Client,
     /// Its part of [`Core::heads_bytes`].
     pub(super) head_bytes: u32,
-    pub(super) wakeup: Bell,
+    pub(super) bell: Bell,
     pub(super) alarm: Alarm,
     /// Its place among the clients of this core, where there are other cores.
     pub(super) claim: Option<Claim>,
@@ -145,8 +149,42 @@ pub(super) enum Seat<S: Socket> {
     Home(Http1<S>),
     /// With this exchange.
     Lent(Key),
+    /// Here for good: it gives out streams, and exchanges have those.
+    Shared(Box<Shared<S>>),
     /// Being moved.
     Empty,
+}
+
+/// An HTTP/2 connection's engine.
+pub(super) struct Shared<S: Socket> {
+    pub(super) engine: Http2<S>,
+    /// `h2` wakes it, so it has more than a bell.
+    pub(super) wakeup: Wakeup<Task>,
+}
+
+impl<S: Socket> Connection<S> {
+    /// Enqueues it, whose task is `task`, unless it is queued already.
+    pub(super) fn wake(&self, ready: &ReadyList<Task>, task: Task) {
+        match &self.seat {
+            Seat::Shared(shared) => shared.wakeup.wake(),
+            Seat::Home(_) | Seat::Lent(_) | Seat::Empty => self.bell.wake(ready, task),
+        }
+    }
+
+    /// Whether it is enqueued.
+    pub(super) fn queued(&self) -> bool {
+        match &self.seat {
+            Seat::Shared(shared) => shared.wakeup.queued(),
+            Seat::Home(_) | Seat::Lent(_) | Seat::Empty => self.bell.queued(),
+        }
+    }
+
+    fn popped(&self) {
+        self.bell.popped();
+        if let Seat::Shared(shared) = &self.seat {
+            shared.wakeup.popped();
+        }
+    }
 }
 
 /// An exchange in its slot.
@@ -218,6 +256,7 @@ impl<D: Driver> Core<D> {
             now: None,
             turned_away: None,
             unserved: 0,
+            reset_stream_duration,
             events: Vec::new(),
             batch: Vec::new(),
             keys: Vec::new(),
@@ -443,7 +482,7 @@ impl<D: Driver> Core<D> {
             transport: key,
             peer: peer.into(),
             head_bytes: 0,
-            wakeup: Bell::default(),
+            bell: Bell::default(),
             alarm: Alarm::default(),
             claim,
         });
@@ -469,7 +508,7 @@ impl<D: Driver> Core<D> {
                 }) => {
                     self.wake(Task::Exchange(*exchange));
                 }
-                Some(connection) => connection.wakeup.wake(&self.reactor.ready, task),
+                Some(connection) => connection.wake(&self.reactor.ready, task),
                 None => {}
             },
         }
@@ -545,7 +584,7 @@ impl<D: Driver> Core<D> {
         // Each idle connection closes itself when it is advanced.
         for (key, connection) in self.connections.iter() {
             let task = Task::Downstream(key);
-            connection.wakeup.wake(&self.reactor.ready, task);
+            connection.wake(&self.reactor.ready, task);
         }
     }
 
@@ -617,6 +656,7 @@ impl<D: Driver> Core<D> {
         };
         let home = match &connection.seat {
             Seat::Home(engine) => engine.deadline(),
+            Seat::Shared(shared) => shared.engine.deadline(),
             Seat::Lent(_) | Seat::Empty => None,
         };
         let stall = self
@@ -676,44 +716,171 @@ impl<D: Driver> Core<D> {
 
     fn advance_connection(&mut self, key: Key, now: Now) {
         if let Some(connection) = self.connections.get(key) {
-            connection.wakeup.popped();
+            connection.popped();
         }
         trip(Place::Downstream);
         loop {
-            let draining = self.drain != Drain::No;
-            let Some(Connection {
-                seat: Seat::Home(engine),
-                ..
-            }) = self.connections.get_mut(key)
-            else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
-            match engine.poll(now.instant) {
-                Poll::Pending if draining && engine.is_idle() => engine.linger(),
-                Poll::Pending => {
-                    let bytes = engine.head_bytes();
-                    let most = self.snapshot.limits.heads_bytes_max;
-                    if !self.hold_head(key, bytes) || self.heads_bytes <= most {
-                        break;
-                    }
-                    self.refuse_for_want_of_room(key, now);
-                }
-                Poll::Ready(Incoming::Closed) => return self.close_connection(key, now),
-                Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
-                Poll::Ready(Incoming::Request(request)) => {
-                    self.hold_head(key, 0);
-                    let (records, peer) = (self.records, self.peer(key));
-                    let admitted = self.contain(Work::Task(Task::Downstream(key)), now, |core| {
-                        core.admit(key, request, now);
-                    });
-                    // A request that came whole is accounted for, whatever became of it.
-                    if admitted.is_none() && self.records == records {
-                        self.record_lost(peer, now);
-                    }
-                }
+            let flow = match &connection.seat {
+                Seat::Home(_) => self.advance_http1(key, now),
+                Seat::Shared(_) => self.advance_http2(key, now),
+                Seat::Lent(_) | Seat::Empty => return,
+            };
+            match flow {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(true) => break,
+                ControlFlow::Break(false) => return,
             }
         }
         self.arm_connection(key, now);
+    }
+
+    /// One step of an HTTP/1.1 connection. `Break`: it waits, or (`false`) is gone.
+    fn advance_http1(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
+        let draining = self.drain != Drain::No;
+        let Some(Connection {
+            seat: Seat::Home(engine),
+            ..
+        }) = self.connections.get_mut(key)
+        else {
+            return ControlFlow::Break(false);
+        };
+        match engine.poll(now.instant) {
+            Poll::Pending if draining && engine.is_idle() => engine.linger(),
+            Poll::Pending => {
+                let bytes = engine.head_bytes();
+                let most = self.snapshot.limits.heads_bytes_max;
+                if !self.hold_head(key, bytes) || self.heads_bytes <= most {
+                    return ControlFlow::Break(true);
+                }
+                self.refuse_for_want_of_room(key, now);
+            }
+            Poll::Ready(Incoming::Closed) => {
+                self.close_connection(key, now);
+                return ControlFlow::Break(false);
+            }
+            Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
+            Poll::Ready(Incoming::Http2) => self.share(key, now),
+            Poll::Ready(Incoming::Request(request)) => {
+                self.hold_head(key, 0);
+                let work = Work::Task(Task::Downstream(key));
+                self.accounted(key, work, now, |core| {
+                    if let Some(stream) = core.lend(key) {
+                        core.admit(key, stream, request.head, request.version, now);
+                    }
+                });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// From now on it speaks HTTP/2.
+    fn share(&mut self, key: Key, now: Now) {
+        let wakeup = self.reactor.wakeup(Task::Downstream(key));
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Seat::Home(engine) = &connection.seat else {
+            return;
+        };
+        let transport = Rc::clone(engine.transport());
+        let limits = Rc::clone(&self.limits);
+        let engine = Http2::new(transport, limits, self.reset_stream_duration, now.instant);
+        connection.seat = Seat::Shared(Box::new(Shared { engine, wakeup }));
+    }
+
+    /// One step of an HTTP/2 connection. `Break`: it waits, or (`false`) is gone.
+    fn advance_http2(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
+        let draining = self.drain != Drain::No;
+        let Some(Connection {
+            seat: Seat::Shared(shared),
+            ..
+        }) = self.connections.get_mut(key)
+        else {
+            return ControlFlow::Break(false);
+        };
+        let Shared { engine, wakeup } = &mut **shared;
+        if draining {
+            engine.close(now.instant);
+        }
+        let cx = &mut Context::from_waker(wakeup.waker());
+        let work = Work::Task(Task::Downstream(key));
+        match engine.poll(now.instant, cx) {
+            Poll::Pending => {
+                let bytes = engine.head_bytes();
+                let most = self.snapshot.limits.heads_bytes_max;
+                if !self.hold_head(key, bytes) || self.heads_bytes <= most {
+                    return ControlFlow::Break(true);
+                }
+                if let Some(Connection {
+                    seat: Seat::Shared(shared),
+                    ..
+                }) = self.connections.get_mut(key)
+                {
+                    shared.engine.refuse();
+                }
+                self.record_malformed(key, NO_ROOM.detail.to_owned(), Party::Proxy, now);
+            }
+            Poll::Ready(Arrival::Closed) => {
+                self.close_connection(key, now);
+                return ControlFlow::Break(false);
+            }
+            Poll::Ready(Arrival::Malformed(words)) => {
+                self.record_malformed(key, words, Party::Downstream, now);
+            }
+            Poll::Ready(Arrival::Refused(refused, stream)) => {
+                self.accounted(key, work, now, |core| {
+                    let stream = Stream::Http2(stream);
+                    core.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);
+                });
+            }
+            Poll::Ready(Arrival::Request(head, stream)) => {
+                self.accounted(key, work, now, |core| {
+                    core.admit(key, Stream::Http2(stream), head, Version::HTTP_2, now);
+                });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// A request that came whole is accounted for, whatever becomes of it in that step.
+    fn accounted(&mut self, key: Key, work: Work, now: Now, step: impl FnOnce(&mut Self)) {
+        let (records, peer) = (self.records, self.peer(key));
+        let done = self.contain(work, now, step);
+        if done.is_none() && self.records == records {
+            self.record_lost(peer, now);
+        }
+    }
+
+    /// An engine at home, to be lent.
+    pub(super) fn lend(&mut self, key: Key) -> Option<Stream<D::Socket>> {
+        let connection = self.connections.get_mut(key)?;
+        match mem::replace(&mut connection.seat, Seat::Empty) {
+            Seat::Home(engine) => Some(Stream::Http1(engine)),
+            seat => {
+                connection.seat = seat;
+                None
+            }
+        }
+    }
+
+    /// A call is over: its connection takes back what it has given for it.
+    pub(super) fn take_back(&mut self, key: Key, stream: Stream<D::Socket>, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        match (stream, &mut connection.seat) {
+            (Stream::Http1(mut engine), seat) => {
+                engine.come_home(now.instant);
+                *seat = Seat::Home(engine);
+            }
+            (Stream::Http2(stream), Seat::Shared(shared)) => shared.engine.take_leave(stream),
+            (Stream::Http2(stream), _) => drop(stream),
+        }
+        // No socket event announces what is already buffered.
+        connection.wake(&self.reactor.ready, Task::Downstream(key));
     }
 
     /// Counts what a connection holds of a head that has not come whole. Whether it has become more.
@@ -759,17 +926,7 @@ impl<D: Driver> Core<D> {
         let connection = call.connection;
         let (stream, ticket, _) = call.exchange.into_parts();
         self.pool.leave(&ticket);
-        match stream {
-            Stream::Http1(mut engine) => {
-                engine.come_home(now.instant);
-                if let Some(own) = self.connections.get_mut(connection) {
-                    own.seat = Seat::Home(engine);
-                    // No socket event announces what is already buffered.
-                    let task = Task::Downstream(connection);
-                    own.wakeup.wake(&self.reactor.ready, task);
-                }
-            }
-        }
+        self.take_back(connection, stream, now);
     }
 
     fn record(&self, call: &Call<D::Socket>, outcome: Outcome, now: Now) -> Box<Record> {
@@ -896,6 +1053,7 @@ impl<D: Driver> Core<D> {
         if self.drain != Drain::Done {
             return Flow::Running;
         }
+        self.say_goodbye(now);
         self.flush(now);
         let keys: Vec<Key> = self.exchanges.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -921,6 +1079,22 @@ impl<D: Driver> Core<D> {
         // The last word must arrive: whoever waits for this core waits for it.
         let _ = self.reports.send(self.last_word());
         Flow::Stopped
+    }
+
+    /// What HTTP/2 connections still have to say is staged.
+    fn say_goodbye(&mut self, now: Now) {
+        let keys: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.contain(Work::Task(Task::Downstream(key)), now, |core| {
+                if let Some(Connection {
+                    seat: Seat::Shared(shared),
+                    ..
+                }) = core.connections.get_mut(key)
+                {
+                    shared.engine.say_goodbye(now.instant);
+                }
+            });
+        }
     }
 
     fn report_attempts(&mut self) {

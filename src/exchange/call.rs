@@ -275,7 +275,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     /// Goes on as far as it can. `Ready` once, at the end.
     pub fn poll(&mut self, dial: &mut L, now: Instant, cx: &mut Context<'_>) -> Poll<Outcome> {
         trip(Place::Exchange);
-        self.down.sense(cx);
+        self.down.sense(now, cx);
         let outcome = loop {
             match &mut self.phase {
                 Phase::Connecting(_) => match self.connect(dial, now, cx) {
@@ -515,7 +515,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let Phase::Relaying(up) = &mut self.phase else {
             return Ok(None);
         };
-        up.sense(cx);
+        up.sense(now, cx);
         self.blocked = false;
         let mut moved = 0;
         loop {

@@ -74,9 +74,12 @@ impl Gathered {
         self.pieces.bytes()
     }
 
-    /// Whether its end has come, clean or not.
-    pub fn has_ended(&self) -> bool {
-        self.end.is_some()
+    /// Why it will not come to a clean end, if that is known.
+    pub fn fault(&self) -> Option<Reset> {
+        match &self.end {
+            Some(Err(reset)) => Some(**reset),
+            Some(Ok(_)) | None => None,
+        }
     }
 
     /// Whether it has come to a clean end.

@@ -164,9 +164,20 @@ impl Unsent {
         !self.pieces.is_empty() || self.progress == Progress::Ending
     }
 
-    /// Whether its end is known, and nothing has been handed on if nothing was pushed before.
+    /// Whether its end is known and waits.
     pub fn is_ending(&self) -> bool {
         self.progress == Progress::Ending
+    }
+
+    /// Whether there is neither content here nor trailers.
+    pub fn is_bare(&self) -> bool {
+        self.pieces.is_empty() && self.trailers.is_none()
+    }
+
+    /// Its end has left with its head.
+    pub fn note_ended(&mut self) {
+        self.refuse();
+        self.progress = Progress::Ended;
     }
 
     /// Whether it has not ended: `h2` has been told neither its end nor that nobody wants it.

@@ -61,10 +61,10 @@ impl Stream {
 }
 
 impl Source for Stream {
-    fn sense(&mut self, cx: &mut Context<'_>) {
+    fn sense(&mut self, now: Instant, cx: &mut Context<'_>) {
         match self {
-            Self::Http2(stream) => stream.sense(cx),
-            Self::Local(stream) => stream.sense(cx),
+            Self::Http2(stream) => stream.sense(now, cx),
+            Self::Local(stream) => stream.sense(now, cx),
         }
     }
 
@@ -202,7 +202,7 @@ impl Http2 {
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+    fn poll_head(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
         let Answer::Awaited(response) = &mut self.answer else {
             return Poll::Pending;
         };
@@ -228,7 +228,7 @@ impl Http2 {
                     end,
                 };
                 // What came with the head is taken out at once, like everything.
-                self.sense(cx);
+                self.sense(now, cx);
                 Poll::Ready(Ok(Part::Head(Box::new(head))))
             }
         }
@@ -236,7 +236,7 @@ impl Http2 {
 }
 
 impl Source for Http2 {
-    fn sense(&mut self, cx: &mut Context<'_>) {
+    fn sense(&mut self, _now: Instant, cx: &mut Context<'_>) {
         let Self {
             answer,
             gathered,
@@ -256,9 +256,9 @@ impl Source for Http2 {
         }
     }
 
-    fn poll_part(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+    fn poll_part(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
         if matches!(self.answer, Answer::Awaited(_)) {
-            return self.poll_head(cx);
+            return self.poll_head(now, cx);
         }
         self.gathered.poll_part()
     }

@@ -1,7 +1,10 @@
-//! The outside of HTTP/2's frames (RFC 9113 §4.1): nine bytes that say what follows, and how long.
+//! HTTP/2 as far as it is ours: the outside of its frames (RFC 9113 §4.1), nine bytes that say what follows and how long, and
+//! what a request's head says once `h2` has read it.
 //!
 //! Owns the names and numbers that whoever looks at frames on their way needs. It never looks into a frame: that is the business
 //! of `h2`.
+
+pub mod head;
 
 /// The head of every frame, bytes.
 pub const FRAME_HEAD_BYTES: usize = 9;

@@ -53,12 +53,12 @@ pub struct HeadFault {
 
 impl HeadFault {
     /// A fault that is answered with 400.
-    const fn bad(detail: &'static str) -> Self {
+    pub(in crate::wire) const fn bad(detail: &'static str) -> Self {
         Self::new(400, detail)
     }
 
     /// A fault with a status of its own.
-    const fn new(status: u16, detail: &'static str) -> Self {
+    pub(in crate::wire) const fn new(status: u16, detail: &'static str) -> Self {
         Self { status, detail }
     }
 }
@@ -597,7 +597,7 @@ fn transfer_encoding(value: &[u8]) -> Result<(), HeadFault> {
 }
 
 /// A host with an optional port, and nothing that a URI parser further on could split in another place (RFC 9110 §7.2).
-fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
+pub(in crate::wire) fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
     const BAD: HeadFault = HeadFault::bad("bad host");
 
     let port = if value.starts_with(b"[") {
@@ -646,7 +646,7 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Whether a name is one by which somebody frames, routes or identifies a request, in any case and with `_` for `-`.
-fn is_guarded(name: &[u8]) -> bool {
+pub(in crate::wire) fn is_guarded(name: &[u8]) -> bool {
     let mut normal = [0u8; 32];
     let Some(normal) = normal.get_mut(..name.len()) else {
         return name.get(..12).is_some_and(is_forwarded_prefix);
@@ -694,7 +694,7 @@ fn is_ours_to_drop(name: &[u8]) -> bool {
 }
 
 /// Whether there is a `_` in a field's name; eight bytes at a time, for names are short and there are many.
-fn has_underscore(name: &[u8]) -> bool {
+pub(in crate::wire) fn has_underscore(name: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES * 0x80;
 
@@ -725,7 +725,7 @@ fn write_decimal(mut number: u64, out: &mut BytesMut) {
 pub const FIELDS_CAP: usize = 256;
 
 /// What a request target may hold: browsers write `{|}[]` raw in queries; the rest of what RFC 3986 leaves out is refused.
-static IN_TARGET: [bool; 256] = {
+pub(in crate::wire) static IN_TARGET: [bool; 256] = {
     let mut set = [false; 256];
     let mut byte = b'!';
     while byte <= b'~' {
