@@ -17,7 +17,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("policy", &["wire", "rpc", "telemetry"]),
     ("http2", &["wire"]),
     ("config", &["wire", "rpc", "telemetry", "policy"]),
-    ("downstream", &["wire", "telemetry", "net", "policy", "http2"]),
+    (
+        "downstream",
+        &["wire", "telemetry", "net", "policy", "http2"],
+    ),
     ("upstream", &["wire", "telemetry", "net", "policy", "http2"]),
     ("exchange", &["wire", "telemetry", "rpc", "policy"]),
     (

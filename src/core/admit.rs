@@ -21,7 +21,7 @@ use crate::policy::{Peer, RouteKind, Snapshot, Verdict};
 use crate::rpc::{Dialect, ResponseCodec, classify, is_rpc_path};
 use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
-use crate::wire::http1::{HeadFault, HeadLimits};
+use crate::wire::http1::{HeadFault, HeadLimits, names_protocol};
 use crate::wire::{
     Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata,
     timeout,
@@ -313,10 +313,17 @@ impl<D: Driver> Core<D> {
             _ => Whose::Unrouted,
         };
         apply(whose.filters(&self.snapshot), &head, &mut answer.head);
-        stream.respond(answer.head, answer.body);
+        // Who does not even say HTTP would not understand an answer.
+        let heard = match &stream {
+            Stream::Http1(engine) => names_protocol(engine.transport().borrow().unread()),
+            Stream::Http2(_) => true,
+        };
+        if heard {
+            stream.respond(answer.head, answer.body);
+        }
         self.take_back(key, stream, now);
         let mut record = Record {
-            http_status: Some(status.as_u16()),
+            http_status: heard.then_some(status.as_u16()),
             refusal: Some(word),
             by,
             message,
@@ -471,7 +478,7 @@ fn explain(fault: HeadFault, unread: &[u8]) -> String {
         return "TLS came to a plaintext port: write http://, not https://".to_owned();
     }
     match fault.status {
-        505 if unread.starts_with(b"PRI * HTTP/2.0") => {
+        505 if unread.trim_ascii_start().starts_with(b"PRI * HTTP/2.0") => {
             "HTTP/2 begins with its preface, whole, and with nothing before it".to_owned()
         }
         414 => format!("{what}: limits.line_bytes bounds it"),

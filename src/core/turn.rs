@@ -6,16 +6,16 @@
 use std::fmt;
 use std::io;
 use std::mem;
-use std::ops::ControlFlow;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use http::{HeaderValue, Version};
 use http::header::{ORIGIN, USER_AGENT};
+use http::{HeaderValue, Version};
 
 use crate::core::admit::NO_ROOM;
 use crate::core::contain::{Panics, Work};
@@ -25,8 +25,8 @@ use crate::downstream::http1::HIGH_WATER;
 use crate::downstream::{Arrival, Http1, Http2, Incoming, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, ReadyList, Reactor, Slots, Socket, Task,
-    Token, Wakeup, trim,
+    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, ReadyList, Slots,
+    Socket, Task, Token, Wakeup, trim,
 };
 use crate::policy::{Limits, Rules, Snapshot};
 use crate::telemetry::Record;
@@ -876,7 +876,9 @@ impl<D: Driver> Core<D> {
                 engine.come_home(now.instant);
                 *seat = Seat::Home(engine);
             }
-            (Stream::Http2(stream), Seat::Shared(shared)) => shared.engine.take_leave(stream),
+            (Stream::Http2(stream), Seat::Shared(shared)) => {
+                shared.engine.take_leave(stream, now.instant);
+            }
             (Stream::Http2(stream), _) => drop(stream),
         }
         // No socket event announces what is already buffered.

@@ -18,12 +18,12 @@ use http::{Method, Version};
 use crate::downstream::refused::{Refused, TOO_SLOW, forbids_content};
 use crate::net::{Filled, SharedTransport, Socket};
 use crate::policy::Limits;
-use crate::wire::http2::PREFACE;
 use crate::wire::http1::{
     BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK,
     ResponseFraming, Step, glean, parse_request, scan, write_chunk_head, write_continue,
     write_response,
 };
+use crate::wire::http2::PREFACE;
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
 /// From so many staged bytes on, an answer waits, bytes.

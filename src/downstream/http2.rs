@@ -28,7 +28,7 @@ use crate::policy::Limits;
 use crate::telemetry::panics;
 use crate::wire::http1::HeadLimits;
 use crate::wire::http2::head::{self, Http2Fault};
-use crate::wire::{RequestHead, Sink, Source};
+use crate::wire::{RequestHead, Source};
 
 pub use stream::Http2Stream;
 
@@ -144,7 +144,9 @@ impl<S: Socket> Http2<S> {
                     self.linger();
                     // What the client or the network has ended needs no words.
                     if !error.is_remote() && !error.is_io() {
-                        return Poll::Ready(Arrival::Malformed(format!("it broke HTTP/2: {error}")));
+                        return Poll::Ready(Arrival::Malformed(format!(
+                            "it broke HTTP/2: {error}"
+                        )));
                     }
                 }
                 Poll::Ready(None) => self.linger(),
@@ -264,7 +266,8 @@ impl<S: Socket> Http2<S> {
             }
             false => self.idle_since = None,
         }
-        let passed = |since: Option<Instant>, limit: Duration| since.is_some_and(|at| now >= at + limit);
+        let passed =
+            |since: Option<Instant>, limit: Duration| since.is_some_and(|at| now >= at + limit);
         if !self.notes.acknowledged() && passed(Some(self.since), SETTINGS_TIME) {
             return self.end(H2Reason::SETTINGS_TIMEOUT);
         }
@@ -313,19 +316,16 @@ impl<S: Socket> Http2<S> {
     }
 
     /// The call on that stream has ended. What is left of its answer goes out when there is window for it.
-    pub fn take_leave(&mut self, stream: Box<Http2Stream>) {
-        if !stream.is_done() && matches!(self.phase, Phase::Open(_)) {
+    pub fn take_leave(&mut self, mut stream: Box<Http2Stream>, now: Instant) {
+        if matches!(self.phase, Phase::Open(_)) {
+            stream.leave(now);
             self.leaving.push(stream);
         }
     }
 
     /// Those whose call is over go when their last bytes have gone.
     fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) {
-        self.leaving.retain_mut(|stream| {
-            stream.sense(now, cx);
-            stream.settle(cx);
-            stream.poll_gone(cx).is_pending() && !stream.is_done()
-        });
+        self.leaving.retain_mut(|stream| !stream.see_off(now, cx));
     }
 
     fn linger(&mut self) {
@@ -403,7 +403,9 @@ impl<S: Socket> Http2<S> {
     /// What those hold that leave, bytes.
     pub fn held(&self) -> usize {
         let leaving = self.leaving.iter();
-        leaving.map(|stream| stream.held().0 + stream.held().1).sum()
+        leaving
+            .map(|stream| stream.held().0 + stream.held().1)
+            .sum()
     }
 
     /// Whether somebody has panicked under its lock: every call into `h2` would panic from now on.

@@ -95,7 +95,8 @@ impl Entering {
                     judge(Met::HandedOn(frame))?;
                     self.left = FRAME_HEAD_BYTES + length;
                     if frame.kind == kind::DATA && length >= LARGE_BYTES {
-                        self.behind = mem::replace(&mut self.left, FRAME_HEAD_BYTES) - FRAME_HEAD_BYTES;
+                        self.behind =
+                            mem::replace(&mut self.left, FRAME_HEAD_BYTES) - FRAME_HEAD_BYTES;
                     } else if frame.kind == kind::DATA && frame.flags == 0 {
                         self.left += same_data_behind(unread.chunk(), self.left, frame.stream);
                     }

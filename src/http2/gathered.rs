@@ -82,6 +82,11 @@ impl Gathered {
         }
     }
 
+    /// Whether nothing more will come.
+    pub fn is_over(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// Whether it has come to a clean end.
     pub fn is_whole(&self) -> bool {
         matches!(self.end, Some(Ok(_)))

@@ -11,8 +11,8 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
-use crate::net::Sieve;
 use crate::http2::{Entering, Loans, Met, Passing};
+use crate::net::Sieve;
 use crate::upstream::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
 use crate::wire::http2::{FRAME_HEAD_BYTES, PREFACE, flag, kind};
@@ -219,7 +219,11 @@ fn judge(met: Met, notes: &Notes, block: &mut usize) -> io::Result<()> {
             let settings = notes.settings.get() + 1;
             notes.settings.set(settings);
             if settings > SETTINGS_PER_SECOND_MAX {
-                return Err(fail(notes, 0, Reason::BackendProtocol("it floods SETTINGS")));
+                return Err(fail(
+                    notes,
+                    0,
+                    Reason::BackendProtocol("it floods SETTINGS"),
+                ));
             }
         }
         _ => {}

@@ -406,9 +406,7 @@ fn reset_of(error: &h2::Error, notes: &Notes, id: u32, begins: u64, head_seen: b
             })
         }
         // It has found this stream broken.
-        Some(_) if error.is_reset() => {
-            Reset::upstream(Reason::BackendProtocol("it broke HTTP/2"))
-        }
+        Some(_) if error.is_reset() => Reset::upstream(Reason::BackendProtocol("it broke HTTP/2")),
         // The connection is lost: by its socket, by a GOAWAY with our stream at or below its last id, or for what another
         // stream's frame did. The call may have run.
         _ => Reset::upstream(Reason::BackendClosed),

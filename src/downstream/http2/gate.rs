@@ -138,7 +138,11 @@ impl Notes {
     }
 
     fn judge(&self, reason: H2Reason, words: &'static str) {
-        if self.verdict.get().is_none_or(|own| own.reason == H2Reason::NO_ERROR) {
+        if self
+            .verdict
+            .get()
+            .is_none_or(|own| own.reason == H2Reason::NO_ERROR)
+        {
             self.verdict.set(Some(Verdict { reason, words }));
         }
     }
@@ -327,22 +331,25 @@ impl Sieve for Gate {
         } = self;
         let mut passing = 0;
         if !notes.is_closed() {
-            passing = entering.pass(unread, |met| {
-                if !*opened {
-                    *opened = true;
-                    // RFC 9113 §3.4; `h2` takes any frame.
-                    let settings = matches!(met, Met::HandedOn(frame)
+            passing = entering
+                .pass(unread, |met| {
+                    if !*opened {
+                        *opened = true;
+                        // RFC 9113 §3.4; `h2` takes any frame.
+                        let settings = matches!(met, Met::HandedOn(frame)
                         if frame.kind == kind::SETTINGS && !frame.has(flag::ACK));
-                    if !settings {
-                        notes.judge(H2Reason::PROTOCOL_ERROR, "it does not begin with SETTINGS");
+                        if !settings {
+                            notes
+                                .judge(H2Reason::PROTOCOL_ERROR, "it does not begin with SETTINGS");
+                        }
                     }
-                }
-                notes.see(met, block);
-                match notes.is_closed() {
-                    true => Err(()),
-                    false => Ok(()),
-                }
-            }).unwrap_or_default();
+                    notes.see(met, block);
+                    match notes.is_closed() {
+                        true => Err(()),
+                        false => Ok(()),
+                    }
+                })
+                .unwrap_or_default();
         }
         if notes.is_closed() {
             unread.advance(unread.remaining());

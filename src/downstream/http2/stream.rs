@@ -23,6 +23,10 @@ use crate::http2::{Gathered, HandedOn, Unsent};
 use crate::telemetry::panics;
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
+/// What is left of a request after an early answer is thrown away so far, bytes, and for so long: who stops at the answer has
+/// heard it by then. Then its stream is reset, with NO_ERROR (RFC 9113 §8.1).
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Progress that a slow reader must make within the stall limit, bytes.
 const STALL_PROGRESS_BYTES: u64 = 16 << 10;
 
@@ -50,6 +54,9 @@ pub struct Http2Stream {
     stall_timeout: Duration,
     /// Nobody is there any more.
     gone: Option<Reset>,
+    /// Since when its request is thrown away, and how much was, bytes.
+    left_at: Option<Instant>,
+    discarded: usize,
 }
 
 /// Since when something waits for window, counted from the last progress.
@@ -112,6 +119,8 @@ impl Http2Stream {
             stall: None,
             stall_timeout: opening.stall_timeout,
             gone: None,
+            left_at: None,
+            discarded: 0,
         }
     }
 
@@ -135,9 +144,35 @@ impl Http2Stream {
         self.gone = Some(Reset::downstream(Reason::ClientLeft));
     }
 
-    /// Whether all of its answer has been handed on, or nobody is there for it.
-    pub(super) fn is_done(&self) -> bool {
-        self.gone.is_some() || (self.head.is_none() && !self.unsent.waits())
+    /// Its call has ended: what still comes of the request is thrown away, up to some bytes and some time.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.now = now;
+        if self.left_at.is_none() && !self.gathered.is_whole() {
+            self.left_at = Some(now);
+        }
+    }
+
+    /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been handed on and its request has
+    /// ended or been given up, or nobody is there for it.
+    pub(super) fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        self.sense(now, cx);
+        self.discard();
+        self.settle(cx);
+        if self.poll_gone(cx).is_ready() {
+            return true;
+        }
+        let said = self.head.is_none() && !self.unsent.waits();
+        let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX;
+        let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
+        said && (heard || waited)
+    }
+
+    /// What has come of a request that nobody wants is gone, and its window with it.
+    fn discard(&mut self) {
+        while let Poll::Ready(Ok(Part::Data(bytes))) = self.gathered.poll_part() {
+            self.discarded = self.discarded.saturating_add(bytes.len());
+            self.taken(bytes.len());
+        }
     }
 
     /// What it holds: of the request for its sink, of the answer for want of window, bytes.
@@ -212,7 +247,9 @@ impl Source for Http2Stream {
         if let Some(body) = &mut self.body {
             self.gathered.sense(body, reset_of, cx);
         }
-        if self.gone.is_none() && self.wake_at().is_some_and(|at| now >= at) {
+        let stall = self.stall.as_ref();
+        let patience = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
+        if self.gone.is_none() && patience.is_some_and(|until| now >= until) {
             self.reset(H2Reason::CANCEL);
             self.gone = Some(Reset::downstream(Reason::ClientTooSlow));
         }
@@ -240,8 +277,10 @@ impl Source for Http2Stream {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let stall = self.stall.as_ref()?;
-        stall.since.checked_add(self.stall_timeout)
+        let stall = self.stall.as_ref();
+        let stall = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
+        let left = self.left_at.map(|at| at + DRAIN_TIME);
+        stall.into_iter().chain(left).min()
     }
 }
 

@@ -249,6 +249,24 @@ pub fn glean(refused: &[u8]) -> Option<RequestHead> {
     })
 }
 
+/// Whether a refused head is a request's at all: `false` if its line is whole, and where a request names its protocol there is a
+/// word that names none.
+pub fn names_protocol(refused: &[u8]) -> bool {
+    let start = request_line_start(refused);
+    let rest = refused.get(start..).unwrap_or_default();
+    let Some(end) = rest.iter().position(|&byte| byte == LF) else {
+        return true;
+    };
+    let line = rest.get(..end).unwrap_or_default().trim_ascii_end();
+    let mut words = line.split(|&byte| byte == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some(protocol), None) => {
+            !protocol.is_ascii() || protocol.contains(&b'/')
+        }
+        _ => true,
+    }
+}
+
 /// Writes an answer's head. Nothing is added but framing and `connection`; what frames or belongs to one connection is
 /// never taken from the map. (A 426 says which protocol is wanted, as RFC 9110 §15.5.22 demands.)
 pub fn write_response(

@@ -131,14 +131,18 @@ impl Reading {
         self.bytes += bytes.len() + value.len() + FIELD_OVERHEAD_BYTES;
         let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
         if blank(value.as_bytes().first()) || blank(value.as_bytes().last()) {
-            return Err(Http2Fault::Malformed("a field's value begins or ends with a space"));
+            return Err(Http2Fault::Malformed(
+                "a field's value begins or ends with a space",
+            ));
         }
         if bytes.len() > limits.name_bytes_max {
             self.fault(HeadFault::new(431, "field name too long"));
         }
         // Some servers read `_` as `-` (CGI did), so such a name could say behind us what was not checked here.
         if has_underscore(bytes) && is_guarded(bytes) {
-            self.fault(HeadFault::bad("field name imitates another with an underscore"));
+            self.fault(HeadFault::bad(
+                "field name imitates another with an underscore",
+            ));
         }
         if !value.as_bytes().is_ascii() {
             // gRPC: "servers must not error … may throw the value away". Not so where it would decide something.

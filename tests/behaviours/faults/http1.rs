@@ -1516,14 +1516,37 @@ fn h1_60_what_is_no_http_is_refused_at_its_first_bytes() {
         noise[rng.usize(..200)] = 0;
         stand.refuses(&noise, 400);
     }
+    // Not even a version stands there: nobody would understand an answer.
+    let mut client = stand.client();
+    client.send(b"INVALID CONNECTION PREFACE\r\n\r\n");
+    client.assert_closed();
+    let record = stand.world.record();
+    assert_eq!(
+        (record.http_status, record.refusal),
+        (None, Some("bad_http"))
+    );
     stand.assert_nothing_else();
 }
 
 #[test]
-fn h1_61_the_preface_of_http2_is_told_what_is_spoken_here() {
+fn h1_61_the_preface_of_http2_is_spoken_at_the_beginning_and_nowhere_else() {
     let stand = Stand::new();
-    let told = stand.refuses(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 505);
-    assert!(told.contains("gRPC-Web over HTTP/1.1"), "{told}");
+    let told = "HTTP/2 begins with its preface, whole, and with nothing before it";
+    assert_eq!(
+        stand.refuses(b"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n", 505),
+        told
+    );
+    assert_eq!(
+        stand.refuses(b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        told
+    );
+    // Whoever has spoken HTTP/1.1 goes on so: what stands behind a request was checked by nobody in front of us.
+    let mut client = stand.client();
+    client.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert!(client.bare_head().starts_with("HTTP/1.1 200 OK"));
+    client.assert_next(b"ok\n");
+    assert!(client.bare_head().starts_with("HTTP/1.1 505 "));
+    assert_eq!(stand.world.record().message, told);
     stand.assert_nothing_else();
 }
 
