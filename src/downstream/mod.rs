@@ -15,4 +15,4 @@ pub use http2::{Arrival, Http2, Http2Stream};
 pub use refused::Refused;
 pub use stream::Stream;
 
-use refused::forbids_content;
+
