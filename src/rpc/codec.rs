@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use crate::rpc::dialect::Dialect;
 use crate::rpc::ending::{Closing, Ending};
-use crate::rpc::grpc_web::{GrpcWebRequest, GrpcWebResponse};
+use crate::rpc::grpc_web::{GrpcWebRequest, GrpcWebResponse, GrpcWebWriter};
 use crate::rpc::plain::{self, PlainResponse};
 use crate::wire::{Fields, Part, Reason, Reset, Status};
 
@@ -128,7 +128,7 @@ impl ResponseCodec {
     pub fn new(dialect: Dialect, request: &Fields, message_bytes_max: u32) -> Self {
         let dialect = match dialect {
             Dialect::GrpcWeb { response, .. } => ResponseDialect::GrpcWeb(Box::new(
-                GrpcWebResponse::new(response, request, message_bytes_max),
+                GrpcWebResponse::new(GrpcWebWriter::new(response, request, message_bytes_max)),
             )),
             Dialect::Plain => ResponseDialect::Plain(PlainResponse::default()),
         };

@@ -10,6 +10,7 @@ pub mod dialect;
 pub mod ending;
 pub mod trailer_frame;
 
+mod answer;
 mod gate;
 mod grpc_web;
 mod grpc_web_text;
