@@ -18,12 +18,13 @@ use crate::rpc::answer::{
 };
 use crate::rpc::dialect::Form;
 use crate::rpc::gate::{Compressed, Gate};
+use crate::rpc::grpc::GrpcRequest;
 use crate::rpc::grpc_web_text::{TextIn, TextOut};
 use crate::rpc::inflate::{Coding, Inflater};
 use crate::rpc::media_type::{self, MediaType};
 use crate::rpc::trailer_frame::TrailerFrame;
 use crate::wire::metadata::crosses_to_client;
-use crate::wire::{Fields, Part, Reason, Reset, ResponseHead};
+use crate::wire::{Fields, Part, Reset, ResponseHead};
 
 const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
@@ -32,7 +33,7 @@ const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 #[derive(Debug)]
 pub(super) struct GrpcWebRequest {
     text: Option<TextIn>,
-    gate: Gate,
+    plain: GrpcRequest,
 }
 
 impl GrpcWebRequest {
@@ -42,8 +43,7 @@ impl GrpcWebRequest {
                 Form::Binary => None,
                 Form::Text => Some(TextIn::default()),
             },
-            // Whether `grpc-encoding` fits is for the backend to say.
-            gate: Gate::new(Compressed::Allowed, message_bytes_max),
+            plain: GrpcRequest::new(message_bytes_max),
         }
     }
 
@@ -61,36 +61,26 @@ impl GrpcWebRequest {
             None => data,
             Some(text) => text.decode(&data)?,
         };
-        let message_bytes_max = self.gate.message_bytes_max();
-        self.gate
-            .pass(data, &mut |data| out(Part::Data(data)))
-            .map_err(|fault| fault.of_request(message_bytes_max))
+        self.plain.data(data, out)
     }
 
-    /// The request's own trailers, if any, go nowhere: gRPC has none.
     pub(super) fn end(&self, out: &mut impl FnMut(Part)) -> Result<(), Reset> {
         if let Some(text) = &self.text {
             text.finish()?;
         }
-        if !self.gate.is_whole() {
-            return Err(Reset::downstream(Reason::ClientProtocol(
-                "the request ends inside a message",
-            )));
-        }
-        out(Part::End(None));
-        Ok(())
+        self.plain.end(out)
     }
 
     pub(super) fn at_boundary(&self) -> bool {
-        self.gate.is_whole() && self.text.as_ref().is_none_or(|text| text.finish().is_ok())
+        self.plain.at_boundary() && self.text.as_ref().is_none_or(|text| text.finish().is_ok())
     }
 
     pub(super) fn messages(&self) -> u64 {
-        self.gate.messages()
+        self.plain.messages()
     }
 
     pub(super) fn bytes(&self) -> u64 {
-        self.gate.bytes()
+        self.plain.bytes()
     }
 }
 

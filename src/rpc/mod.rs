@@ -12,6 +12,7 @@ pub mod trailer_frame;
 
 mod answer;
 mod gate;
+mod grpc;
 mod grpc_web;
 mod grpc_web_text;
 mod inflate;
