@@ -17,6 +17,19 @@ pub enum OriginPattern {
     Exact(Box<str>),
     /// `http://localhost:*`: this scheme and host, on any port or none.
     AnyPort(Box<str>),
+    /// `https://*.example.com`: every host below a domain.
+    Below(Box<Domain>),
+}
+
+/// What every host below one domain has in common. The domain itself is not below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Domain {
+    /// The scheme, e.g. `https://`.
+    scheme: Box<str>,
+    /// From the dot on: the domain, and the port if one is written, e.g. `.example.com` or `.example.com:8443`.
+    rest: Box<str>,
+    /// Any port besides, or none: `https://*.example.com:*`.
+    any_port: bool,
 }
 
 /// Why a text is no origin; the sentence ends with what to write.
@@ -42,12 +55,36 @@ impl OriginPattern {
             Self::Exact(exact) => **exact == *origin,
             Self::AnyPort(base) => match origin.strip_prefix(&**base) {
                 Some("") => true,
-                Some(rest) => rest
-                    .strip_prefix(':')
-                    .is_some_and(|port| port.parse::<u16>().is_ok() && is_digits(port)),
+                Some(rest) => rest.strip_prefix(':').is_some_and(is_port),
                 None => false,
             },
+            Self::Below(domain) => domain.has(origin),
         }
+    }
+
+    /// The domain of one label, e.g. `com`, if all that lies below it is meant: hardly ever is that one owner's.
+    pub fn top_level(&self) -> Option<&str> {
+        let Self::Below(domain) = self else {
+            return None;
+        };
+        let name = domain.rest.strip_prefix('.')?;
+        let name = name.split_once(':').map_or(name, |(name, _)| name);
+        // RFC 6761 §6.3: below it everything is this machine.
+        (!name.contains('.') && name != "localhost").then_some(name)
+    }
+}
+
+impl Domain {
+    fn has(&self, origin: &str) -> bool {
+        let Some(host) = origin.strip_prefix(&*self.scheme) else {
+            return false;
+        };
+        let host = match host.rsplit_once(':') {
+            Some((host, port)) if self.any_port && is_port(port) => host,
+            _ => host,
+        };
+        // What stands before the dot are labels and nothing else: no user, no other host, no port of its own.
+        host.strip_suffix(&*self.rest).is_some_and(are_labels)
     }
 }
 
@@ -90,10 +127,11 @@ impl FromStr for OriginPattern {
             Some(at) if !rest[at..].contains(']') => (&rest[..at], Some(&rest[at + 1..])),
             _ => (rest, None),
         };
+        if let Some(domain) = host.strip_prefix("*.") {
+            return below(scheme, domain, port);
+        }
         if host.contains('*') {
-            return Err(OriginFault(
-                "only the port may be *, as in http://localhost:*; name each host by itself",
-            ));
+            return Err(OriginFault(STAR));
         }
         let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let host_ok = match inner {
@@ -112,12 +150,10 @@ impl FromStr for OriginPattern {
         }
         match port {
             Some("*") => Ok(Self::AnyPort(format!("{scheme}://{host}").into())),
-            Some(port) if !(is_digits(port) && port.parse::<u16>().is_ok()) => {
-                Err(OriginFault("the port is a number up to 65535, or *"))
+            Some(port) if !is_port(port) => Err(OriginFault(PORT)),
+            Some(port) if is_default(scheme, port) => {
+                Ok(Self::Exact(format!("{scheme}://{host}").into()))
             }
-            // RFC 6454 §6.2: the default port of the scheme is not written.
-            Some("80") if scheme == "http" => Ok(Self::Exact(format!("http://{host}").into())),
-            Some("443") if scheme == "https" => Ok(Self::Exact(format!("https://{host}").into())),
             _ => Ok(Self::Exact(text.into())),
         }
     }
@@ -129,10 +165,58 @@ impl fmt::Display for OriginPattern {
             Self::Any => f.write_str("*"),
             Self::Exact(exact) => f.write_str(exact),
             Self::AnyPort(base) => write!(f, "{base}:*"),
+            Self::Below(domain) => {
+                let port = if domain.any_port { ":*" } else { "" };
+                write!(f, "{}*{}{port}", domain.scheme, domain.rest)
+            }
         }
     }
+}
+
+/// `https://*.example.com`, with its parts already in lower case.
+fn below(scheme: &str, domain: &str, port: Option<&str>) -> Result<OriginPattern, OriginFault> {
+    if domain.contains('*') {
+        return Err(OriginFault(STAR));
+    }
+    // An address has nothing below it.
+    let is_address = domain.rsplit('.').next().is_some_and(is_digits);
+    if !are_labels(domain) || is_address {
+        return Err(OriginFault(
+            "*. stands before a domain, as in https://*.example.com",
+        ));
+    }
+    let rest = match port {
+        Some(port) if port != "*" && !is_port(port) => return Err(OriginFault(PORT)),
+        Some(port) if port != "*" && !is_default(scheme, port) => format!(".{domain}:{port}"),
+        _ => format!(".{domain}"),
+    };
+    Ok(OriginPattern::Below(Box::new(Domain {
+        scheme: format!("{scheme}://").into(),
+        rest: rest.into(),
+        any_port: port == Some("*"),
+    })))
+}
+
+/// One label of a host's name, or several with dots between them, as a browser writes them.
+fn are_labels(text: &str) -> bool {
+    let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    text.split('.')
+        .all(|label| !label.is_empty() && label.bytes().all(is_letter))
+}
+
+/// RFC 6454 §6.2: the default port of the scheme is not written.
+fn is_default(scheme: &str, port: &str) -> bool {
+    matches!((scheme, port), ("http", "80") | ("https", "443"))
+}
+
+fn is_port(text: &str) -> bool {
+    is_digits(text) && text.parse::<u16>().is_ok()
 }
 
 fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
+
+const PORT: &str = "the port is a number up to 65535, or *";
+const STAR: &str = "* is a host's first label or its port, as in https://*.example.com and http://localhost:*; \
+                    every page is \"*\" alone";
