@@ -329,9 +329,8 @@ impl<D: Driver> Core<D> {
         let Seat::Home(mut engine) = std::mem::replace(&mut connection.seat, Seat::Empty) else {
             return;
         };
-        let peer = Peer {
-            address: connection.peer.address(),
-        };
+        let (address, listener) = (connection.peer.address(), connection.listener);
+        let peer = self.who_asks(address, listener, now);
         if self.drain != Drain::No {
             engine.condemn();
         }

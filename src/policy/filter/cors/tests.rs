@@ -28,6 +28,8 @@ fn request(method: &str, fields: &[(&str, &[u8])]) -> RequestHead {
 fn ask(cors: &Cors, head: &mut RequestHead) -> Option<LocalAnswer> {
     let peer = Peer {
         address: "127.0.0.1:1".parse().unwrap(),
+        listener: 0,
+        number: 0,
     };
     match cors.request(head, &peer) {
         Verdict::Continue => None,
