@@ -138,6 +138,20 @@ fn s_08_a_door_that_is_closed_is_given_nobody_and_keeps_nobody() {
 }
 
 #[test]
+fn a_client_is_handed_on_with_the_listener_where_it_came_in() {
+    let doors = doors(2);
+    let mut kept = Vec::new();
+    for listener in 0..4 {
+        kept.push(doors[0].place(listener as usize, nobody(), listener, MANY));
+    }
+    let handed = doors[1].take();
+    assert!(!handed.is_empty());
+    for own in handed {
+        assert_eq!(own.socket, own.listener as usize);
+    }
+}
+
+#[test]
 fn a_core_that_was_to_close_after_we_looked_gives_the_client_back() {
     let doors = doors(2);
     let claim = super::Load::claim(&doors[0].all[1].load, 1).expect("there is room");
