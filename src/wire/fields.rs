@@ -14,10 +14,13 @@ pub const X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
 /// The fields that say who asks: what a record tells of a head, and so what is kept of one that is otherwise let go.
 pub static WHO_ASKS: [HeaderName; 3] = [ORIGIN, USER_AGENT, X_USER_AGENT];
 
+/// A name and a value.
+pub type Field = (HeaderName, HeaderValue);
+
 /// Fields in the order in which they came; a name may come more than once. Behind them stand those that are our own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
-    list: Vec<(HeaderName, HeaderValue)>,
+    list: Vec<Field>,
     /// How many at the end of the list are our own.
     ours: usize,
 }
@@ -55,7 +58,7 @@ impl Fields {
     }
 
     /// What the client has said, and what we say.
-    pub fn told_apart(&self) -> (&[(HeaderName, HeaderValue)], &[(HeaderName, HeaderValue)]) {
+    pub fn told_apart(&self) -> (&[Field], &[Field]) {
         self.list.split_at(self.list.len() - self.ours)
     }
 
@@ -163,7 +166,7 @@ mod tests {
         fields.vouch(VIA, value("ours"));
         fields.vouch(ORIGIN, value("ours"));
         fields.append(ACCEPT, value("theirs"));
-        let names = |part: &[(HeaderName, HeaderValue)]| {
+        let names = |part: &[Field]| {
             let names = part.iter().map(|(name, value)| {
                 let value = value.to_str().unwrap();
                 format!("{name}: {value}")
