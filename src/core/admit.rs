@@ -358,9 +358,11 @@ impl<D: Driver> Core<D> {
         version: Version,
         now: Now,
     ) {
-        let peer = Peer {
-            address: self.peer(key),
+        let Some(connection) = self.connections.get(key) else {
+            return;
         };
+        let (address, listener) = (connection.peer.address(), connection.listener);
+        let peer = self.who_asks(address, listener, now);
         if self.drain != Drain::No {
             stream.condemn();
         }

@@ -28,7 +28,7 @@ use crate::net::{
     AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, ReadyList, Slots,
     Socket, Task, Token, Wakeup, trim,
 };
-use crate::policy::{Limits, Rules, Snapshot};
+use crate::policy::{Limits, Peer, Rules, Snapshot};
 use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
@@ -83,6 +83,8 @@ pub struct Core<D: Driver> {
     pub(super) records_dropped: u64,
     /// How many there were in all.
     pub(super) records: u64,
+    /// How many requests were asked.
+    requests: u64,
     pub(super) panics: Panics,
     listeners: Vec<Accepting>,
     /// Where clients are shared with other cores; `None`: there is no other.
@@ -111,6 +113,8 @@ pub(super) struct Connection<S: Socket> {
     pub(super) seat: Seat<S>,
     pub(super) transport: Key,
     pub(super) peer: Client,
+    /// Where it came in: the listener's index.
+    pub(super) listener: u32,
     /// Its part of [`Core::heads_bytes`].
     pub(super) head_bytes: u32,
     pub(super) bell: Bell,
@@ -249,6 +253,7 @@ impl<D: Driver> Core<D> {
             ledger: None,
             records_dropped: 0,
             records: 0,
+            requests: 0,
             panics: Panics::default(),
             // The queue may have filled before the first wait.
             listeners: vec![Accepting::More; listeners],
@@ -369,7 +374,7 @@ impl<D: Driver> Core<D> {
             let accepted = self.contain(Work::Other, now, |core| {
                 let (socket, peer) = core.reactor.driver.accept(index as u32)?;
                 trip(Place::Accept);
-                core.place(socket, peer, now);
+                core.place(socket, peer, index as u32, now);
                 Ok::<_, io::Error>(())
             });
             match accepted {
@@ -422,18 +427,34 @@ impl<D: Driver> Core<D> {
         may
     }
 
+    /// Who asks, and by what number the request that has just come is told from all others.
+    pub(super) fn who_asks(&mut self, address: SocketAddr, listener: u32, now: Now) -> Peer {
+        self.requests += 1;
+        let since = now.wall.duration_since(SystemTime::UNIX_EPOCH);
+        let time = since.map_or(0, |since| since.as_nanos() as u64);
+        // Apart in time from those of another process, and in place and order from those of this one.
+        let own = (self.id as u64) << 48 | self.requests;
+        Peer {
+            address,
+            listener: listener as usize,
+            number: u128::from(time) << 64 | u128::from(own),
+        }
+    }
+
     /// Finds out who serves a client that was accepted here.
-    fn place(&mut self, socket: D::Socket, peer: SocketAddr, now: Now) {
+    fn place(&mut self, socket: D::Socket, peer: SocketAddr, listener: u32, now: Now) {
         let connections_max = self.snapshot.limits.connections_max;
         let placed = match &self.doors {
-            Some(doors) => doors.place(socket, peer, connections_max),
+            Some(doors) => doors.place(socket, peer, listener, connections_max),
             None if self.connections.len() < connections_max => {
-                return self.welcome(socket, peer, None, now);
+                return self.welcome(socket, peer, listener, None, now);
             }
             None => Placed::Nowhere,
         };
         match placed {
-            Placed::Here(socket, claim) => self.welcome(socket, peer, Some(claim), now),
+            Placed::Here(socket, claim) => {
+                self.welcome(socket, peer, listener, Some(claim), now);
+            }
             Placed::Elsewhere => {}
             Placed::Nowhere => {
                 if self.may_complain(now) {
@@ -453,17 +474,25 @@ impl<D: Driver> Core<D> {
         for Handed {
             socket,
             peer,
+            listener,
             claim,
         } in handed
         {
             self.contain(Work::Other, now, |core| {
                 trip(Place::Accept);
-                core.welcome(socket, peer, Some(claim), now);
+                core.welcome(socket, peer, listener, Some(claim), now);
             });
         }
     }
 
-    fn welcome(&mut self, socket: D::Socket, peer: SocketAddr, claim: Option<Claim>, now: Now) {
+    fn welcome(
+        &mut self,
+        socket: D::Socket,
+        peer: SocketAddr,
+        listener: u32,
+        claim: Option<Claim>,
+        now: Now,
+    ) {
         // The owner is known only when the connection has its place.
         let placeholder = Task::Downstream(Key {
             index: u32::MAX,
@@ -481,6 +510,7 @@ impl<D: Driver> Core<D> {
             seat: Seat::Home(engine),
             transport: key,
             peer: peer.into(),
+            listener,
             head_bytes: 0,
             bell: Bell::default(),
             alarm: Alarm::default(),

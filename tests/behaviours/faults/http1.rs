@@ -1216,6 +1216,56 @@ fn h1_51_no_upgrade_is_heard_and_the_bytes_behind_it_are_a_request_or_none() {
 }
 
 #[test]
+fn h1_51_an_upgrade_of_a_page_that_may_not_call_is_refused_by_its_origin() {
+    let backend = Backend::new();
+    let mut snapshot = Plan::default().snapshot(&[&backend]);
+    let page = "https://app.example.com";
+    let cors = Cors::new(vec![page.parse().expect("an origin")], Remedy::Flag);
+    let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody else's yet");
+    routes[0].filters = Box::new([Box::new(cors)]);
+    let world = World::obeying(snapshot);
+    let handshake = |origin: &str| {
+        format!(
+            "GET {PATH} HTTP/1.1\r\nhost: wharf.test\r\n{origin}connection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             sec-websocket-protocol: grpc-websockets\r\n\r\n"
+        )
+    };
+    for (origin, status, word) in [
+        ("origin: https://other.example\r\n", 403, "cors_origin"),
+        (
+            "origin: https://evil-app.example.com\r\n",
+            403,
+            "cors_origin",
+        ),
+        ("origin: null\r\n", 403, "cors_origin"),
+        // Whoever may call is told that nothing is upgraded here, and so is whoever is no page.
+        ("origin: https://app.example.com\r\n", 405, "method"),
+        ("", 405, "method"),
+    ] {
+        let mut client = Client::new(world.address);
+        client.send(handshake(origin).as_bytes());
+        let answer = client.answer();
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(answer.head.starts_with(&begin), "{origin}: {}", answer.head);
+        let record = world.record();
+        assert_eq!(record.refusal, Some(word), "{origin}");
+        let allowed = answer.head.contains("access-control-allow-origin: ");
+        assert_eq!(allowed, origin.contains("//app.example.com\r"), "{origin}");
+        if word == "cors_origin" && !origin.contains("null") {
+            assert!(record.message.contains("; add:  --allow-origin https://"));
+        }
+    }
+    // A call is a call, whatever it would like to become: it is served, and its page may not read it.
+    let mut client = Client::new(world.address);
+    client.send(&call("connection: upgrade\r\nupgrade: h2c\r\n"));
+    let mut peer = backend.accept();
+    let stream = peer.request().stream;
+    peer.answer(stream, b"");
+    assert!(client.answer().whole);
+}
+
+#[test]
 fn h1_52_connect_and_trace_are_not_methods_here() {
     assert_refused(
         405,
