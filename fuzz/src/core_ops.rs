@@ -570,6 +570,7 @@ fn snapshot(generation: u64, limits: u8) -> Arc<Snapshot> {
         listeners: vec![Listener {
             name: "main".into(),
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            versions: wharf::policy::Versions::Both,
         }],
         routes: Arc::new([
             route("/a.B", RouteKind::Rpc, 0),

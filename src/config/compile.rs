@@ -21,7 +21,7 @@ use crate::config::schema::{self, Form, Scalar, Schema};
 use crate::config::units::{self, Count};
 use crate::policy::{
     Backend, BackendId, Callee, Endpoint, Filter, Forwarded, Limits, Listener, Network,
-    NetworkFault, PathMatch, Remedy, Route, RouteKind, Snapshot, Target,
+    NetworkFault, PathMatch, Remedy, Route, RouteKind, Snapshot, Target, Versions,
 };
 
 /// A configuration that is valid.
@@ -288,6 +288,7 @@ impl<'a> Compiler<'a> {
                 .and_then(|bytes| u32::try_from(bytes).ok())
                 .unwrap_or(default.message_bytes_max),
             heads_bytes_max: default.heads_bytes_max,
+            buffers_bytes_max: default.buffers_bytes_max,
             head_timeout: self
                 .read(&written.header_timeout, time)
                 .unwrap_or(default.head_timeout),
@@ -361,9 +362,11 @@ impl<'a> Compiler<'a> {
                         .help("give each a name of its own"),
                 );
             }
+            let versions = self.versions(written.get_ref());
             listeners.push(Listener {
                 name: name.into(),
                 address: parsed,
+                versions,
             });
             trusted.push(self.trusted_proxies(written.get_ref()));
         }
@@ -371,9 +374,32 @@ impl<'a> Compiler<'a> {
             listeners.push(Listener {
                 name: "web".into(),
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+                versions: Versions::Both,
             });
         }
         (listeners, trusted)
+    }
+
+    /// What a listener speaks.
+    fn versions(&mut self, listener: &schema::Listener) -> Versions {
+        let Some(protocol) = &listener.protocol else {
+            return Versions::Both;
+        };
+        match protocol.get_ref().as_str() {
+            "auto" => return Versions::Both,
+            "http1" => return Versions::Http1,
+            "http2" => return Versions::Http2,
+            _ => {}
+        }
+        self.findings.push(
+            Finding::error(
+                "E113",
+                format!("a listener does not speak {:?}", protocol.get_ref()),
+            )
+            .at(protocol.span(), "\"auto\", \"http1\" or \"http2\"")
+            .help("leave it out: \"auto\" is both, and the client's first bytes say which"),
+        );
+        Versions::Both
     }
 
     fn trusted_proxies(&mut self, listener: &schema::Listener) -> Vec<Network> {

@@ -45,6 +45,7 @@ pub(super) struct Process {
 pub(super) struct Listener {
     pub(super) name: Option<Spanned<String>>,
     pub(super) address: Option<Spanned<String>>,
+    pub(super) protocol: Option<Spanned<String>>,
     pub(super) trusted_proxies: Option<Vec<Spanned<String>>>,
 }
 

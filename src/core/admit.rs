@@ -480,7 +480,9 @@ fn explain(fault: HeadFault, unread: &[u8]) -> String {
         return "TLS came to a plaintext port: write http://, not https://".to_owned();
     }
     match fault.status {
-        505 if unread.trim_ascii_start().starts_with(b"PRI * HTTP/2.0") => {
+        505 if fault.detail != ONLY_HTTP1.detail
+            && unread.trim_ascii_start().starts_with(b"PRI * HTTP/2.0") =>
+        {
             "HTTP/2 begins with its preface, whole, and with nothing before it".to_owned()
         }
         414 => format!("{what}: limits.line_bytes bounds it"),
@@ -498,6 +500,16 @@ fn explain(fault: HeadFault, unread: &[u8]) -> String {
 pub(super) const NO_ROOM: HeadFault = HeadFault {
     status: 503,
     detail: "too many requests have begun and have not come whole",
+};
+
+/// What a listener does not speak, because its configuration says so.
+pub(super) const ONLY_HTTP1: HeadFault = HeadFault {
+    status: 505,
+    detail: "HTTP/2 is not spoken here: the listener's protocol is http1",
+};
+pub(super) const ONLY_HTTP2: HeadFault = HeadFault {
+    status: 505,
+    detail: "HTTP/1.1 is not spoken here: the listener's protocol is http2",
 };
 
 /// The first byte of a record of type handshake (RFC 8446 §5.1), and of nothing that is HTTP.

@@ -102,6 +102,24 @@ impl<D: Driver> Core<D> {
             self.heads_bytes,
             "invariant 10: what is held of heads is counted"
         );
+        let calls = self.exchanges.iter();
+        let on_streams = calls.map(|(_, call)| {
+            let (request, answer) = call.exchange.down().held();
+            assert!(
+                request <= REQUEST_MAX && answer <= STAGED_DOWN_MAX,
+                "invariant 10: a client's stream holds {request} and {answer} bytes"
+            );
+            request + answer
+        });
+        let leaving = self.connections.iter().map(|(_, own)| match &own.seat {
+            Seat::Shared(shared) => shared.engine.held(),
+            Seat::Home(_) | Seat::Lent(_) | Seat::Empty => 0,
+        });
+        assert_eq!(
+            on_streams.sum::<usize>() + leaving.sum::<usize>(),
+            self.budget.held(),
+            "invariant 10: what streams of clients hold is counted"
+        );
         for (key, call) in self.exchanges.iter() {
             let connection = self.connections.get(call.connection);
             let lent = connection.is_some_and(|own| match &own.seat {

@@ -17,24 +17,24 @@ use crossbeam_channel::{Receiver, Sender};
 use http::header::{ORIGIN, USER_AGENT};
 use http::{HeaderValue, Version};
 
-use crate::core::admit::NO_ROOM;
+use crate::core::admit::{NO_ROOM, ONLY_HTTP1, ONLY_HTTP2};
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
 use crate::core::messages::{Command, REPORTS_MAX, Report};
 use crate::downstream::http1::HIGH_WATER;
-use crate::downstream::{Arrival, Http1, Http2, Incoming, Stream};
+use crate::downstream::{Arrival, Budget, Http1, Http2, Incoming, Refused, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
     AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, ReadyList, Slots,
     Socket, Task, Token, Wakeup, trim,
 };
-use crate::policy::{Limits, Peer, Rules, Snapshot};
+use crate::policy::{Limits, Peer, Rules, Snapshot, Versions};
 use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
 use crate::wire::fields::X_USER_AGENT;
-use crate::wire::{Party, Reason, RequestHead};
+use crate::wire::{Party, Reason, RequestHead, Sink};
 
 /// How many clients are accepted from one listener in one turn; then others have their turn.
 const ACCEPTS_MAX: usize = 256;
@@ -72,6 +72,8 @@ pub struct Core<D: Driver> {
     pub(super) snapshot: Rules,
     /// Those of the snapshot, for the connections that are accepted under it.
     limits: Rc<Limits>,
+    /// What streams of HTTP/2 clients hold.
+    pub(super) budget: Rc<Budget>,
     pub(super) drain: Drain,
     /// What all connections hold of heads that have not come whole, bytes.
     pub(super) heads_bytes: usize,
@@ -245,6 +247,7 @@ impl<D: Driver> Core<D> {
             exchanges: Slots::default(),
             pool,
             limits: Rc::new(snapshot.limits.clone()),
+            budget: Rc::new(Budget::new(snapshot.limits.buffers_bytes_max)),
             snapshot: Rules::new(snapshot),
             drain: Drain::No,
             heads_bytes: 0,
@@ -557,6 +560,7 @@ impl<D: Driver> Core<D> {
                 trip(Place::Obey);
                 let generation = snapshot.generation;
                 self.limits = Rc::new(snapshot.limits.clone());
+                self.budget.allow(snapshot.limits.buffers_bytes_max);
                 self.snapshot = Rules::new(snapshot);
                 self.report(Report::Adopted {
                     core: self.id,
@@ -792,7 +796,27 @@ impl<D: Driver> Core<D> {
                 return ControlFlow::Break(false);
             }
             Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
-            Poll::Ready(Incoming::Http2) => self.share(key, now),
+            Poll::Ready(Incoming::Http2) => match self.versions(key) {
+                Versions::Http1 => {
+                    let refused = Refused {
+                        fault: ONLY_HTTP1,
+                        head: None,
+                    };
+                    self.refuse(key, refused, now);
+                }
+                Versions::Both | Versions::Http2 => self.share(key, now),
+            },
+            Poll::Ready(Incoming::Request(request)) if self.versions(key) == Versions::Http2 => {
+                self.hold_head(key, 0);
+                let refused = Refused {
+                    fault: ONLY_HTTP2,
+                    head: Some(Box::new(request.head)),
+                };
+                if let Some(mut stream) = self.lend(key) {
+                    stream.condemn();
+                    self.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);
+                }
+            }
             Poll::Ready(Incoming::Request(request)) => {
                 self.hold_head(key, 0);
                 let work = Work::Task(Task::Downstream(key));
@@ -806,6 +830,14 @@ impl<D: Driver> Core<D> {
         ControlFlow::Continue(())
     }
 
+    /// What is spoken where a client came in.
+    fn versions(&self, key: Key) -> Versions {
+        let connection = self.connections.get(key);
+        let listener =
+            connection.and_then(|own| self.snapshot.listeners.get(own.listener as usize));
+        listener.map_or(Versions::Both, |listener| listener.versions)
+    }
+
     /// From now on it speaks HTTP/2.
     fn share(&mut self, key: Key, now: Now) {
         let wakeup = self.reactor.wakeup(Task::Downstream(key));
@@ -816,8 +848,9 @@ impl<D: Driver> Core<D> {
             return;
         };
         let transport = Rc::clone(engine.transport());
-        let limits = Rc::clone(&self.limits);
-        let engine = Http2::new(transport, limits, self.reset_stream_duration, now.instant);
+        let (limits, budget) = (Rc::clone(&self.limits), Rc::clone(&self.budget));
+        let duration = self.reset_stream_duration;
+        let engine = Http2::new(transport, limits, budget, duration, now.instant);
         connection.seat = Seat::Shared(Box::new(Shared { engine, wakeup }));
     }
 

@@ -30,7 +30,7 @@ use crate::wire::http1::HeadLimits;
 use crate::wire::http2::head::{self, Http2Fault};
 use crate::wire::{RequestHead, Source};
 
-pub use stream::Http2Stream;
+pub use stream::{Budget, Http2Stream};
 
 /// How long a client may take to acknowledge our SETTINGS (RFC 9113 §6.5.3).
 const SETTINGS_TIME: Duration = Duration::from_secs(10);
@@ -56,6 +56,7 @@ pub enum Arrival {
 pub struct Http2<S: Socket> {
     transport: SharedTransport<S>,
     limits: Rc<Limits>,
+    budget: Rc<Budget>,
     phase: Phase<S>,
     notes: Rc<Notes>,
     /// How many streams there are of it, those that leave included.
@@ -89,6 +90,7 @@ impl<S: Socket> Http2<S> {
     pub fn new(
         transport: SharedTransport<S>,
         limits: Rc<Limits>,
+        budget: Rc<Budget>,
         reset_stream_duration: Duration,
         now: Instant,
     ) -> Self {
@@ -99,6 +101,7 @@ impl<S: Socket> Http2<S> {
         Self {
             transport,
             limits,
+            budget,
             phase: Phase::Greeting(builder.handshake(bridge)),
             notes,
             open: Rc::default(),
@@ -189,6 +192,7 @@ impl<S: Socket> Http2<S> {
             body,
             answer,
             slot: Slot::new(&self.open),
+            budget: Rc::clone(&self.budget),
             notes: Rc::clone(&self.notes),
             expects_continue: matches!(&read, Ok(read) if read.expect_continue),
             method,

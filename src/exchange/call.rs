@@ -309,7 +309,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                 up.settle(cx);
             }
             if let Poll::Ready(reset) = self.down.poll_gone(cx) {
-                self.deaf = true;
+                self.deaf = reset.by == Party::Downstream;
                 break Some(self.end(reset, now));
             }
             break None;

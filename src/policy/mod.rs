@@ -16,4 +16,5 @@ pub use local::{Answer, Callee};
 pub use network::{Network, NetworkFault};
 pub use snapshot::{
     Backend, BackendId, Endpoint, Listener, PathMatch, Route, RouteKind, Rules, Snapshot, Target,
+    Versions,
 };

@@ -60,6 +60,7 @@ impl Plan {
             listeners: vec![Listener {
                 name: "web".into(),
                 address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                versions: wharf::policy::Versions::Both,
             }],
             routes: Arc::new([Route {
                 name: "all".into(),

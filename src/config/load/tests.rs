@@ -269,6 +269,10 @@ fn c_01_every_mistake_has_its_number() {
         ),
         (GOOD.replace("localhost:50051", "unix:/run/x.sock"), "E113"),
         (with("protocol = \"h2\""), "E113"),
+        (
+            with("[[listener]]\naddress = \":1\"\nprotocol = \"spdy\""),
+            "E113",
+        ),
     ] {
         let loaded = file(&text);
         let findings = loaded.compiled.as_ref().expect_err(&text);

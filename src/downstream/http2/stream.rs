@@ -37,6 +37,9 @@ pub struct Http2Stream {
     answer: Answer,
     /// Held for its drop.
     _slot: Slot,
+    budget: Rc<Budget>,
+    /// Its part of that, bytes.
+    counted: usize,
     notes: Rc<Notes>,
     id: u32,
     /// The time of this step.
@@ -54,6 +57,8 @@ pub struct Http2Stream {
     stall_timeout: Duration,
     /// Nobody is there any more.
     gone: Option<Reset>,
+    /// Too much is held, and this is who made it so.
+    overloaded: bool,
     /// Since when its request is thrown away, and how much was, bytes.
     left_at: Option<Instant>,
     discarded: usize,
@@ -89,11 +94,39 @@ impl Drop for Slot {
     }
 }
 
+/// What all streams of a core hold together.
+#[derive(Debug)]
+pub struct Budget {
+    held: Cell<usize>,
+    bytes_max: Cell<usize>,
+}
+
+impl Budget {
+    /// Nothing is held, and no more than `bytes_max` may be, bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            held: Cell::new(0),
+            bytes_max: Cell::new(bytes_max),
+        }
+    }
+
+    /// From now on that much may be held, bytes.
+    pub fn allow(&self, bytes_max: usize) {
+        self.bytes_max.set(bytes_max);
+    }
+
+    /// How much is held, bytes.
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+}
+
 /// What is known of a request when its stream is made.
 pub(super) struct Opening {
     pub(super) body: RecvStream,
     pub(super) answer: SendResponse<Bytes>,
     pub(super) slot: Slot,
+    pub(super) budget: Rc<Budget>,
     pub(super) notes: Rc<Notes>,
     pub(super) expects_continue: bool,
     pub(super) method: Method,
@@ -108,6 +141,8 @@ impl Http2Stream {
             body: Some(opening.body),
             answer: Answer::Awaited(opening.answer),
             _slot: opening.slot,
+            budget: opening.budget,
+            counted: 0,
             notes: opening.notes,
             now: opening.now,
             gathered: Gathered::default(),
@@ -119,6 +154,7 @@ impl Http2Stream {
             stall: None,
             stall_timeout: opening.stall_timeout,
             gone: None,
+            overloaded: false,
             left_at: None,
             discarded: 0,
         }
@@ -191,6 +227,17 @@ impl Http2Stream {
         mem::forget(mem::replace(&mut self.answer, Answer::Over));
     }
 
+    /// Counts what it holds. Who makes it more than all may hold, has to go.
+    fn count(&mut self) {
+        let holds = self.gathered.bytes() + self.unsent.bytes();
+        let before = mem::replace(&mut self.counted, holds);
+        let held = self.budget.held.get() + holds - before;
+        self.budget.held.set(held);
+        if holds > before && held > self.budget.bytes_max.get() && self.gone.is_none() {
+            self.overloaded = true;
+        }
+    }
+
     /// Says the head, if it waits.
     fn send_head(&mut self) {
         let Some(head) = self.head.take() else {
@@ -247,6 +294,7 @@ impl Source for Http2Stream {
         if let Some(body) = &mut self.body {
             self.gathered.sense(body, reset_of, cx);
         }
+        self.count();
         let stall = self.stall.as_ref();
         let patience = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
         if self.gone.is_none() && patience.is_some_and(|until| now >= until) {
@@ -274,6 +322,7 @@ impl Source for Http2Stream {
         if let Some(body) = &mut self.body {
             self.gathered.taken(body, bytes);
         }
+        self.count();
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -331,11 +380,20 @@ impl Sink for Http2Stream {
             unsent.send(answer, 0, told, cx);
         }
         self.watch_reader();
+        self.count();
+        if self.overloaded {
+            // It is asked only in its next step.
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
         if let Some(gone) = self.gone {
             return Poll::Ready(gone);
+        }
+        if mem::take(&mut self.overloaded) {
+            // Its caller is still there to be told.
+            return Poll::Ready(Reset::proxy(Reason::Overloaded));
         }
         let asked = match &mut self.answer {
             Answer::Awaited(answer) => answer.poll_reset(cx),
@@ -358,6 +416,8 @@ impl Drop for Http2Stream {
     /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
         self.notes.forget(self.id);
+        let held = &self.budget.held;
+        held.set(held.get() - self.counted);
         if self.gone.is_none() && !self.unsent.has_ended() {
             let cut = panics::contained(|| self.reset(H2Reason::INTERNAL_ERROR));
             if cut.is_none() {

@@ -444,6 +444,7 @@ fn two_doors(backends: &[&Backend]) -> Snapshot {
     snapshot.listeners.push(Listener {
         name: "inside".into(),
         address: snapshot.listeners[0].address,
+        versions: wharf::policy::Versions::Both,
     });
     let loopback: Network = "127.0.0.0/8".parse().expect("a network");
     let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody else's yet");
