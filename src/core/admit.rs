@@ -329,7 +329,7 @@ impl<D: Driver> Core<D> {
         let Seat::Home(mut engine) = std::mem::replace(&mut connection.seat, Seat::Empty) else {
             return;
         };
-        let (address, listener) = (connection.peer.address(), connection.listener);
+        let (address, listener) = (connection.peer.address(), connection.peer.listener());
         let peer = self.who_asks(address, listener, now);
         if self.drain != Drain::No {
             engine.condemn();

@@ -90,6 +90,11 @@ impl Fields {
         self.ours += 1;
     }
 
+    /// Makes room for so many more, and no more than that: else the list would be twice as large for the sake of one field.
+    pub fn reserve(&mut self, more: usize) {
+        self.list.reserve_exact(more);
+    }
+
     /// Takes away all of that name.
     pub fn remove(&mut self, name: impl PartialEq<HeaderName>) {
         self.retain(|own| name != *own);
