@@ -266,7 +266,11 @@ fn check_preflight(cors: &Cors, origin: &str, allowed: bool, credentials: bool) 
     assert_eq!(permission, None);
     let (_, sentence) = answer.refusal.expect("a refusal says why");
     assert!(!sentence.contains(char::is_control), "{sentence:?}");
-    if let Some((_, typed)) = sentence.split_once("--allow-origin ") {
+    let (cause, cure) = sentence
+        .split_once("; ")
+        .expect("a refusal says what to do");
+    assert!(cause.split(' ').count() < 14, "{cause:?}");
+    if let Some((_, typed)) = cure.split_once("  --allow-origin ") {
         // Somebody pastes it into a shell.
         assert_eq!(typed, origin);
         assert!(
@@ -275,5 +279,7 @@ fn check_preflight(cors: &Cors, origin: &str, allowed: bool, credentials: bool) 
                 .all(|c| c.is_ascii_alphanumeric() || "+-._:/[]".contains(c)),
             "{typed:?}"
         );
+    } else {
+        assert_eq!(cure, "it is no well-formed origin");
     }
 }

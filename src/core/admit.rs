@@ -361,7 +361,7 @@ impl<D: Driver> Core<D> {
         let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let (address, listener) = (connection.peer.address(), connection.listener);
+        let (address, listener) = (connection.peer.address(), connection.peer.listener());
         let peer = self.who_asks(address, listener, now);
         if self.drain != Drain::No {
             stream.condemn();

@@ -115,8 +115,6 @@ pub(super) struct Connection<S: Socket> {
     pub(super) seat: Seat<S>,
     pub(super) transport: Key,
     pub(super) peer: Client,
-    /// Where it came in: the listener's index.
-    pub(super) listener: u32,
     /// Its part of [`Core::heads_bytes`].
     pub(super) head_bytes: u32,
     pub(super) bell: Bell,
@@ -125,26 +123,34 @@ pub(super) struct Connection<S: Socket> {
     pub(super) claim: Option<Claim>,
 }
 
-/// A client's address. There are thousands of clients, and few of them come with an address of 28 bytes.
+/// A client's address, and the index of the listener where it came in. There are thousands of clients, and few of them come
+/// with an address of 28 bytes.
 pub(super) enum Client {
-    V4(SocketAddrV4),
-    V6(Box<SocketAddrV6>),
+    V4(SocketAddrV4, u32),
+    V6(Box<(SocketAddrV6, u32)>),
 }
 
 impl Client {
     pub(super) fn address(&self) -> SocketAddr {
         match self {
-            Self::V4(address) => (*address).into(),
-            Self::V6(address) => (**address).into(),
+            Self::V4(address, _) => (*address).into(),
+            Self::V6(both) => both.0.into(),
+        }
+    }
+
+    pub(super) fn listener(&self) -> u32 {
+        match self {
+            Self::V4(_, listener) => *listener,
+            Self::V6(both) => both.1,
         }
     }
 }
 
-impl From<SocketAddr> for Client {
-    fn from(address: SocketAddr) -> Self {
+impl From<(SocketAddr, u32)> for Client {
+    fn from((address, listener): (SocketAddr, u32)) -> Self {
         match address {
-            SocketAddr::V4(address) => Self::V4(address),
-            SocketAddr::V6(address) => Self::V6(Box::new(address)),
+            SocketAddr::V4(address) => Self::V4(address, listener),
+            SocketAddr::V6(address) => Self::V6(Box::new((address, listener))),
         }
     }
 }
@@ -512,8 +518,7 @@ impl<D: Driver> Core<D> {
         let own = self.connections.insert_with(|_| Connection {
             seat: Seat::Home(engine),
             transport: key,
-            peer: peer.into(),
-            listener,
+            peer: (peer, listener).into(),
             head_bytes: 0,
             bell: Bell::default(),
             alarm: Alarm::default(),

@@ -126,6 +126,9 @@ impl Terms<Head> {
         let mut fields = metadata::forward_request(&self.head.headers);
         codec.request_fields(&self.head.headers, &mut fields);
         metadata::append_via(&mut fields, self.version);
+        if let Some(vouched) = self.head.headers.vouched() {
+            vouched.write(self.head.authority.as_ref(), &mut fields);
+        }
         if let Some(deadline) = self.deadline {
             let remaining = timeout::print(deadline.duration_since(now));
             fields.insert(timeout::GRPC_TIMEOUT, remaining);

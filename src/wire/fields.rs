@@ -3,10 +3,12 @@
 //! A request has a dozen fields, and most are looked at once or never, so a list that is searched from its beginning is cheaper
 //! than a table that hashes every name, and a third of its size for as long as the call lives. It never changes their order.
 //!
-//! Owns the difference between what the client has said and what we say of it: both may have the same name.
+//! Beside them it carries what we say of the client ourselves: under the names that a client may not use.
 
 use http::header::{ORIGIN, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::wire::vouched::Vouched;
 
 /// Which library a page calls with; a browser does not let it set `user-agent`.
 pub const X_USER_AGENT: HeaderName = HeaderName::from_static("x-user-agent");
@@ -17,12 +19,11 @@ pub static WHO_ASKS: [HeaderName; 3] = [ORIGIN, USER_AGENT, X_USER_AGENT];
 /// A name and a value.
 pub type Field = (HeaderName, HeaderValue);
 
-/// Fields in the order in which they came; a name may come more than once. Behind them stand those that are our own.
+/// Fields in the order in which they came; a name may come more than once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
     list: Vec<Field>,
-    /// How many at the end of the list are our own.
-    ours: usize,
+    vouched: Option<Box<Vouched>>,
 }
 
 impl Fields {
@@ -30,7 +31,7 @@ impl Fields {
     pub const fn new() -> Self {
         Self {
             list: Vec::new(),
-            ours: 0,
+            vouched: None,
         }
     }
 
@@ -38,7 +39,7 @@ impl Fields {
     pub fn with_capacity(count: usize) -> Self {
         Self {
             list: Vec::with_capacity(count),
-            ours: 0,
+            vouched: None,
         }
     }
 
@@ -57,9 +58,9 @@ impl Fields {
         self.list.iter().map(|(name, value)| (name, value))
     }
 
-    /// What the client has said, and what we say.
-    pub fn told_apart(&self) -> (&[Field], &[Field]) {
-        self.list.split_at(self.list.len() - self.ours)
+    /// What we say of the client, if we say anything.
+    pub fn vouched(&self) -> Option<&Vouched> {
+        self.vouched.as_deref()
     }
 
     /// The values of that name.
@@ -78,16 +79,14 @@ impl Fields {
         self.get(name).is_some()
     }
 
-    /// Adds one at the end of what the client has said.
+    /// Adds one at the end.
     pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
-        self.list.insert(self.list.len() - self.ours, (name, value));
+        self.list.push((name, value));
     }
 
-    /// Adds one of our own. It goes to the backend whatever its name is: what a client says under such a name stays behind,
-    /// because anybody could say it.
-    pub fn vouch(&mut self, name: HeaderName, value: HeaderValue) {
-        self.list.push((name, value));
-        self.ours += 1;
+    /// Says this of the client. It goes to the backend, whatever its names are.
+    pub fn vouch(&mut self, vouched: Vouched) {
+        self.vouched = Some(Box::new(vouched));
     }
 
     /// Takes away all of that name.
@@ -97,17 +96,7 @@ impl Fields {
 
     /// Keeps those whose name is to be kept.
     pub fn retain(&mut self, mut keep: impl FnMut(&HeaderName) -> bool) {
-        let mut theirs = self.list.len() - self.ours;
-        let mut kept_of_ours = 0;
-        self.list.retain(|(name, _)| {
-            let kept = keep(name);
-            match theirs.checked_sub(1) {
-                Some(left) => theirs = left,
-                None => kept_of_ours += usize::from(kept),
-            }
-            kept
-        });
-        self.ours = kept_of_ours;
+        self.list.retain(|(name, _)| keep(name));
     }
 }
 
@@ -130,7 +119,7 @@ impl FromIterator<(HeaderName, HeaderValue)> for Fields {
     fn from_iter<T: IntoIterator<Item = (HeaderName, HeaderValue)>>(fields: T) -> Self {
         Self {
             list: fields.into_iter().collect(),
-            ours: 0,
+            vouched: None,
         }
     }
 }
@@ -156,33 +145,6 @@ mod tests {
         let names: Vec<_> = fields.iter().map(|(name, _)| name).collect();
         assert_eq!(names, [ACCEPT, ORIGIN]);
         assert_eq!((fields.len(), fields.is_empty()), (2, false));
-    }
-
-    #[test]
-    fn what_we_say_stands_behind_what_came_and_is_told_apart_from_it() {
-        let value = HeaderValue::from_static;
-        let mut fields = Fields::new();
-        fields.append(VIA, value("theirs"));
-        fields.vouch(VIA, value("ours"));
-        fields.vouch(ORIGIN, value("ours"));
-        fields.append(ACCEPT, value("theirs"));
-        let names = |part: &[Field]| {
-            let names = part.iter().map(|(name, value)| {
-                let value = value.to_str().unwrap();
-                format!("{name}: {value}")
-            });
-            names.collect::<Vec<_>>()
-        };
-        let (theirs, ours) = fields.told_apart();
-        assert_eq!(names(theirs), ["via: theirs", "accept: theirs"]);
-        assert_eq!(names(ours), ["via: ours", "origin: ours"]);
-        fields.remove(VIA);
-        let (theirs, ours) = fields.told_apart();
-        assert_eq!(names(theirs), ["accept: theirs"]);
-        assert_eq!(names(ours), ["origin: ours"]);
-        fields.retain(|_| false);
-        assert_eq!((fields.told_apart().1.len(), fields.len()), (0, 0));
-        assert_eq!(fields, Fields::new());
     }
 
     #[test]

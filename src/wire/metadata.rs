@@ -45,7 +45,7 @@ impl MetadataFault {
 /// Left behind: what belongs to the client's connection or is nominated by its `connection`; `host`; what describes the
 /// body and the dialect on the client's side (`content-*`, `accept`, `accept-encoding`, `expect`); reserved `grpc-*` but
 /// the call definition; and who the client is according to itself ([`tells_who`]). `-bin` values that a browser joined are
-/// fields of their own again, and crumbs of `cookie` are one field. What we say ourselves ([`Fields::vouch`]) goes on as it is.
+/// fields of their own again, and crumbs of `cookie` are one field.
 pub fn forward_request(fields: &Fields) -> HeaderMap {
     // Room for what dialect and exchange add, so that the map does not grow again; four or more of what every page sends stay
     // behind. A map for a dozen fields has a place for each, one for thirteen has 24, at a hundred bytes a place.
@@ -53,8 +53,7 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
     let mut cookie: Option<Crumbs<'_>> = None;
     // Beyond that a value passes as it came: commas cost a client nothing, and fields cost the backend.
     let mut splits_left = SPLITS_MAX;
-    let (theirs, ours) = fields.told_apart();
-    for (name, value) in theirs {
+    for (name, value) in fields.iter() {
         if !crosses_to_backend(name) {
             continue;
         }
@@ -78,9 +77,6 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
         append(&mut forwarded, &COOKIE, value);
     }
     drop_nominated(fields.get_all(CONNECTION), &mut forwarded);
-    for (name, value) in ours {
-        append(&mut forwarded, name, value.clone());
-    }
     forwarded
 }
 
@@ -225,7 +221,7 @@ fn drop_nominated<'a>(by: impl Iterator<Item = &'a HeaderValue>, fields: &mut He
 }
 
 /// Appends, unless the map is full: then a field is lost rather than the process. Heads are bounded far below that.
-fn append(fields: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
+pub(super) fn append(fields: &mut HeaderMap, name: &HeaderName, value: HeaderValue) {
     let added = fields.try_append(name, value);
     debug_assert!(added.is_ok(), "heads are bounded");
 }
@@ -332,23 +328,6 @@ mod tests {
             ("x-nominated", "1"),
         ]);
         assert_eq!(names(&forward_request(&dropped.into())), Vec::<&str>::new());
-    }
-
-    #[test]
-    fn m_08_what_we_say_of_a_client_crosses_and_what_it_says_itself_does_not() {
-        let mut fields: Fields = map(&[
-            ("connection", "x-request-id"),
-            ("x-forwarded-for", "1.2.3.4"),
-            ("x-request-id", "theirs"),
-        ])
-        .into();
-        let ours = [("x-forwarded-for", "127.0.0.1"), ("x-request-id", "ours")];
-        for (name, value) in ours {
-            let name = HeaderName::from_static(name);
-            fields.vouch(name, HeaderValue::from_static(value));
-        }
-        // Nobody nominates away what is ours.
-        assert_eq!(forward_request(&fields), map(&ours));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod proto;
 pub mod reset;
 pub mod status;
 pub mod timeout;
+pub mod vouched;
 
 pub use fields::Fields;
 pub use part::{Dial, OutgoingHead, Part, RequestHead, ResponseHead, Sink, Source};

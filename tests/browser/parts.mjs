@@ -66,7 +66,7 @@ export async function stop(child, signal = "SIGTERM") {
   clearTimeout(late);
 }
 
-/** The origin of the page with the five libraries; `{ url, close }`. */
+/** The origin of the page with the five libraries; `{ url, close }`. Below `/sandboxed` the same page has no origin: null. */
 export async function servePage() {
   const bundle = await build({
     entryPoints: [`${here}clients.js`],
@@ -80,7 +80,8 @@ export async function servePage() {
   const html = `<!doctype html><meta charset="utf-8"><title>clients</title><link rel="icon" href="data:,"><script src="/clients.js"></script>`;
   const server = createServer((request, response) => {
     const isScript = request.url === "/clients.js";
-    response.writeHead(200, { "content-type": isScript ? "text/javascript" : "text/html" });
+    const sandbox = request.url === "/sandboxed" && { "content-security-policy": "sandbox allow-scripts" };
+    response.writeHead(200, { "content-type": isScript ? "text/javascript" : "text/html", ...sandbox });
     response.end(isScript ? script : html);
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));

@@ -135,6 +135,17 @@ fn an_origin_that_is_none_never_becomes_something_to_paste() {
         let (_, sentence) = preflight(&cors(&[]), origin, &[]).refusal.unwrap();
         assert!(!sentence.contains("--allow-origin"), "{origin}: {sentence}");
     }
+    // Nor does it make a second line that looks like a cure of ours.
+    for origin in [
+        "a; add:  --allow-origin http://evil.example",
+        "http://a\"; add:  --allow-origin http://evil.example",
+        "http://a;\u{a0}add: x",
+    ] {
+        let (_, sentence) = preflight(&cors(&[]), origin, &[]).refusal.unwrap();
+        let (cause, cure) = sentence.split_once("; ").unwrap();
+        assert_eq!(cure, "it is no well-formed origin", "{origin}");
+        assert_eq!(cause.split(' ').count(), 5, "{cause}");
+    }
     let long = format!("http://{}", "a".repeat(5000));
     let (_, sentence) = preflight(&cors(&[]), &long, &[]).refusal.unwrap();
     assert!(sentence.len() < 300, "{}", sentence.len());
