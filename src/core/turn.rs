@@ -839,7 +839,7 @@ impl<D: Driver> Core<D> {
     fn versions(&self, key: Key) -> Versions {
         let connection = self.connections.get(key);
         let listener =
-            connection.and_then(|own| self.snapshot.listeners.get(own.listener as usize));
+            connection.and_then(|own| self.snapshot.listeners.get(own.peer.listener() as usize));
         listener.map_or(Versions::Both, |listener| listener.versions)
     }
 

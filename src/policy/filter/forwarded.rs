@@ -3,11 +3,10 @@
 //! Owns `x-forwarded-for`, `-proto`, `-host`, `x-real-ip`, `forwarded` and `x-request-id` on their way in. Whatever a client says
 //! under these names is taken away and said anew from what the socket says, for anybody can write them; where the peer is a
 //! proxy that the listener trusts, ours is appended to what it says. Where a client claims nothing and no proxy is trusted, nothing
-//! is said. It never refuses a request, and it never writes `forwarded` by itself: that would be the same once more, at the cost
+//! is said, and no id made. It never refuses a request, and it never writes `forwarded` by itself: that would be the same once more, at the cost
 //! of a field.
 //!
-//! `x-request-id` is a name and no claim: it is kept from anyone if it is one token of 128 characters at most; one that is not, or
-//! that a trusted proxy has not given, is made.
+//! `x-request-id` is a name and no claim: it is kept from anyone if it is one token of 128 characters at most; else it is made.
 //!
 //! Sources: RFC 7239 (`forwarded`); Envoy, `docs/root/configuration/http/http_conn_man/headers.rst`; RFC 7541 §7.1.3 (what is
 //! never to be indexed).
@@ -53,7 +52,11 @@ impl Filter for Forwarded {
     fn request(&self, head: &mut RequestHead, peer: &Peer) -> Verdict {
         let proxies = self.proxies(peer);
         let id = Id::of(&head.headers);
-        let claims = || head.headers.iter().any(|(name, _)| tells_who(name.as_str()));
+        let claims = || {
+            head.headers
+                .iter()
+                .any(|(name, _)| tells_who(name.as_str()))
+        };
         if proxies.is_none() && id != Id::Bad && !claims() {
             // Nothing is claimed, and five fields are a fifth of what a small call costs.
             return Verdict::Continue;
@@ -66,7 +69,6 @@ impl Filter for Forwarded {
         head.headers.retain(|name| !tells_who(name.as_str()));
         match id {
             Id::Good => head.headers.vouch(vouched),
-            Id::None if proxies.is_none() => head.headers.vouch(vouched),
             Id::None | Id::Bad => {
                 head.headers.remove(X_REQUEST_ID);
                 head.headers.vouch(vouched.named(peer.number));

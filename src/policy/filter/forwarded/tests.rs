@@ -99,6 +99,10 @@ fn m_08_what_a_client_says_of_itself_is_removed_and_said_anew() {
         headers: Fields::new(),
     };
     let _ = Forwarded::default().request(&mut head, &peer(PROXY, 0));
+    assert_eq!(head.headers.vouched(), None, "nothing is claimed");
+    let claim = HeaderValue::from_static("127.0.0.1");
+    head.headers.append(X_REAL_IP, claim);
+    let _ = Forwarded::default().request(&mut head, &peer(PROXY, 0));
     let told = going(&head);
     assert_eq!(told[X_FORWARDED_FOR], "10.0.0.7");
     assert!(!told.contains_key(X_FORWARDED_HOST));
