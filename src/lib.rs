@@ -12,6 +12,7 @@ pub mod net;
 pub mod rpc;
 pub mod telemetry;
 
+pub mod http2;
 pub mod policy;
 
 pub mod config;

@@ -172,7 +172,7 @@ pub fn help() -> String {
 #[command(
     name = "wharf",
     version,
-    about = "A gRPC-Web to gRPC reverse proxy",
+    about = "A reverse proxy for gRPC-Web and gRPC",
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true
 )]

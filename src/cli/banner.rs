@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cli::escape::{escape, escape_short};
 use crate::cli::style::{Color, Paint};
 use crate::config::CorsRule;
-use crate::policy::Remedy;
+use crate::policy::{Remedy, Versions};
 
 /// Everything that the banner tells.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct Banner<'a> {
     /// Ours.
     pub version: &'a str,
     /// The addresses that were bound, with their real ports.
-    pub listeners: &'a [SocketAddr],
+    pub listeners: &'a [(SocketAddr, Versions)],
     /// The endpoints, in order.
     pub backends: &'a [Row],
     /// Which pages may call.
@@ -79,12 +79,18 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
         "{}   gRPC-Web ⇄ gRPC\n",
         color.paint(Paint::Strong, &title)
     );
-    for address in banner.listeners {
-        let where_ = match address.ip().is_unspecified() {
-            true => "grpc-web, grpc-web-text over HTTP/1.1, on every address of this machine",
-            false => "grpc-web, grpc-web-text over HTTP/1.1",
+    for (address, versions) in banner.listeners {
+        let spoken = match versions {
+            Versions::Both => "gRPC-Web over HTTP/1.1 and HTTP/2, gRPC over HTTP/2",
+            Versions::Http1 => "gRPC-Web over HTTP/1.1",
+            Versions::Http2 => "gRPC-Web and gRPC over HTTP/2, by prior knowledge",
         };
-        row(&mut out, "Pages", &format!("http://{address}"), where_);
+        let everywhere = match address.ip().is_unspecified() {
+            true => ", on every address of this machine",
+            false => "",
+        };
+        let said = format!("{spoken}{everywhere}");
+        row(&mut out, "Callers", &format!("http://{address}"), &said);
     }
     for backend in banner.backends {
         out.push_str(&backend_line(backend, banner.remedy, color));
@@ -114,7 +120,11 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
         },
     };
     row(&mut out, "CORS", &who, &why);
-    if let Some(url) = banner.listeners.first().map(|address| reachable(*address)) {
+    if let Some(url) = banner
+        .listeners
+        .first()
+        .map(|(address, _)| reachable(*address))
+    {
         out.push('\n');
         if banner.demo {
             let url = color.paint(Paint::Strong, &format!("{url}/"));
@@ -248,7 +258,7 @@ mod tests {
         ];
         let banner = Banner {
             version: "0.1.0",
-            listeners: &[address("127.0.0.1:8080")],
+            listeners: &[(address("127.0.0.1:8080"), Versions::Both)],
             backends: &backends,
             cors: &CorsRule::Loopback,
             remedy: Remedy::Flag,
@@ -259,7 +269,7 @@ mod tests {
             "\
 wharf 0.1.0   gRPC-Web ⇄ gRPC
 
-  Pages     http://127.0.0.1:8080      grpc-web, grpc-web-text over HTTP/1.1
+  Callers   http://127.0.0.1:8080      gRPC-Web over HTTP/1.1 and HTTP/2, gRPC over HTTP/2
   Backend   localhost:50051            ✓ HTTP/2 at 127.0.0.1 in 1.8 ms
   Backend   localhost:50052            ✗ nothing listens on 127.0.0.1:50052 or [::1]:50052; start it there, and the next call finds it
   CORS      pages on localhost         since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)
@@ -330,7 +340,10 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
     fn what_a_person_can_open_is_shown_for_addresses_that_nobody_can() {
         let banner = Banner {
             version: "0",
-            listeners: &[address("0.0.0.0:1"), address("[::]:2")],
+            listeners: &[
+                (address("0.0.0.0:1"), Versions::Http1),
+                (address("[::]:2"), Versions::Http2),
+            ],
             backends: &[],
             cors: &CorsRule::Nobody,
             remedy: Remedy::Flag,

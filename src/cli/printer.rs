@@ -22,7 +22,7 @@ use crate::cli::style::Color;
 use crate::config::CorsRule;
 use crate::control::Notice;
 use crate::core::Report;
-use crate::policy::Remedy;
+use crate::policy::{Remedy, Versions};
 use crate::telemetry::Record;
 use crate::upstream::{Attempt, Opening};
 use crate::wire::Reason;
@@ -112,7 +112,7 @@ impl<W: Write> Printer<W> {
     /// Says where pages come in and how each endpoint stands.
     pub(crate) fn banner(
         &mut self,
-        listeners: &[SocketAddr],
+        listeners: &[(SocketAddr, Versions)],
         endpoints: &[Arc<str>],
         cors: &CorsRule,
         demo: bool,

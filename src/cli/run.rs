@@ -4,7 +4,6 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use crate::cli::printer::{Ears, Printer};
 use crate::cli::style::Color;
 use crate::config::DemoEnds;
 use crate::control::{Control, StartError};
-use crate::policy::Target;
+use crate::policy::{Target, Versions};
 
 /// Does what the command line says, and returns when it is done.
 pub fn run<I>(args: I) -> ExitCode
@@ -69,6 +68,8 @@ fn serve(prepared: Prepared) -> Exit {
         .flatten()
         .map(|endpoint| Arc::clone(&endpoint.name))
         .collect();
+    let written = compiled.snapshot.listeners.iter();
+    let versions: Vec<Versions> = written.map(|listener| listener.versions).collect();
     let control = match Control::start(compiled) {
         Ok(control) => control,
         Err(error) => {
@@ -86,11 +87,8 @@ fn serve(prepared: Prepared) -> Exit {
             return exit;
         }
     };
-    let listeners: Vec<SocketAddr> = control
-        .listening
-        .iter()
-        .map(|(_, address)| *address)
-        .collect();
+    let addresses = control.listening.iter().map(|(_, address)| *address);
+    let listeners: Vec<_> = addresses.zip(versions).collect();
     let ears = Ears {
         records: control.records.clone(),
         spent: control.spent.clone(),

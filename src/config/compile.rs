@@ -3,6 +3,8 @@
 //! Pure: it asks neither the network nor the clock. An endpoint that is an IP address comes out with it; one that is a
 //! name comes out with no address yet, because asking takes time and may fail: `control` fills it in.
 
+mod browsers;
+
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -18,8 +20,8 @@ use crate::config::parse::nearest;
 use crate::config::schema::{self, Form, Scalar, Schema};
 use crate::config::units::{self, Count};
 use crate::policy::{
-    Backend, BackendId, Callee, Cors, Endpoint, Filter, Limits, Listener, OriginPattern, PathMatch,
-    Remedy, Route, RouteKind, Snapshot, Target,
+    Backend, BackendId, Callee, Endpoint, Filter, Forwarded, Limits, Listener, Network,
+    NetworkFault, PathMatch, Remedy, Route, RouteKind, Snapshot, Target, Versions,
 };
 
 /// A configuration that is valid.
@@ -106,12 +108,14 @@ pub fn demo(schema: &Schema, ends: DemoEnds, machine: &Machine) -> Result<Compil
             path: PathMatch::Exact("/".to_owned()),
             kind: RouteKind::Plain,
             backend: BackendId(0),
+            cors: None,
         },
         Draft {
             name: "demo".into(),
             path: PathMatch::Prefix(format!("/{}", ends.service)),
             kind: RouteKind::Rpc,
             backend: BackendId(1),
+            cors: None,
         },
     ];
     let backends = vec![local("page", ends.page), local("demo", ends.echo)];
@@ -119,11 +123,13 @@ pub fn demo(schema: &Schema, ends: DemoEnds, machine: &Machine) -> Result<Compil
 }
 
 /// A route before its filters.
-struct Draft {
+struct Draft<'a> {
     name: Arc<str>,
     path: PathMatch,
     kind: RouteKind,
     backend: BackendId,
+    /// What it says of pages by itself.
+    cors: Option<&'a schema::Cors>,
 }
 
 struct Compiler<'a> {
@@ -142,20 +148,26 @@ impl<'a> Compiler<'a> {
     fn finish(
         mut self,
         machine: &Machine,
-        routes: Vec<Draft>,
+        routes: Vec<Draft<'a>>,
         backends: Vec<Backend>,
     ) -> Result<Compiled, Findings> {
-        let listeners = self.listeners();
+        let (listeners, trusted) = self.listeners();
         let process = self.process(machine);
         let limits = self.limits(machine, process.workers);
         let live_path = self.live_path();
-        let (rule, cors) = self.cors(&listeners);
+        let pages = self.pages(&listeners);
+        let cors = pages.filter();
+        let forwarded = Forwarded::new(trusted);
         let unrouted: Vec<Box<dyn Filter>> = vec![Box::new(cors.clone())];
         let routes = routes
             .into_iter()
             .map(|draft| {
+                let cors = match draft.cors {
+                    Some(written) => self.pages_of(&draft.name, written, &pages).filter(),
+                    None => cors.clone(),
+                };
                 let filters: Vec<Box<dyn Filter>> = match draft.kind {
-                    RouteKind::Rpc => vec![Box::new(cors.clone())],
+                    RouteKind::Rpc => vec![Box::new(cors), Box::new(forwarded.clone())],
                     RouteKind::Plain => Vec::new(),
                 };
                 Route {
@@ -182,7 +194,7 @@ impl<'a> Compiler<'a> {
                 live_path,
             },
             process,
-            cors: rule,
+            cors: pages.rule(),
             remedy: schema_remedy(self.schema.form),
             warnings: self.findings,
         })
@@ -276,6 +288,7 @@ impl<'a> Compiler<'a> {
                 .and_then(|bytes| u32::try_from(bytes).ok())
                 .unwrap_or(default.message_bytes_max),
             heads_bytes_max: default.heads_bytes_max,
+            buffers_bytes_max: default.buffers_bytes_max,
             head_timeout: self
                 .read(&written.header_timeout, time)
                 .unwrap_or(default.head_timeout),
@@ -306,8 +319,10 @@ impl<'a> Compiler<'a> {
         Some(live.get_ref().clone())
     }
 
-    fn listeners(&mut self) -> Vec<Listener> {
+    /// The listeners, and whom each trusts.
+    fn listeners(&mut self) -> (Vec<Listener>, Vec<Vec<Network>>) {
         let mut listeners: Vec<Listener> = Vec::new();
+        let mut trusted = Vec::new();
         for (index, written) in self.schema.listener.iter().enumerate() {
             let Some(address) = &written.get_ref().address else {
                 self.findings.push(
@@ -347,61 +362,59 @@ impl<'a> Compiler<'a> {
                         .help("give each a name of its own"),
                 );
             }
+            let versions = self.versions(written.get_ref());
             listeners.push(Listener {
                 name: name.into(),
                 address: parsed,
+                versions,
             });
+            trusted.push(self.trusted_proxies(written.get_ref()));
         }
         if self.schema.listener.is_empty() {
             listeners.push(Listener {
                 name: "web".into(),
                 address: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_PORT)),
+                versions: Versions::Both,
             });
         }
-        listeners
+        (listeners, trusted)
     }
 
-    fn cors(&mut self, listeners: &[Listener]) -> (CorsRule, Cors) {
-        let remedy = schema_remedy(self.schema.form);
-        let on_loopback = listeners
-            .iter()
-            .all(|listener| listener.address.ip().is_loopback());
-        let Some(written) = &self.schema.cors.allow_origins else {
-            if self.schema.form == Form::Flags && on_loopback {
-                let patterns = OriginPattern::LOOPBACK.iter();
-                let patterns = patterns.filter_map(|text| text.parse().ok()).collect();
-                return (CorsRule::Loopback, Cors::new(patterns, remedy));
-            }
-            return (CorsRule::Nobody, Cors::new(Vec::new(), remedy));
+    /// What a listener speaks.
+    fn versions(&mut self, listener: &schema::Listener) -> Versions {
+        let Some(protocol) = &listener.protocol else {
+            return Versions::Both;
         };
-        let mut patterns = Vec::new();
-        for origin in written {
-            match OriginPattern::from_str(origin.get_ref()) {
-                Ok(OriginPattern::Any) if !on_loopback => {
-                    self.findings.push(
-                        Finding::warning(
-                            "E153",
-                            "every page of the web may call, and not only from this machine",
-                        )
-                        .at(origin.span(), "every origin")
-                        .help("name the origins of your pages instead"),
-                    );
-                    patterns.push(OriginPattern::Any);
-                }
-                Ok(pattern) => patterns.push(pattern),
-                Err(fault) => self.findings.push(
-                    Finding::error("E111", format!("{:?} is no origin", origin.get_ref()))
-                        .at(origin.span(), "not an origin")
-                        .help(fault.0),
+        match protocol.get_ref().as_str() {
+            "auto" => return Versions::Both,
+            "http1" => return Versions::Http1,
+            "http2" => return Versions::Http2,
+            _ => {}
+        }
+        self.findings.push(
+            Finding::error(
+                "E113",
+                format!("a listener does not speak {:?}", protocol.get_ref()),
+            )
+            .at(protocol.span(), "\"auto\", \"http1\" or \"http2\"")
+            .help("leave it out: \"auto\" is both, and the client's first bytes say which"),
+        );
+        Versions::Both
+    }
+
+    fn trusted_proxies(&mut self, listener: &schema::Listener) -> Vec<Network> {
+        let mut networks = Vec::new();
+        for text in listener.trusted_proxies.iter().flatten() {
+            match text.get_ref().parse() {
+                Ok(network) => networks.push(network),
+                Err(NetworkFault(help)) => self.findings.push(
+                    Finding::error("E115", format!("{:?} is no network", text.get_ref()))
+                        .at(text.span(), "not a network")
+                        .help(help),
                 ),
             }
         }
-        let rule = if patterns.is_empty() {
-            CorsRule::Nobody
-        } else {
-            CorsRule::Origins(patterns.iter().map(ToString::to_string).collect())
-        };
-        (rule, Cors::new(patterns, remedy))
+        networks
     }
 
     fn backends(&mut self) -> Vec<Backend> {
@@ -490,9 +503,9 @@ impl<'a> Compiler<'a> {
         );
     }
 
-    fn routes(&mut self, backends: &[Backend]) -> Vec<Draft> {
+    fn routes(&mut self, backends: &[Backend]) -> Vec<Draft<'a>> {
         let schema = self.schema;
-        let mut routes: Vec<Draft> = Vec::new();
+        let mut routes: Vec<Draft<'a>> = Vec::new();
         let mut used = HashSet::new();
         for (index, written) in schema.route.iter().enumerate() {
             let route = written.get_ref();
@@ -533,6 +546,7 @@ impl<'a> Compiler<'a> {
                 path,
                 kind: RouteKind::Rpc,
                 backend,
+                cors: Some(&route.cors).filter(|cors| !cors.is_silent()),
             });
         }
         if schema.route.is_empty() {

@@ -113,6 +113,7 @@ impl Schema {
                     name: Some(Spanned::new(all.clone(), "all".to_owned())),
                     path_prefix: Some(Spanned::new(all.clone(), "/".to_owned())),
                     backend: Some(Spanned::new(all.clone(), name.clone())),
+                    ..Route::default()
                 },
             )];
             let backend = Backend {
@@ -127,8 +128,8 @@ impl Schema {
                 .into_iter()
                 .map(|address| {
                     let listener = Listener {
-                        name: None,
                         address: Some(address.clone()),
+                        ..Listener::default()
                     };
                     Spanned::new(address.span(), listener)
                 })

@@ -138,7 +138,18 @@ fn right_form(path: &[&str], value: &DeValue<'_>) -> String {
         ["backend", _] => "write [backend.NAME]: its table needs a name".to_owned(),
         ["backend", _, "limits"] => format!("write [{}]", path.join(".")),
         ["backend", _, "endpoints"] => list("endpoints", "localhost:50051"),
-        ["cors", "allow_origins"] => list("allow_origins", "https://app.example.com"),
+        [.., "cors", "allow_origins"] => list("allow_origins", "https://app.example.com"),
+        [.., "cors", "allow_credentials"] => {
+            "write allow_credentials = true or allow_credentials = false".to_owned()
+        }
+        [.., "cors", "allow_headers"] => {
+            "write allow_headers = \"mirror\" or allow_headers = [\"x-tenant\"]".to_owned()
+        }
+        [.., "cors", "expose_headers"] => {
+            "write expose_headers = \"auto\" or expose_headers = [\"x-trace-id\"]".to_owned()
+        }
+        ["route", "cors"] => "write [route.cors], with one bracket on each side".to_owned(),
+        ["listener", "trusted_proxies"] => list("trusted_proxies", "10.0.0.0/8"),
         ["version"] => "write version = 1, without quotes".to_owned(),
         ["process", "pin_cpus"] => "write pin_cpus = true or pin_cpus = false".to_owned(),
         ["listener", "address"] => match value {

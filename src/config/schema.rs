@@ -45,6 +45,8 @@ pub(super) struct Process {
 pub(super) struct Listener {
     pub(super) name: Option<Spanned<String>>,
     pub(super) address: Option<Spanned<String>>,
+    pub(super) protocol: Option<Spanned<String>>,
+    pub(super) trusted_proxies: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -53,6 +55,7 @@ pub(super) struct Route {
     pub(super) name: Option<Spanned<String>>,
     pub(super) path_prefix: Option<Spanned<String>>,
     pub(super) backend: Option<Spanned<String>>,
+    pub(super) cors: Cors,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -75,6 +78,21 @@ pub(super) struct BackendLimits {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Cors {
     pub(super) allow_origins: Option<Vec<Spanned<String>>>,
+    pub(super) allow_credentials: Option<Spanned<bool>>,
+    pub(super) allow_headers: Option<Spanned<WordOrList>>,
+    pub(super) expose_headers: Option<Spanned<WordOrList>>,
+    pub(super) max_age: Option<Spanned<Scalar>>,
+}
+
+impl Cors {
+    /// It says nothing at all.
+    pub(super) fn is_silent(&self) -> bool {
+        self.allow_origins.is_none()
+            && self.allow_credentials.is_none()
+            && self.allow_headers.is_none()
+            && self.expose_headers.is_none()
+            && self.max_age.is_none()
+    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -94,6 +112,14 @@ pub(super) struct Limits {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Health {
     pub(super) live: Option<Spanned<String>>,
+}
+
+/// One word that stands for what is right by itself, or a list in its place: `"mirror"`, `["x-tenant"]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "a word or a list of texts")]
+pub(super) enum WordOrList {
+    Word(String),
+    List(Vec<String>),
 }
 
 /// A number, or text that means one: `"16KiB"`, `"10s"`, `"auto"`.

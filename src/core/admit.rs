@@ -4,15 +4,15 @@
 //! body is touched here.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::core::messages::Report;
-use crate::core::turn::{Call, Connection, Core, Drain, Seat};
-use crate::downstream::{Http1, Refused, Stream};
+use crate::core::turn::{Call, Core, Drain, Seat};
+use crate::downstream::{Refused, Stream};
 use crate::exchange::outcome::{message_of, status_of};
 use crate::exchange::{Exchange, Terms};
 use crate::net::{Alarm, Driver, Key, Now, Socket, Task};
@@ -21,7 +21,7 @@ use crate::policy::{Peer, RouteKind, Snapshot, Verdict};
 use crate::rpc::{Dialect, ResponseCodec, classify, is_rpc_path};
 use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
-use crate::wire::http1::{HeadFault, HeadLimits, Http1Request};
+use crate::wire::http1::{HeadFault, HeadLimits, names_protocol};
 use crate::wire::{
     Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata,
     timeout,
@@ -77,7 +77,7 @@ impl Whose {
 }
 
 /// Decides about a request. The head may be changed by the route's filters.
-fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision {
+fn decide(snapshot: &Snapshot, head: &mut RequestHead, version: Version, peer: &Peer) -> Decision {
     if snapshot.live_path.as_deref() == Some(head.path.path())
         && matches!(head.method, Method::GET | Method::HEAD)
     {
@@ -103,11 +103,11 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         }
     }
     let Some((index, route)) = found else {
-        return no_route(head);
+        return no_route(head, version);
     };
     let dialect = match route.kind {
         RouteKind::Plain => Dialect::Plain,
-        RouteKind::Rpc => match classify(head) {
+        RouteKind::Rpc => match classify(head, version) {
             Ok(dialect) => dialect,
             Err(refusal) => {
                 let answer = refuse_rpc(head, refusal.status, refusal.word, refusal.message);
@@ -160,11 +160,11 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
 }
 
 /// Deciding has panicked: an RPC ends as one, whatever else is answered in HTTP. The head may have been changed by half.
-fn excuse(snapshot: &Snapshot, head: &RequestHead) -> Decision {
+fn excuse(snapshot: &Snapshot, head: &RequestHead, version: Version) -> Decision {
     let reset = Reset::proxy(Reason::Panic);
     let message = message_of(reset, "");
     let route = panics::contained(|| snapshot.route(head).map(|(index, _)| index)).flatten();
-    match panics::contained(|| classify(head)) {
+    match panics::contained(|| classify(head, version)) {
         Some(Ok(dialect)) => Decision::End {
             dialect,
             status: Status::new(status_of(reset.reason).0, message),
@@ -184,8 +184,8 @@ fn excuse(snapshot: &Snapshot, head: &RequestHead) -> Decision {
     }
 }
 
-fn no_route(head: &RequestHead) -> Decision {
-    match classify(head) {
+fn no_route(head: &RequestHead, version: Version) -> Decision {
+    match classify(head, version) {
         Ok(dialect) => Decision::End {
             dialect,
             status: Status::new(Code::UNIMPLEMENTED, "no route takes this method"),
@@ -262,33 +262,42 @@ fn refuse_rpc(
 impl<D: Driver> Core<D> {
     /// Answers bytes that are no request, and closes after it.
     pub(super) fn refuse(&mut self, key: Key, refused: Refused, now: Now) {
-        self.turn_down(key, refused, "bad_http", Party::Downstream, now);
+        if let Some(stream) = self.lend(key) {
+            self.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);
+        }
     }
 
     /// Refuses a head that has begun to come, because too much is held of such heads.
     pub(super) fn refuse_for_want_of_room(&mut self, key: Key, now: Now) {
-        if let Some(Connection {
-            seat: Seat::Home(engine),
-            ..
-        }) = self.connections.get(key)
-        {
-            let refused = engine.refuse(NO_ROOM);
-            self.turn_down(key, refused, "overloaded", Party::Proxy, now);
+        if let Some(stream) = self.lend(key) {
+            let refused = match &stream {
+                Stream::Http1(engine) => engine.refuse(NO_ROOM),
+                Stream::Http2(_) => Refused {
+                    fault: NO_ROOM,
+                    head: None,
+                },
+            };
+            self.turn_down(key, stream, refused, "overloaded", Party::Proxy, now);
         }
     }
 
-    fn turn_down(&mut self, key: Key, refused: Refused, word: &'static str, by: Party, now: Now) {
-        let Some(Connection {
-            seat: Seat::Home(engine),
-            peer,
-            ..
-        }) = self.connections.get_mut(key)
-        else {
-            return;
-        };
+    /// Answers what is no request.
+    pub(super) fn turn_down(
+        &mut self,
+        key: Key,
+        mut stream: Stream<D::Socket>,
+        refused: Refused,
+        word: &'static str,
+        by: Party,
+        now: Now,
+    ) {
+        let peer = self.peer(key);
         let Refused { fault, head } = refused;
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
-        let message = explain(fault, engine.transport().borrow().unread());
+        let message = match &stream {
+            Stream::Http1(engine) => explain(fault, engine.transport().borrow().unread()),
+            Stream::Http2(_) => explain(fault, &[]),
+        };
         let mut answer = text(status, format!("{message}\n"), None);
         if status == StatusCode::METHOD_NOT_ALLOWED {
             answer
@@ -304,14 +313,21 @@ impl<D: Driver> Core<D> {
             _ => Whose::Unrouted,
         };
         apply(whose.filters(&self.snapshot), &head, &mut answer.head);
-        engine.respond(answer.head, answer.body);
-        engine.come_home(now.instant);
+        // Who does not even say HTTP would not understand an answer.
+        let heard = match &stream {
+            Stream::Http1(engine) => names_protocol(engine.transport().borrow().unread()),
+            Stream::Http2(_) => true,
+        };
+        if heard {
+            stream.respond(answer.head, answer.body);
+        }
+        self.take_back(key, stream, now);
         let mut record = Record {
-            http_status: Some(status.as_u16()),
+            http_status: heard.then_some(status.as_u16()),
             refusal: Some(word),
             by,
             message,
-            ..Self::blank_record(&head, Some(peer.address()), now)
+            ..Self::blank_record(&head, Some(peer), now)
         };
         if !known {
             record.verb.clear();
@@ -320,31 +336,46 @@ impl<D: Driver> Core<D> {
         self.report(Report::Record(Box::new(record)));
     }
 
+    /// What could not even be answered is told.
+    pub(super) fn record_malformed(&mut self, key: Key, message: String, by: Party, now: Now) {
+        let record = Record {
+            refusal: Some("bad_http"),
+            by,
+            message,
+            verb: String::new(),
+            path: String::new(),
+            ..Self::blank_record(&blank_head(), Some(self.peer(key)), now)
+        };
+        self.report(Report::Record(Box::new(record)));
+    }
+
     /// Carries out what is decided about a whole head.
-    pub(super) fn admit(&mut self, key: Key, request: Http1Request, now: Now) {
-        let mut head = request.head;
-        let Some(connection) = self.connections.get_mut(key) else {
+    pub(super) fn admit(
+        &mut self,
+        key: Key,
+        mut stream: Stream<D::Socket>,
+        mut head: RequestHead,
+        version: Version,
+        now: Now,
+    ) {
+        let Some(connection) = self.connections.get(key) else {
             return;
         };
-        let Seat::Home(mut engine) = std::mem::replace(&mut connection.seat, Seat::Empty) else {
-            return;
-        };
-        let peer = Peer {
-            address: connection.peer.address(),
-        };
+        let (address, listener) = (connection.peer.address(), connection.listener);
+        let peer = self.who_asks(address, listener, now);
         if self.drain != Drain::No {
-            engine.condemn();
+            stream.condemn();
         }
         let snapshot = self.snapshot.clone();
         let decided = panics::contained(|| {
             trip(Place::Admit);
-            decide(&snapshot, &mut head, &peer)
+            decide(&snapshot, &mut head, version, &peer)
         });
         let decision = match decided {
             Some(decision) => decision,
             None => {
                 self.count_panic(now);
-                excuse(&snapshot, &head)
+                excuse(&snapshot, &head, version)
             }
         };
         match decision {
@@ -355,7 +386,7 @@ impl<D: Driver> Core<D> {
             } => {
                 apply(whose.filters(&snapshot), &head, &mut answer.head);
                 let status = answer.head.status.as_u16();
-                engine.respond(answer.head, answer.body);
+                stream.respond(answer.head, answer.body);
                 if !silent {
                     let (refusal, message) = answer.refusal.unzip();
                     let record = Record {
@@ -366,7 +397,7 @@ impl<D: Driver> Core<D> {
                     };
                     self.report(Report::Record(Box::new(record)));
                 }
-                self.seat(key, engine, now.instant);
+                self.take_back(key, stream, now);
             }
             Decision::End {
                 dialect,
@@ -379,9 +410,9 @@ impl<D: Driver> Core<D> {
                 let filters = filters.filters(&snapshot);
                 let route = route.and_then(|route| snapshot.routes.get(route));
                 if by == Party::Downstream {
-                    engine.condemn();
+                    stream.condemn();
                 }
-                end_at_once(&mut engine, dialect, &status, filters, &head);
+                end_at_once(&mut stream, dialect, &status, filters, &head);
                 let record = Record {
                     protocol: dialect.name(),
                     code: Some(status.code),
@@ -393,7 +424,7 @@ impl<D: Driver> Core<D> {
                     ..Self::blank_record(&head, Some(peer.address), now)
                 };
                 self.report(Report::Record(Box::new(record)));
-                self.seat(key, engine, now.instant);
+                self.take_back(key, stream, now);
             }
             Decision::Exchange {
                 dialect,
@@ -407,12 +438,12 @@ impl<D: Driver> Core<D> {
                 let Some(ticket) = ticket else {
                     // Every route of a snapshot has a backend of the same snapshot, and the pool has adopted it.
                     debug_assert!(false, "a route without a backend");
-                    engine.condemn();
-                    return self.seat(key, engine, now.instant);
+                    stream.condemn();
+                    return self.take_back(key, stream, now);
                 };
                 let terms = Terms {
                     head,
-                    version: request.version,
+                    version,
                     dialect,
                     snapshot,
                     route,
@@ -420,7 +451,8 @@ impl<D: Driver> Core<D> {
                     started: now.instant,
                 };
                 trip(Place::Lend);
-                let exchange = Exchange::new(Stream::Http1(engine), ticket, terms);
+                let lent = matches!(stream, Stream::Http1(_));
+                let exchange = Exchange::new(stream, ticket, terms);
                 let reactor = &self.reactor;
                 let own = self.exchanges.insert_with(|own| Call {
                     exchange,
@@ -430,20 +462,13 @@ impl<D: Driver> Core<D> {
                     started: now.wall,
                 });
                 trip(Place::Lend);
-                if let Some(connection) = self.connections.get_mut(key) {
+                if lent && let Some(connection) = self.connections.get_mut(key) {
                     connection.seat = Seat::Lent(own);
                 }
                 if let Some(call) = self.exchanges.get(own) {
                     call.wakeup.wake();
                 }
             }
-        }
-    }
-
-    fn seat(&mut self, key: Key, mut engine: Http1<D::Socket>, now: Instant) {
-        engine.come_home(now);
-        if let Some(connection) = self.connections.get_mut(key) {
-            connection.seat = Seat::Home(engine);
         }
     }
 }
@@ -455,8 +480,10 @@ fn explain(fault: HeadFault, unread: &[u8]) -> String {
         return "TLS came to a plaintext port: write http://, not https://".to_owned();
     }
     match fault.status {
-        505 if unread.starts_with(b"PRI * HTTP/2.0") => {
-            "HTTP/2 is not served yet: call with gRPC-Web over HTTP/1.1".to_owned()
+        505 if fault.detail != ONLY_HTTP1.detail
+            && unread.trim_ascii_start().starts_with(b"PRI * HTTP/2.0") =>
+        {
+            "HTTP/2 begins with its preface, whole, and with nothing before it".to_owned()
         }
         414 => format!("{what}: limits.line_bytes bounds it"),
         431 if what == "head too large" => format!("{what}: limits.header_bytes bounds it"),
@@ -470,9 +497,19 @@ fn explain(fault: HeadFault, unread: &[u8]) -> String {
 }
 
 /// Too many heads that have not come whole.
-const NO_ROOM: HeadFault = HeadFault {
+pub(super) const NO_ROOM: HeadFault = HeadFault {
     status: 503,
     detail: "too many requests have begun and have not come whole",
+};
+
+/// What a listener does not speak, because its configuration says so.
+pub(super) const ONLY_HTTP1: HeadFault = HeadFault {
+    status: 505,
+    detail: "HTTP/2 is not spoken here: the listener's protocol is http1",
+};
+pub(super) const ONLY_HTTP2: HeadFault = HeadFault {
+    status: 505,
+    detail: "HTTP/1.1 is not spoken here: the listener's protocol is http2",
 };
 
 /// The first byte of a record of type handshake (RFC 8446 §5.1), and of nothing that is HTTP.
@@ -480,7 +517,7 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Tells an RPC's caller its end though no exchange has begun.
 fn end_at_once<S: Socket>(
-    engine: &mut Http1<S>,
+    stream: &mut Stream<S>,
     dialect: Dialect,
     status: &Status,
     filters: &[Box<dyn Filter>],
@@ -491,10 +528,10 @@ fn end_at_once<S: Socket>(
         if let Part::Head(answer) = &mut part {
             apply(filters, head, answer);
         }
-        engine.send(part);
+        stream.send(part);
     });
     let noop = &mut std::task::Context::from_waker(std::task::Waker::noop());
-    engine.settle(noop);
+    stream.settle(noop);
 }
 
 /// Those filters on the head of an answer, in reverse.

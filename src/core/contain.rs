@@ -123,7 +123,9 @@ impl<D: Driver> Core<D> {
         if let Some(place) = self.reactor.transports.get(connection.transport) {
             place.transport.borrow_mut().give_up();
         }
-        if let Seat::Lent(call) = connection.seat {
+        let calls = self.exchanges.iter();
+        let calls = calls.filter(|(_, call)| call.connection == key);
+        for call in calls.map(|(key, _)| key).collect::<Vec<_>>() {
             self.lose_call(call, Reason::Panic, false, now);
         }
         panics::contained(|| self.close_connection(key, now));
@@ -134,7 +136,11 @@ impl<D: Driver> Core<D> {
         // Calls whose upstream connection is poisoned, and calls that no connection is lent to.
         let calls = self.exchanges.iter().filter_map(|(key, call)| {
             let seat = self.connections.get(call.connection).map(|own| &own.seat);
-            let lent = matches!(seat, Some(Seat::Lent(own)) if *own == key);
+            let lent = match seat {
+                Some(Seat::Lent(own)) => *own == key,
+                Some(Seat::Shared(shared)) => !shared.engine.is_poisoned(),
+                Some(Seat::Home(_) | Seat::Empty) | None => false,
+            };
             let stream = call.exchange.upstream();
             let poisoned = stream.is_some_and(upstream::Stream::is_poisoned);
             (poisoned || !lent).then_some((key, lent))
@@ -151,6 +157,7 @@ impl<D: Driver> Core<D> {
         let connections = self.connections.iter().filter_map(|(key, connection)| {
             let seated = match &connection.seat {
                 Seat::Home(_) => true,
+                Seat::Shared(shared) => !shared.engine.is_poisoned(),
                 Seat::Lent(call) => self.exchanges.get(*call).is_some(),
                 Seat::Empty => false,
             };
@@ -199,9 +206,7 @@ impl<D: Driver> Core<D> {
         });
         // Somebody may have been about to be woken, or counts on a deadline that is gone.
         for (key, connection) in connections.iter() {
-            connection
-                .wakeup
-                .wake(&reactor.ready, Task::Downstream(key));
+            connection.wake(&reactor.ready, Task::Downstream(key));
         }
         for (_, call) in exchanges.iter() {
             call.wakeup.wake();

@@ -60,6 +60,8 @@ pub struct Handed<S> {
     pub socket: S,
     /// Who it is.
     pub peer: SocketAddr,
+    /// Where it came in: the listener's index.
+    pub listener: u32,
     /// Its place at the core that it comes to.
     pub claim: Claim,
 }
@@ -97,7 +99,13 @@ impl<S> Doors<S> {
 
     /// Gives a client to the core that has the fewest, unless this one has hardly more. No core gets more than
     /// `clients_max`. Whoever has closed his own door serves all that he still accepts.
-    pub fn place(&self, mut socket: S, peer: SocketAddr, clients_max: usize) -> Placed<S> {
+    pub fn place(
+        &self,
+        mut socket: S,
+        peer: SocketAddr,
+        listener: u32,
+        clients_max: usize,
+    ) -> Placed<S> {
         for _ in 0..TRIES_MAX {
             let Some((core, clients)) = self.elsewhere(clients_max) else {
                 break;
@@ -110,6 +118,7 @@ impl<S> Doors<S> {
             let handed = Handed {
                 socket,
                 peer,
+                listener,
                 claim,
             };
             match door.hand(handed) {

@@ -48,16 +48,35 @@ impl<D: Driver> Core<D> {
                         .expect("invariant 6: lent to a live one");
                     assert_eq!(call.connection, key, "invariant 6: both know of the loan");
                 }
+                Seat::Shared(shared) => {
+                    let transport = place.transport.borrow();
+                    let calls = self.exchanges.iter();
+                    let calls = calls.filter(|(_, call)| call.connection == key).count();
+                    let streams = shared.engine.streams();
+                    assert!(
+                        calls <= streams,
+                        "invariant 6: {calls} calls on {streams} streams"
+                    );
+                    let noted = connection.queued() || connection.alarm.is_set() || calls > 0;
+                    assert!(
+                        noted,
+                        "invariant 1: an idle connection has a wake-up or a deadline"
+                    );
+                    assert!(
+                        !transport.may_read() || transport.has_refused() || connection.queued(),
+                        "invariant 1: unread bytes of a client in the kernel and nobody to read them"
+                    );
+                }
                 Seat::Home(_) => {
                     let transport = place.transport.borrow();
-                    let noted = connection.wakeup.queued() || connection.alarm.is_set();
+                    let noted = connection.queued() || connection.alarm.is_set();
                     assert!(
                         noted,
                         "invariant 1: an idle connection has a wake-up or a deadline"
                     );
                     let waits = transport.unwritten() >= HIGH_WATER;
                     assert!(
-                        !transport.may_read() || waits || connection.wakeup.queued(),
+                        !transport.may_read() || waits || connection.queued(),
                         "invariant 1: unread bytes in the kernel and nobody to read them"
                     );
                 }
@@ -83,9 +102,31 @@ impl<D: Driver> Core<D> {
             self.heads_bytes,
             "invariant 10: what is held of heads is counted"
         );
+        let calls = self.exchanges.iter();
+        let on_streams = calls.map(|(_, call)| {
+            let (request, answer) = call.exchange.down().held();
+            assert!(
+                request <= REQUEST_MAX && answer <= STAGED_DOWN_MAX,
+                "invariant 10: a client's stream holds {request} and {answer} bytes"
+            );
+            request + answer
+        });
+        let leaving = self.connections.iter().map(|(_, own)| match &own.seat {
+            Seat::Shared(shared) => shared.engine.held(),
+            Seat::Home(_) | Seat::Lent(_) | Seat::Empty => 0,
+        });
+        assert_eq!(
+            on_streams.sum::<usize>() + leaving.sum::<usize>(),
+            self.budget.held(),
+            "invariant 10: what streams of clients hold is counted"
+        );
         for (key, call) in self.exchanges.iter() {
             let connection = self.connections.get(call.connection);
-            let lent = connection.is_some_and(|own| matches!(own.seat, Seat::Lent(k) if k == key));
+            let lent = connection.is_some_and(|own| match &own.seat {
+                Seat::Lent(call) => *call == key,
+                Seat::Shared(_) => true,
+                Seat::Home(_) | Seat::Empty => false,
+            });
             assert!(lent, "invariant 6: an exchange has its connection's engine");
             assert_ne!(
                 call.exchange.phase(),
@@ -205,6 +246,7 @@ impl<D: Driver> Core<D> {
                         .exchanges
                         .get(*exchange)
                         .is_some_and(|call| call.exchange.wants_more()),
+                    Some(Seat::Shared(_)) => !transport.has_refused(),
                     _ => transport.unwritten() < HIGH_WATER,
                 },
                 Task::Exchange(_) => false,
@@ -221,7 +263,7 @@ impl<D: Driver> Core<D> {
     pub fn rouse(&self) {
         for (key, connection) in self.connections.iter() {
             let task = Task::Downstream(key);
-            connection.wakeup.wake(&self.reactor.ready, task);
+            connection.wake(&self.reactor.ready, task);
         }
         for (_, call) in self.exchanges.iter() {
             call.wakeup.wake();

@@ -7,32 +7,34 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
-use http::HeaderValue;
 use http::header::{ORIGIN, USER_AGENT};
+use http::{HeaderValue, Version};
 
+use crate::core::admit::{NO_ROOM, ONLY_HTTP1, ONLY_HTTP2};
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
 use crate::core::messages::{Command, REPORTS_MAX, Report};
 use crate::downstream::http1::HIGH_WATER;
-use crate::downstream::{Http1, Incoming, Stream};
+use crate::downstream::{Arrival, Budget, Http1, Http2, Incoming, Refused, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
-    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, Slots, Socket, Task,
-    Token, Wakeup, trim,
+    AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, ReadyList, Slots,
+    Socket, Task, Token, Wakeup, trim,
 };
-use crate::policy::{Limits, Rules, Snapshot};
+use crate::policy::{Limits, Peer, Rules, Snapshot, Versions};
 use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
 use crate::wire::fields::X_USER_AGENT;
-use crate::wire::{Party, Reason, RequestHead};
+use crate::wire::{Party, Reason, RequestHead, Sink};
 
 /// How many clients are accepted from one listener in one turn; then others have their turn.
 const ACCEPTS_MAX: usize = 256;
@@ -70,6 +72,8 @@ pub struct Core<D: Driver> {
     pub(super) snapshot: Rules,
     /// Those of the snapshot, for the connections that are accepted under it.
     limits: Rc<Limits>,
+    /// What streams of HTTP/2 clients hold.
+    pub(super) budget: Rc<Budget>,
     pub(super) drain: Drain,
     /// What all connections hold of heads that have not come whole, bytes.
     pub(super) heads_bytes: usize,
@@ -81,6 +85,8 @@ pub struct Core<D: Driver> {
     pub(super) records_dropped: u64,
     /// How many there were in all.
     pub(super) records: u64,
+    /// How many requests were asked.
+    requests: u64,
     pub(super) panics: Panics,
     listeners: Vec<Accepting>,
     /// Where clients are shared with other cores; `None`: there is no other.
@@ -90,6 +96,8 @@ pub struct Core<D: Driver> {
     turned_away: Option<Instant>,
     /// How many were turned away for want of a descriptor and have not been told of.
     unserved: usize,
+    /// How long `h2` remembers a stream that was reset.
+    reset_stream_duration: Duration,
     events: Vec<Event>,
     batch: Vec<Task>,
     keys: Vec<Key>,
@@ -107,9 +115,11 @@ pub(super) struct Connection<S: Socket> {
     pub(super) seat: Seat<S>,
     pub(super) transport: Key,
     pub(super) peer: Client,
+    /// Where it came in: the listener's index.
+    pub(super) listener: u32,
     /// Its part of [`Core::heads_bytes`].
     pub(super) head_bytes: u32,
-    pub(super) wakeup: Bell,
+    pub(super) bell: Bell,
     pub(super) alarm: Alarm,
     /// Its place among the clients of this core, where there are other cores.
     pub(super) claim: Option<Claim>,
@@ -145,8 +155,42 @@ pub(super) enum Seat<S: Socket> {
     Home(Http1<S>),
     /// With this exchange.
     Lent(Key),
+    /// Here for good: it gives out streams, and exchanges have those.
+    Shared(Box<Shared<S>>),
     /// Being moved.
     Empty,
+}
+
+/// An HTTP/2 connection's engine.
+pub(super) struct Shared<S: Socket> {
+    pub(super) engine: Http2<S>,
+    /// `h2` wakes it, so it has more than a bell.
+    pub(super) wakeup: Wakeup<Task>,
+}
+
+impl<S: Socket> Connection<S> {
+    /// Enqueues it, whose task is `task`, unless it is queued already.
+    pub(super) fn wake(&self, ready: &ReadyList<Task>, task: Task) {
+        match &self.seat {
+            Seat::Shared(shared) => shared.wakeup.wake(),
+            Seat::Home(_) | Seat::Lent(_) | Seat::Empty => self.bell.wake(ready, task),
+        }
+    }
+
+    /// Whether it is enqueued.
+    pub(super) fn queued(&self) -> bool {
+        match &self.seat {
+            Seat::Shared(shared) => shared.wakeup.queued(),
+            Seat::Home(_) | Seat::Lent(_) | Seat::Empty => self.bell.queued(),
+        }
+    }
+
+    fn popped(&self) {
+        self.bell.popped();
+        if let Seat::Shared(shared) = &self.seat {
+            shared.wakeup.popped();
+        }
+    }
 }
 
 /// An exchange in its slot.
@@ -203,6 +247,7 @@ impl<D: Driver> Core<D> {
             exchanges: Slots::default(),
             pool,
             limits: Rc::new(snapshot.limits.clone()),
+            budget: Rc::new(Budget::new(snapshot.limits.buffers_bytes_max)),
             snapshot: Rules::new(snapshot),
             drain: Drain::No,
             heads_bytes: 0,
@@ -211,6 +256,7 @@ impl<D: Driver> Core<D> {
             ledger: None,
             records_dropped: 0,
             records: 0,
+            requests: 0,
             panics: Panics::default(),
             // The queue may have filled before the first wait.
             listeners: vec![Accepting::More; listeners],
@@ -218,6 +264,7 @@ impl<D: Driver> Core<D> {
             now: None,
             turned_away: None,
             unserved: 0,
+            reset_stream_duration,
             events: Vec::new(),
             batch: Vec::new(),
             keys: Vec::new(),
@@ -330,7 +377,7 @@ impl<D: Driver> Core<D> {
             let accepted = self.contain(Work::Other, now, |core| {
                 let (socket, peer) = core.reactor.driver.accept(index as u32)?;
                 trip(Place::Accept);
-                core.place(socket, peer, now);
+                core.place(socket, peer, index as u32, now);
                 Ok::<_, io::Error>(())
             });
             match accepted {
@@ -383,18 +430,34 @@ impl<D: Driver> Core<D> {
         may
     }
 
+    /// Who asks, and by what number the request that has just come is told from all others.
+    pub(super) fn who_asks(&mut self, address: SocketAddr, listener: u32, now: Now) -> Peer {
+        self.requests += 1;
+        let since = now.wall.duration_since(SystemTime::UNIX_EPOCH);
+        let time = since.map_or(0, |since| since.as_nanos() as u64);
+        // Apart in time from those of another process, and in place and order from those of this one.
+        let own = (self.id as u64) << 48 | self.requests;
+        Peer {
+            address,
+            listener: listener as usize,
+            number: u128::from(time) << 64 | u128::from(own),
+        }
+    }
+
     /// Finds out who serves a client that was accepted here.
-    fn place(&mut self, socket: D::Socket, peer: SocketAddr, now: Now) {
+    fn place(&mut self, socket: D::Socket, peer: SocketAddr, listener: u32, now: Now) {
         let connections_max = self.snapshot.limits.connections_max;
         let placed = match &self.doors {
-            Some(doors) => doors.place(socket, peer, connections_max),
+            Some(doors) => doors.place(socket, peer, listener, connections_max),
             None if self.connections.len() < connections_max => {
-                return self.welcome(socket, peer, None, now);
+                return self.welcome(socket, peer, listener, None, now);
             }
             None => Placed::Nowhere,
         };
         match placed {
-            Placed::Here(socket, claim) => self.welcome(socket, peer, Some(claim), now),
+            Placed::Here(socket, claim) => {
+                self.welcome(socket, peer, listener, Some(claim), now);
+            }
             Placed::Elsewhere => {}
             Placed::Nowhere => {
                 if self.may_complain(now) {
@@ -414,17 +477,25 @@ impl<D: Driver> Core<D> {
         for Handed {
             socket,
             peer,
+            listener,
             claim,
         } in handed
         {
             self.contain(Work::Other, now, |core| {
                 trip(Place::Accept);
-                core.welcome(socket, peer, Some(claim), now);
+                core.welcome(socket, peer, listener, Some(claim), now);
             });
         }
     }
 
-    fn welcome(&mut self, socket: D::Socket, peer: SocketAddr, claim: Option<Claim>, now: Now) {
+    fn welcome(
+        &mut self,
+        socket: D::Socket,
+        peer: SocketAddr,
+        listener: u32,
+        claim: Option<Claim>,
+        now: Now,
+    ) {
         // The owner is known only when the connection has its place.
         let placeholder = Task::Downstream(Key {
             index: u32::MAX,
@@ -442,8 +513,9 @@ impl<D: Driver> Core<D> {
             seat: Seat::Home(engine),
             transport: key,
             peer: peer.into(),
+            listener,
             head_bytes: 0,
-            wakeup: Bell::default(),
+            bell: Bell::default(),
             alarm: Alarm::default(),
             claim,
         });
@@ -469,7 +541,7 @@ impl<D: Driver> Core<D> {
                 }) => {
                     self.wake(Task::Exchange(*exchange));
                 }
-                Some(connection) => connection.wakeup.wake(&self.reactor.ready, task),
+                Some(connection) => connection.wake(&self.reactor.ready, task),
                 None => {}
             },
         }
@@ -488,6 +560,7 @@ impl<D: Driver> Core<D> {
                 trip(Place::Obey);
                 let generation = snapshot.generation;
                 self.limits = Rc::new(snapshot.limits.clone());
+                self.budget.allow(snapshot.limits.buffers_bytes_max);
                 self.snapshot = Rules::new(snapshot);
                 self.report(Report::Adopted {
                     core: self.id,
@@ -545,7 +618,7 @@ impl<D: Driver> Core<D> {
         // Each idle connection closes itself when it is advanced.
         for (key, connection) in self.connections.iter() {
             let task = Task::Downstream(key);
-            connection.wakeup.wake(&self.reactor.ready, task);
+            connection.wake(&self.reactor.ready, task);
         }
     }
 
@@ -617,6 +690,7 @@ impl<D: Driver> Core<D> {
         };
         let home = match &connection.seat {
             Seat::Home(engine) => engine.deadline(),
+            Seat::Shared(shared) => shared.engine.deadline(),
             Seat::Lent(_) | Seat::Empty => None,
         };
         let stall = self
@@ -676,44 +750,202 @@ impl<D: Driver> Core<D> {
 
     fn advance_connection(&mut self, key: Key, now: Now) {
         if let Some(connection) = self.connections.get(key) {
-            connection.wakeup.popped();
+            connection.popped();
         }
         trip(Place::Downstream);
         loop {
-            let draining = self.drain != Drain::No;
-            let Some(Connection {
-                seat: Seat::Home(engine),
-                ..
-            }) = self.connections.get_mut(key)
-            else {
+            let Some(connection) = self.connections.get_mut(key) else {
                 return;
             };
-            match engine.poll(now.instant) {
-                Poll::Pending if draining && engine.is_idle() => engine.linger(),
-                Poll::Pending => {
-                    let bytes = engine.head_bytes();
-                    let most = self.snapshot.limits.heads_bytes_max;
-                    if !self.hold_head(key, bytes) || self.heads_bytes <= most {
-                        break;
-                    }
-                    self.refuse_for_want_of_room(key, now);
-                }
-                Poll::Ready(Incoming::Closed) => return self.close_connection(key, now),
-                Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
-                Poll::Ready(Incoming::Request(request)) => {
-                    self.hold_head(key, 0);
-                    let (records, peer) = (self.records, self.peer(key));
-                    let admitted = self.contain(Work::Task(Task::Downstream(key)), now, |core| {
-                        core.admit(key, request, now);
-                    });
-                    // A request that came whole is accounted for, whatever became of it.
-                    if admitted.is_none() && self.records == records {
-                        self.record_lost(peer, now);
-                    }
-                }
+            let flow = match &connection.seat {
+                Seat::Home(_) => self.advance_http1(key, now),
+                Seat::Shared(_) => self.advance_http2(key, now),
+                Seat::Lent(_) | Seat::Empty => return,
+            };
+            match flow {
+                ControlFlow::Continue(()) => {}
+                ControlFlow::Break(true) => break,
+                ControlFlow::Break(false) => return,
             }
         }
         self.arm_connection(key, now);
+    }
+
+    /// One step of an HTTP/1.1 connection. `Break`: it waits, or (`false`) is gone.
+    fn advance_http1(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
+        let draining = self.drain != Drain::No;
+        let Some(Connection {
+            seat: Seat::Home(engine),
+            ..
+        }) = self.connections.get_mut(key)
+        else {
+            return ControlFlow::Break(false);
+        };
+        match engine.poll(now.instant) {
+            Poll::Pending if draining && engine.is_idle() => engine.linger(),
+            Poll::Pending => {
+                let bytes = engine.head_bytes();
+                let most = self.snapshot.limits.heads_bytes_max;
+                if !self.hold_head(key, bytes) || self.heads_bytes <= most {
+                    return ControlFlow::Break(true);
+                }
+                self.refuse_for_want_of_room(key, now);
+            }
+            Poll::Ready(Incoming::Closed) => {
+                self.close_connection(key, now);
+                return ControlFlow::Break(false);
+            }
+            Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
+            Poll::Ready(Incoming::Http2) => match self.versions(key) {
+                Versions::Http1 => {
+                    let refused = Refused {
+                        fault: ONLY_HTTP1,
+                        head: None,
+                    };
+                    self.refuse(key, refused, now);
+                }
+                Versions::Both | Versions::Http2 => self.share(key, now),
+            },
+            Poll::Ready(Incoming::Request(request)) if self.versions(key) == Versions::Http2 => {
+                self.hold_head(key, 0);
+                let refused = Refused {
+                    fault: ONLY_HTTP2,
+                    head: Some(Box::new(request.head)),
+                };
+                if let Some(mut stream) = self.lend(key) {
+                    stream.condemn();
+                    self.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);
+                }
+            }
+            Poll::Ready(Incoming::Request(request)) => {
+                self.hold_head(key, 0);
+                let work = Work::Task(Task::Downstream(key));
+                self.accounted(key, work, now, |core| {
+                    if let Some(stream) = core.lend(key) {
+                        core.admit(key, stream, request.head, request.version, now);
+                    }
+                });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// What is spoken where a client came in.
+    fn versions(&self, key: Key) -> Versions {
+        let connection = self.connections.get(key);
+        let listener =
+            connection.and_then(|own| self.snapshot.listeners.get(own.listener as usize));
+        listener.map_or(Versions::Both, |listener| listener.versions)
+    }
+
+    /// From now on it speaks HTTP/2.
+    fn share(&mut self, key: Key, now: Now) {
+        let wakeup = self.reactor.wakeup(Task::Downstream(key));
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let Seat::Home(engine) = &connection.seat else {
+            return;
+        };
+        let transport = Rc::clone(engine.transport());
+        let (limits, budget) = (Rc::clone(&self.limits), Rc::clone(&self.budget));
+        let duration = self.reset_stream_duration;
+        let engine = Http2::new(transport, limits, budget, duration, now.instant);
+        connection.seat = Seat::Shared(Box::new(Shared { engine, wakeup }));
+    }
+
+    /// One step of an HTTP/2 connection. `Break`: it waits, or (`false`) is gone.
+    fn advance_http2(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
+        let draining = self.drain != Drain::No;
+        let Some(Connection {
+            seat: Seat::Shared(shared),
+            ..
+        }) = self.connections.get_mut(key)
+        else {
+            return ControlFlow::Break(false);
+        };
+        let Shared { engine, wakeup } = &mut **shared;
+        if draining {
+            engine.close(now.instant);
+        }
+        let cx = &mut Context::from_waker(wakeup.waker());
+        let work = Work::Task(Task::Downstream(key));
+        match engine.poll(now.instant, cx) {
+            Poll::Pending => {
+                let bytes = engine.head_bytes();
+                let most = self.snapshot.limits.heads_bytes_max;
+                if !self.hold_head(key, bytes) || self.heads_bytes <= most {
+                    return ControlFlow::Break(true);
+                }
+                if let Some(Connection {
+                    seat: Seat::Shared(shared),
+                    ..
+                }) = self.connections.get_mut(key)
+                {
+                    shared.engine.refuse();
+                }
+                self.record_malformed(key, NO_ROOM.detail.to_owned(), Party::Proxy, now);
+            }
+            Poll::Ready(Arrival::Closed) => {
+                self.close_connection(key, now);
+                return ControlFlow::Break(false);
+            }
+            Poll::Ready(Arrival::Malformed(words)) => {
+                self.record_malformed(key, words, Party::Downstream, now);
+            }
+            Poll::Ready(Arrival::Refused(refused, stream)) => {
+                self.accounted(key, work, now, |core| {
+                    let stream = Stream::Http2(stream);
+                    core.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);
+                });
+            }
+            Poll::Ready(Arrival::Request(head, stream)) => {
+                self.accounted(key, work, now, |core| {
+                    core.admit(key, Stream::Http2(stream), head, Version::HTTP_2, now);
+                });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// A request that came whole is accounted for, whatever becomes of it in that step.
+    fn accounted(&mut self, key: Key, work: Work, now: Now, step: impl FnOnce(&mut Self)) {
+        let (records, peer) = (self.records, self.peer(key));
+        let done = self.contain(work, now, step);
+        if done.is_none() && self.records == records {
+            self.record_lost(peer, now);
+        }
+    }
+
+    /// An engine at home, to be lent.
+    pub(super) fn lend(&mut self, key: Key) -> Option<Stream<D::Socket>> {
+        let connection = self.connections.get_mut(key)?;
+        match mem::replace(&mut connection.seat, Seat::Empty) {
+            Seat::Home(engine) => Some(Stream::Http1(engine)),
+            seat => {
+                connection.seat = seat;
+                None
+            }
+        }
+    }
+
+    /// A call is over: its connection takes back what it has given for it.
+    pub(super) fn take_back(&mut self, key: Key, stream: Stream<D::Socket>, now: Now) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        match (stream, &mut connection.seat) {
+            (Stream::Http1(mut engine), seat) => {
+                engine.come_home(now.instant);
+                *seat = Seat::Home(engine);
+            }
+            (Stream::Http2(stream), Seat::Shared(shared)) => {
+                shared.engine.take_leave(stream, now.instant);
+            }
+            (Stream::Http2(stream), _) => drop(stream),
+        }
+        // No socket event announces what is already buffered.
+        connection.wake(&self.reactor.ready, Task::Downstream(key));
     }
 
     /// Counts what a connection holds of a head that has not come whole. Whether it has become more.
@@ -759,17 +991,7 @@ impl<D: Driver> Core<D> {
         let connection = call.connection;
         let (stream, ticket, _) = call.exchange.into_parts();
         self.pool.leave(&ticket);
-        match stream {
-            Stream::Http1(mut engine) => {
-                engine.come_home(now.instant);
-                if let Some(own) = self.connections.get_mut(connection) {
-                    own.seat = Seat::Home(engine);
-                    // No socket event announces what is already buffered.
-                    let task = Task::Downstream(connection);
-                    own.wakeup.wake(&self.reactor.ready, task);
-                }
-            }
-        }
+        self.take_back(connection, stream, now);
     }
 
     fn record(&self, call: &Call<D::Socket>, outcome: Outcome, now: Now) -> Box<Record> {
@@ -896,6 +1118,7 @@ impl<D: Driver> Core<D> {
         if self.drain != Drain::Done {
             return Flow::Running;
         }
+        self.say_goodbye(now);
         self.flush(now);
         let keys: Vec<Key> = self.exchanges.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -921,6 +1144,22 @@ impl<D: Driver> Core<D> {
         // The last word must arrive: whoever waits for this core waits for it.
         let _ = self.reports.send(self.last_word());
         Flow::Stopped
+    }
+
+    /// What HTTP/2 connections still have to say is staged.
+    fn say_goodbye(&mut self, now: Now) {
+        let keys: Vec<Key> = self.connections.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.contain(Work::Task(Task::Downstream(key)), now, |core| {
+                if let Some(Connection {
+                    seat: Seat::Shared(shared),
+                    ..
+                }) = core.connections.get_mut(key)
+                {
+                    shared.engine.say_goodbye(now.instant);
+                }
+            });
+        }
     }
 
     fn report_attempts(&mut self) {

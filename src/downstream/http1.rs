@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode, Version};
+use http::{Method, Version};
 
+use crate::downstream::refused::{Refused, TOO_SLOW, forbids_content};
 use crate::net::{Filled, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::wire::http1::{
@@ -22,43 +23,33 @@ use crate::wire::http1::{
     ResponseFraming, Step, glean, parse_request, scan, write_chunk_head, write_continue,
     write_response,
 };
-use crate::wire::{Part, Reason, RequestHead, Reset, ResponseHead, Sink, Source};
+use crate::wire::http2::PREFACE;
+use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
 /// From so many staged bytes on, an answer waits, bytes.
 pub const HIGH_WATER: usize = 64 << 10;
 /// How much of a body is read ahead of its lane, bytes.
-const READ_AHEAD: usize = 64 << 10;
+pub(super) const READ_AHEAD: usize = 64 << 10;
 /// What is left of a body after an early answer is read so far, bytes; beyond it the connection closes.
 const DRAIN_BYTES_MAX: u32 = 1 << 20;
 /// And for so long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// How long a closing connection is read on, so that its last answer is not lost to a reset (RFC 9112 §9.6).
-const LINGER_TIME: Duration = Duration::from_secs(1);
-
-/// A head that did not come whole in time.
-const TOO_SLOW: HeadFault = HeadFault {
-    status: 408,
-    detail: "the head of the request did not come whole in time",
-};
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);
+/// How long HTTP/2's preface may take, from its first byte to its last.
+const PREFACE_TIME: Duration = Duration::from_secs(5);
 
 /// What a connection at home has found.
 #[derive(Debug)]
 pub enum Incoming {
     /// A whole head. The engine is ready to be lent.
     Request(Http1Request),
+    /// The client speaks HTTP/2 by prior knowledge (RFC 9113 §3.3): its preface lies unread, and this engine is of no use.
+    Http2,
     /// Bytes that are no request. The engine waits for [`Http1::respond`] and closes after it.
     Refused(Refused),
     /// Nothing will come any more.
     Closed,
-}
-
-/// Bytes that are no request.
-#[derive(Debug)]
-pub struct Refused {
-    /// Why.
-    pub fault: HeadFault,
-    /// What can be told of them all the same, if anything can.
-    pub head: Option<Box<RequestHead>>,
 }
 
 /// One connection's engine. Of thousands of connections few have a call: between two calls it is as small as it can be.
@@ -128,6 +119,16 @@ enum State {
     Lingering { until: Option<Instant> },
 }
 
+/// What a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    Http1,
+    /// HTTP/2's preface, whole.
+    Http2,
+    /// The beginning of it, and nothing else.
+    Unclear,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Answer {
     Unsent,
@@ -177,7 +178,14 @@ impl<S: Socket> Http1<S> {
                         return Poll::Pending;
                     }
                     let limits = self.head_limits();
-                    let found = scan(self.transport.borrow().unread(), scanned as usize, &limits);
+                    let opening = self.opening();
+                    let found = match opening {
+                        Opening::Http2 => return Poll::Ready(Incoming::Http2),
+                        Opening::Unclear => Ok(None),
+                        Opening::Http1 => {
+                            scan(self.transport.borrow().unread(), scanned as usize, &limits)
+                        }
+                    };
                     match found {
                         Err(fault) => return Poll::Ready(Incoming::Refused(self.refuse(fault))),
                         Ok(Some(length)) => return Poll::Ready(self.take_head(length)),
@@ -195,6 +203,8 @@ impl<S: Socket> Http1<S> {
                             *since = now;
                         }
                         let whole = match filled {
+                            // Nobody has looked at them yet.
+                            _ if opening == Opening::Unclear => 0,
                             Filled::Bytes(n) => transport.unread().len() - n,
                             _ => transport.unread().len(),
                         };
@@ -245,6 +255,22 @@ impl<S: Socket> Http1<S> {
                     }
                 }
             }
+        }
+    }
+
+    /// What the first bytes of a connection say. Later ones say nothing of the kind: who has spoken HTTP/1.1 here goes on so.
+    fn opening(&self) -> Opening {
+        let transport = self.transport.borrow();
+        let unread = transport.unread();
+        // No method that is in use begins so.
+        if !unread.starts_with(b"PR") || transport.staged_total() > 0 {
+            return Opening::Http1;
+        }
+        let seen = unread.get(..PREFACE.len()).unwrap_or(unread);
+        match PREFACE.strip_prefix(seen) {
+            Some([]) => Opening::Http2,
+            Some(_) => Opening::Unclear,
+            None => Opening::Http1,
         }
     }
 
@@ -315,6 +341,11 @@ impl<S: Socket> Http1<S> {
             State::Head { .. } if self.transport.borrow().unwritten() >= HIGH_WATER => None,
             State::Head {
                 begun: true, since, ..
+            } if self.opening() == Opening::Unclear => {
+                Some(since + self.limits.head_timeout.min(PREFACE_TIME))
+            }
+            State::Head {
+                begun: true, since, ..
             } => Some(since + self.limits.head_timeout),
             State::Head { since, .. } => Some(since + self.limits.idle_timeout),
             State::Call => None,
@@ -327,6 +358,11 @@ impl<S: Socket> Http1<S> {
     /// [`Http1::poll`] knows what to do.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Refused> {
         match self.state {
+            // Nobody would understand an answer.
+            State::Head { begun: true, .. } if self.opening() == Opening::Unclear => {
+                self.linger();
+                None
+            }
             State::Head { begun: true, .. } => Some(self.refuse(TOO_SLOW)),
             State::Head { .. } => {
                 self.linger();
@@ -641,13 +677,6 @@ fn gone(kind: io::ErrorKind) -> Reset {
         io::ErrorKind::TimedOut => Reason::ClientTooSlow,
         _ => Reason::ClientLeft,
     })
-}
-
-/// RFC 9110 §6.4.1.
-fn forbids_content(status: StatusCode) -> bool {
-    status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
 }
 
 #[cfg(test)]

@@ -275,7 +275,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
     /// Goes on as far as it can. `Ready` once, at the end.
     pub fn poll(&mut self, dial: &mut L, now: Instant, cx: &mut Context<'_>) -> Poll<Outcome> {
         trip(Place::Exchange);
-        self.down.sense(cx);
+        self.down.sense(now, cx);
         let outcome = loop {
             match &mut self.phase {
                 Phase::Connecting(_) => match self.connect(dial, now, cx) {
@@ -309,7 +309,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
                 up.settle(cx);
             }
             if let Poll::Ready(reset) = self.down.poll_gone(cx) {
-                self.deaf = true;
+                self.deaf = reset.by == Party::Downstream;
                 break Some(self.end(reset, now));
             }
             break None;
@@ -515,7 +515,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         let Phase::Relaying(up) = &mut self.phase else {
             return Ok(None);
         };
-        up.sense(cx);
+        up.sense(now, cx);
         self.blocked = false;
         let mut moved = 0;
         loop {

@@ -4,6 +4,7 @@
 //! route, so that it costs nothing.
 
 pub mod cors;
+pub mod forwarded;
 
 use std::net::SocketAddr;
 
@@ -14,6 +15,10 @@ use crate::wire::{RequestHead, ResponseHead};
 pub struct Peer {
     /// The other end of the socket.
     pub address: SocketAddr,
+    /// Where it came in: its index in [`Snapshot::listeners`](crate::policy::Snapshot::listeners).
+    pub listener: usize,
+    /// A number that this request has alone, among all that were ever asked anywhere.
+    pub number: u128,
 }
 
 /// What a filter wants done with a request.

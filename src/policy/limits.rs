@@ -16,6 +16,9 @@ pub struct Limits {
     pub message_bytes_max: u32,
     /// Heads that have not come whole, of all connections of one core together, bytes. Over it the head that grew last: 503.
     pub heads_bytes_max: usize,
+    /// What streams of HTTP/2 clients hold together on one core, of requests and of answers, bytes. Over it the call that grew
+    /// last: UNAVAILABLE.
+    pub buffers_bytes_max: usize,
     /// From a head's first byte to its last. Over it: 408.
     pub head_timeout: Duration,
     /// How long a kept connection may be silent between requests. Over it: closed.
@@ -34,6 +37,7 @@ impl Default for Limits {
             fields_max: 100,
             message_bytes_max: 4 << 20,
             heads_bytes_max: 32 << 20,
+            buffers_bytes_max: 256 << 20,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(30),

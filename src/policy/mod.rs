@@ -5,12 +5,16 @@
 pub mod filter;
 pub mod limits;
 pub mod local;
+pub mod network;
 pub mod snapshot;
 
 pub use filter::cors::{Cors, OriginFault, OriginPattern, Remedy};
+pub use filter::forwarded::Forwarded;
 pub use filter::{Filter, LocalAnswer, Peer, Verdict};
 pub use limits::Limits;
 pub use local::{Answer, Callee};
+pub use network::{Network, NetworkFault};
 pub use snapshot::{
     Backend, BackendId, Endpoint, Listener, PathMatch, Route, RouteKind, Rules, Snapshot, Target,
+    Versions,
 };

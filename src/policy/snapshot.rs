@@ -39,6 +39,20 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Its address; port 0 only in tests.
     pub address: SocketAddr,
+    /// What it speaks.
+    pub versions: Versions,
+}
+
+/// Which versions of HTTP a listener speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Versions {
+    /// HTTP/1.1, and HTTP/2 with those who begin with its preface.
+    #[default]
+    Both,
+    /// HTTP/1.1 alone.
+    Http1,
+    /// HTTP/2 alone.
+    Http2,
 }
 
 /// Which requests go where.

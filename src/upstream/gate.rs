@@ -1,41 +1,22 @@
-//! What stands between a backend's bytes and `h2`: is this HTTP/2 at all, and frames that would end the connection for
-//! nothing, or cost it more than it may.
+//! What stands between a backend's bytes and `h2`: is this HTTP/2 at all, and does it cost more than it may?
 //!
-//! `h2` ends a connection at the 101st empty DATA frame of its life (0.4.20, not configurable); a backend that sends one with
-//! every answer would lose every hundredth call. Such frames mean nothing, so they are taken out here and counted, and the
-//! window that the padding of one has used is given back from here. The first bytes decide whether the peer speaks HTTP/2
-//! (RFC 9113 §3.4: its preface is a SETTINGS frame): what does not is never shown to `h2`, so that the reason can be told to a
-//! person. And a head that is far too long, or a flood of SETTINGS, ends the connection before `h2` has paid for it.
+//! The first bytes decide whether the peer speaks HTTP/2 (RFC 9113 §3.4: its preface is a SETTINGS frame): what does not is never
+//! shown to `h2`, so that the reason can be told to a person. And a head that is far too long, a flood of SETTINGS, or one of
+//! padding ends the connection before `h2` has paid for it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::mem;
 use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
+use crate::http2::{Entering, Loans, Met, Passing};
 use crate::net::Sieve;
-use crate::upstream::loans::{Loans, PIECE_BYTES_MIN};
-use crate::upstream::settings::{CONNECTION_WINDOW_BYTES, STREAM_WINDOW_BYTES, STREAMS_MAX};
+use crate::upstream::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
+use crate::wire::http2::{FRAME_HEAD_BYTES, PREFACE, flag, kind};
 
-/// RFC 9113 §4.1.
-const FRAME_HEAD_BYTES: usize = 9;
-/// What a client says before its first frame (RFC 9113 §3.4).
-const PREFACE_BYTES: usize = 24;
-const FRAME_DATA: u8 = 0;
-const FRAME_HEADERS: u8 = 1;
-const FRAME_SETTINGS: u8 = 4;
-const FRAME_PUSH_PROMISE: u8 = 5;
-const FRAME_WINDOW_UPDATE: u8 = 8;
-const FRAME_CONTINUATION: u8 = 9;
-const FLAG_END_STREAM: u8 = 1;
-const FLAG_PADDED: u8 = 8;
-const FLAG_ACK: u8 = 1;
-/// The head of a DATA frame with so much content goes first and by itself: `h2` then makes room for the whole, and does not
-/// move what it had room for already. Bytes; just under what its buffer begins with.
-const LARGE_BYTES: usize = 4 << 10;
 /// How much of a first line is kept for people, bytes.
 const LINE_BYTES_MAX: usize = 60;
 /// A head or trailer section as it comes, heads of its frames included, bytes. Over it: the connection ends, its own call as
@@ -124,7 +105,7 @@ impl Notes {
     /// `h2` is given this to send on that stream. A piece that is worth it is held here until it has gone by, or the stream is
     /// forgotten.
     pub fn note_piece(&self, stream: u32, piece: &Bytes) {
-        if piece.len() >= PIECE_BYTES_MIN {
+        if Passing::is_worth_it(piece) {
             self.loans.borrow_mut().note(stream, piece);
         }
     }
@@ -176,28 +157,10 @@ impl Notes {
 pub struct Gate {
     notes: Rc<Notes>,
     opened: bool,
-    /// Bytes of the present frame that are still to be handed on.
-    left: usize,
-    /// Bytes of it that are handed on only when those are gone.
-    behind: usize,
-    /// Bytes of padding that are still to be thrown away.
-    padding: usize,
+    entering: Entering,
     /// Bytes of the present head or trailer section, so far.
     block: usize,
-    /// Window that padding has used and that is not given back yet, by stream.
-    owed: BTreeMap<u32, u32>,
-    sent: Sent,
-}
-
-/// Where in our own frames what was written last has ended.
-#[derive(Debug)]
-struct Sent {
-    /// Bytes that are still to come of the present frame's payload.
-    left: usize,
-    /// Whose it is.
-    stream: u32,
-    /// What there is of the next frame's head.
-    head: Vec<u8>,
+    passing: Passing,
 }
 
 impl Default for Gate {
@@ -212,16 +175,9 @@ impl Gate {
         Self {
             notes: Rc::default(),
             opened: false,
-            left: 0,
-            behind: 0,
-            padding: 0,
+            entering: Entering::default(),
             block: 0,
-            owed: BTreeMap::new(),
-            sent: Sent {
-                left: PREFACE_BYTES,
-                stream: 0,
-                head: Vec::new(),
-            },
+            passing: Passing::new(PREFACE.len()),
         }
     }
 
@@ -229,49 +185,54 @@ impl Gate {
     pub fn notes(&self) -> Rc<Notes> {
         Rc::clone(&self.notes)
     }
+}
 
-    fn fail(&self, stream: u32, reason: Reason) -> io::Error {
-        self.notes.fault.set(Some(Fault { stream, reason }));
-        io::ErrorKind::InvalidData.into()
-    }
+/// Gives the connection up.
+fn fail(notes: &Notes, stream: u32, reason: Reason) -> io::Error {
+    notes.fault.set(Some(Fault { stream, reason }));
+    io::ErrorKind::InvalidData.into()
+}
 
-    /// A frame begins that will be handed on.
-    fn begin(&mut self, kind: u8, flags: u8, length: usize, stream: u32) -> io::Result<()> {
-        let bytes = FRAME_HEAD_BYTES + length;
-        match kind {
-            FRAME_HEADERS | FRAME_PUSH_PROMISE => self.block = bytes,
-            FRAME_CONTINUATION => self.block += bytes,
-            FRAME_SETTINGS if flags & FLAG_ACK == 0 => {
-                let settings = self.notes.settings.get() + 1;
-                self.notes.settings.set(settings);
-                if settings > SETTINGS_PER_SECOND_MAX {
-                    return Err(self.fail(0, Reason::BackendProtocol("it floods SETTINGS")));
-                }
-            }
-            _ => {}
-        }
-        if self.block > HEADER_BLOCK_BYTES_MAX {
-            return Err(self.fail(stream, Reason::MetadataTooLarge));
-        }
-        self.notes.stream.set(stream);
-        self.left = bytes;
-        Ok(())
-    }
-
-    /// Takes out a frame of which nothing but `padding` and its length is left.
-    fn take_out(&mut self, padding: usize, stream: u32) -> io::Result<()> {
-        self.notes.dropped.set(self.notes.dropped.get() + 1);
-        self.padding = padding;
-        if padding > 0 {
-            let owed = self.owed.entry(stream).or_default();
-            *owed = owed.saturating_add(padding as u32);
+/// A frame begins. `block`: bytes of the present head or trailer section, so far.
+fn judge(met: Met, notes: &Notes, block: &mut usize) -> io::Result<()> {
+    let frame = match met {
+        Met::HandedOn(frame) => frame,
+        Met::TakenOut {
+            frame,
+            owed,
+            streams_owed,
+        } => {
+            notes.dropped.set(notes.dropped.get() + 1);
             // Whoever keeps to its windows has no more under way.
-            if *owed > STREAM_WINDOW_BYTES || self.owed.len() > STREAMS_MAX {
-                return Err(self.fail(stream, Reason::BackendProtocol("it floods padding")));
+            if owed > STREAM_WINDOW_BYTES || streams_owed > STREAMS_MAX {
+                let reason = Reason::BackendProtocol("it floods padding");
+                return Err(fail(notes, frame.stream, reason));
+            }
+            return Ok(());
+        }
+    };
+    let bytes = FRAME_HEAD_BYTES + frame.length;
+    match frame.kind {
+        kind::HEADERS | kind::PUSH_PROMISE => *block = bytes,
+        kind::CONTINUATION => *block += bytes,
+        kind::SETTINGS if !frame.has(flag::ACK) => {
+            let settings = notes.settings.get() + 1;
+            notes.settings.set(settings);
+            if settings > SETTINGS_PER_SECOND_MAX {
+                return Err(fail(
+                    notes,
+                    0,
+                    Reason::BackendProtocol("it floods SETTINGS"),
+                ));
             }
         }
-        Ok(())
+        _ => {}
     }
+    if *block > HEADER_BLOCK_BYTES_MAX {
+        return Err(fail(notes, frame.stream, Reason::MetadataTooLarge));
+    }
+    notes.stream.set(frame.stream);
+    Ok(())
 }
 
 impl Sieve for Gate {
@@ -286,137 +247,46 @@ impl Sieve for Gate {
                 None => return Ok(0),
             }
         }
-        loop {
-            if self.padding > 0 {
-                let gone = self.padding.min(unread.remaining());
-                unread.advance(gone);
-                self.padding -= gone;
-            }
-            if self.left == 0 {
-                self.left = mem::take(&mut self.behind);
-            }
-            if self.left > 0 {
-                return Ok(self.left.min(unread.remaining()));
-            }
-            let Some(&[a, b, c, kind, flags, s0, s1, s2, s3]) = unread.chunk().first_chunk() else {
-                return Ok(0);
-            };
-            let length = u32::from_be_bytes([0, a, b, c]) as usize;
-            let stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-            let padding = match (kind, flags & (FLAG_PADDED | FLAG_END_STREAM)) {
-                // The connection has no DATA of its own: `h2` shall find that, and end it (RFC 9113 §6.1).
-                _ if stream == 0 => None,
-                (FRAME_DATA, 0) if length == 0 => Some(0),
-                (FRAME_DATA, FLAG_PADDED) if length > 0 => {
-                    match unread.chunk().get(FRAME_HEAD_BYTES) {
-                        // The length of the padding counts as padding.
-                        Some(&pad) if usize::from(pad) + 1 == length => Some(length),
-                        Some(_) => None,
-                        None => return Ok(0),
-                    }
-                }
-                _ => None,
-            };
-            match padding {
-                Some(padding) => {
-                    unread.advance(FRAME_HEAD_BYTES);
-                    self.take_out(padding, stream)?;
-                }
-                None => {
-                    self.begin(kind, flags, length, stream)?;
-                    if kind == FRAME_DATA && length >= LARGE_BYTES {
-                        self.behind =
-                            mem::replace(&mut self.left, FRAME_HEAD_BYTES) - FRAME_HEAD_BYTES;
-                    } else if kind == FRAME_DATA && flags == 0 {
-                        self.left += same_data_behind(unread.chunk(), self.left, stream);
-                    }
-                }
-            }
-        }
+        let Self {
+            entering,
+            notes,
+            block,
+            ..
+        } = self;
+        entering.pass(unread, |met| judge(met, notes, block))
     }
 
     fn passed(&mut self, bytes: usize) {
-        self.left -= bytes;
-        if self.opened
-            && self.left == 0
-            && self.behind == 0
-            && self.notes.opening.borrow().is_none()
-        {
+        let whole = self.entering.passed(bytes);
+        if self.opened && whole && self.notes.opening.borrow().is_none() {
             // Not before the whole of the first SETTINGS has gone by: they say how many calls the peer takes.
             *self.notes.opening.borrow_mut() = Some(Opening::Http2);
         }
     }
 
     fn owes_answer(&self) -> bool {
-        !self.owed.is_empty()
+        self.entering.owes_answer()
     }
 
     fn take_answer(&mut self) -> Option<Vec<u8>> {
-        if self.owed.is_empty() {
-            return None;
-        }
-        let owed = mem::take(&mut self.owed);
-        let all: u64 = owed.values().map(|&bytes| u64::from(bytes)).sum();
-        let all = all.min(u64::from(CONNECTION_WINDOW_BYTES)) as u32;
-        let mut answer = Vec::new();
-        for (stream, bytes) in owed.into_iter().chain([(0, all)]) {
-            answer.extend([0, 0, 4, FRAME_WINDOW_UPDATE, 0]);
-            answer.extend(stream.to_be_bytes());
-            answer.extend(bytes.to_be_bytes());
-        }
-        Some(answer)
+        self.entering.take_answer()
     }
 
     fn find(&self, bytes: &[u8]) -> Option<Bytes> {
-        // Content alone: no byte of a frame's head.
-        let whole = bytes.len() <= self.sent.left;
         let mut loans = self.notes.loans.borrow_mut();
-        whole.then(|| loans.find(self.sent.stream, bytes)).flatten()
+        self.passing.find(bytes, &mut loans)
     }
 
-    fn wrote(&mut self, mut bytes: &[u8]) {
-        let Self { notes, sent, .. } = self;
-        loop {
-            let gone = sent.left.min(bytes.len());
-            bytes = &bytes[gone..];
-            sent.left -= gone;
-            let missing = FRAME_HEAD_BYTES - sent.head.len();
-            let (head, rest) = bytes.split_at(missing.min(bytes.len()));
-            sent.head.extend_from_slice(head);
-            bytes = rest;
-            let Some(&[a, b, c, kind, flags, s0, s1, s2, s3]) = sent.head.first_chunk() else {
-                return;
-            };
-            sent.left = u32::from_be_bytes([0, a, b, c]) as usize;
-            sent.stream = u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]);
-            if kind == FRAME_HEADERS {
-                notes.heads.set(notes.heads.get().saturating_sub(1));
-            } else if kind == FRAME_DATA && flags & FLAG_END_STREAM != 0 {
-                notes.note_end(sent.stream);
+    fn wrote(&mut self, bytes: &[u8]) {
+        let Self { notes, passing, .. } = self;
+        passing.wrote(bytes, |frame| match frame.kind {
+            kind::HEADERS => notes.heads.set(notes.heads.get().saturating_sub(1)),
+            kind::DATA if frame.has(flag::END_STREAM) => {
+                notes.note_end(frame.stream);
             }
-            sent.head.clear();
-        }
+            _ => {}
+        });
     }
-}
-
-/// How long the plain DATA frames of that stream are that follow one another from `at` on, the last maybe only begun. Handed on
-/// together they cost `h2` one read, and what it finds wrong it still found on that stream.
-fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> usize {
-    let mut end = at;
-    while let Some(&[a, b, c, FRAME_DATA, 0, s0, s1, s2, s3]) =
-        unread.get(end..).and_then(<[u8]>::first_chunk)
-    {
-        let length = u32::from_be_bytes([0, a, b, c]) as usize;
-        // An empty one is taken out, and a large one begins by itself.
-        if length == 0
-            || length >= LARGE_BYTES
-            || u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]) != stream
-        {
-            break;
-        }
-        end += FRAME_HEAD_BYTES + length;
-    }
-    end - at
 }
 
 /// What those first bytes say; `None`: too few to tell.
@@ -436,10 +306,10 @@ fn opening(bytes: &[u8]) -> Option<Opening> {
             Some(Opening::Http1(String::from_utf8_lossy(line).into_owned()))
         }
         _ if b"HTTP/".starts_with(bytes) => None,
-        [_, _, _, kind, flags, rest @ ..] if *kind != FRAME_SETTINGS || rest.len() >= 4 => {
+        [_, _, _, kind, flags, rest @ ..] if *kind != kind::SETTINGS || rest.len() >= 4 => {
             let on_connection = rest.get(..4).is_some_and(|stream| stream == [0; 4]);
             // An acknowledgement says nothing of the peer's own settings.
-            let settings = *kind == FRAME_SETTINGS && flags & FLAG_ACK == 0 && on_connection;
+            let settings = *kind == kind::SETTINGS && flags & flag::ACK == 0 && on_connection;
             Some(if settings {
                 Opening::Http2
             } else {
@@ -457,7 +327,7 @@ pub fn opening_at_end(bytes: &[u8]) -> Option<Opening> {
         // What may be the beginning of a SETTINGS frame says nothing but that the connection was lost.
         [0, rest @ ..]
             if rest.len() < FRAME_HEAD_BYTES - 1
-                && rest.get(2).is_none_or(|&kind| kind == FRAME_SETTINGS) =>
+                && rest.get(2).is_none_or(|&kind| kind == kind::SETTINGS) =>
         {
             None
         }
@@ -472,6 +342,8 @@ pub fn opening_at_end(bytes: &[u8]) -> Option<Opening> {
 mod tests {
     use super::*;
     use bytes::BytesMut;
+
+    use crate::http2::LARGE_BYTES;
 
     fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
@@ -490,8 +362,8 @@ mod tests {
         let small = Bytes::from(vec![5; 2_000]);
         notes.note_piece(7, &small);
         assert!(small.is_unique(), "it is not worth it");
-        gate.wrote(&[0; PREFACE_BYTES]);
-        let frame = frame(FRAME_DATA, 0, 7, &piece[..16_384]);
+        gate.wrote(&[0; PREFACE.len()]);
+        let frame = frame(kind::DATA, 0, 7, &piece[..16_384]);
         let (head, payload) = frame.split_at(FRAME_HEAD_BYTES);
         assert!(gate.find(&piece[..1_024]).is_none(), "no frame has begun");
         gate.wrote(head);
@@ -532,16 +404,16 @@ mod tests {
 
     #[test]
     fn empty_data_is_taken_out_at_every_split_and_all_else_passes() {
-        let mut input = frame(FRAME_SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
+        let mut input = frame(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
         let mut expected = input.clone();
         for (kind, flags, payload, passes) in [
-            (FRAME_DATA, 0, &b""[..], false),
-            (FRAME_DATA, 0, b"hello", true),
-            (FRAME_DATA, FLAG_END_STREAM, b"", true),
-            (FRAME_DATA, 0, b"", false),
-            (FRAME_DATA, 0, b"", false),
+            (kind::DATA, 0, &b""[..], false),
+            (kind::DATA, 0, b"hello", true),
+            (kind::DATA, flag::END_STREAM, b"", true),
+            (kind::DATA, 0, b"", false),
+            (kind::DATA, 0, b"", false),
             (1, 4, b"head", true),
-            (FRAME_SETTINGS, 1, b"", true),
+            (kind::SETTINGS, 1, b"", true),
         ] {
             let frame = frame(kind, flags, 1, payload);
             input.extend(&frame);
@@ -564,15 +436,15 @@ mod tests {
 
     #[test]
     fn plain_data_of_one_stream_passes_together_and_nothing_else_with_it() {
-        let data = |stream, payload: &[u8]| frame(FRAME_DATA, 0, stream, payload);
+        let data = |stream, payload: &[u8]| frame(kind::DATA, 0, stream, payload);
         let run = [data(1, b"one"), data(1, b"two"), data(1, b"three")].concat();
         for (behind, joins) in [
             (data(1, b"four"), true),
             (data(3, b"other"), false),
             (data(1, b""), false),
-            (frame(FRAME_DATA, FLAG_END_STREAM, 1, b"last"), false),
-            (frame(FRAME_DATA, FLAG_PADDED, 1, &[1, b'x', 0]), false),
-            (frame(FRAME_HEADERS, 4, 1, b"end"), false),
+            (frame(kind::DATA, flag::END_STREAM, 1, b"last"), false),
+            (frame(kind::DATA, flag::PADDED, 1, &[1, b'x', 0]), false),
+            (frame(kind::HEADERS, 4, 1, b"end"), false),
         ] {
             let whole = [&run[..], &behind].concat();
             let expected = if joins { whole.len() } else { run.len() };
@@ -591,9 +463,9 @@ mod tests {
 
     #[test]
     fn the_head_of_a_large_data_frame_passes_by_itself() {
-        let small = frame(FRAME_DATA, 0, 1, b"small");
-        for flags in [0, FLAG_END_STREAM] {
-            let large = frame(FRAME_DATA, flags, 1, &[7; LARGE_BYTES]);
+        let small = frame(kind::DATA, 0, 1, b"small");
+        for flags in [0, flag::END_STREAM] {
+            let large = frame(kind::DATA, flags, 1, &[7; LARGE_BYTES]);
             let mut unread = BytesMut::from(&[&small[..], &large, &small].concat()[..]);
             let mut gate = open_gate();
             for expected in [small.len(), FRAME_HEAD_BYTES, LARGE_BYTES, small.len()] {
@@ -607,7 +479,7 @@ mod tests {
     /// A gate that has seen a peer's SETTINGS.
     fn open_gate() -> Gate {
         let mut gate = Gate::new();
-        let mut unread = BytesMut::from(&frame(FRAME_SETTINGS, 0, 0, &[])[..]);
+        let mut unread = BytesMut::from(&frame(kind::SETTINGS, 0, 0, &[])[..]);
         let n = gate.pass(&mut unread).unwrap();
         gate.passed(n);
         gate
@@ -628,7 +500,7 @@ mod tests {
     }
 
     fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
-        frame(FRAME_WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+        frame(kind::WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
     }
 
     #[test]
@@ -636,9 +508,9 @@ mod tests {
         let padded = |stream, flags, data: &[u8], padding: u8| {
             let zeros = vec![0; padding.into()];
             let payload = [&[padding][..], data, &zeros].concat();
-            frame(FRAME_DATA, FLAG_PADDED | flags, stream, &payload)
+            frame(kind::DATA, flag::PADDED | flags, stream, &payload)
         };
-        let mut input = frame(FRAME_SETTINGS, 0, 0, &[]);
+        let mut input = frame(kind::SETTINGS, 0, 0, &[]);
         let mut expected = input.clone();
         for (frame, passes) in [
             (padded(1, 0, b"", 0), false),
@@ -646,13 +518,13 @@ mod tests {
             (padded(1, 0, b"hello", 7), true),
             (padded(1, 0, b"", 9), false),
             // The end of an answer, and what breaks the rules: `h2` is to see that.
-            (padded(1, FLAG_END_STREAM, b"", 9), true),
-            (frame(FRAME_DATA, FLAG_PADDED, 1, b""), true),
-            (frame(FRAME_DATA, 0, 0, b""), true),
-            (frame(FRAME_DATA, FLAG_PADDED, 0, &[0]), true),
-            (frame(FRAME_DATA, FLAG_PADDED, 1, &[2, 0]), true),
+            (padded(1, flag::END_STREAM, b"", 9), true),
+            (frame(kind::DATA, flag::PADDED, 1, b""), true),
+            (frame(kind::DATA, 0, 0, b""), true),
+            (frame(kind::DATA, flag::PADDED, 0, &[0]), true),
+            (frame(kind::DATA, flag::PADDED, 1, &[2, 0]), true),
             // On other frames the flag means something else.
-            (frame(FRAME_HEADERS, FLAG_PADDED, 1, &[0]), true),
+            (frame(kind::HEADERS, flag::PADDED, 1, &[0]), true),
         ] {
             input.extend(&frame);
             if passes {
@@ -691,7 +563,7 @@ mod tests {
     fn u_22_more_padding_than_a_window_is_a_fault() {
         let mut gate = open_gate();
         let notes = gate.notes();
-        let padded = frame(FRAME_DATA, FLAG_PADDED, 5, &[255; 256]);
+        let padded = frame(kind::DATA, flag::PADDED, 5, &[255; 256]);
         for _ in 0..STREAM_WINDOW_BYTES / 256 {
             assert_eq!(feed(&mut gate, &padded).unwrap(), b"");
         }
@@ -712,12 +584,12 @@ mod tests {
             let mut gate = open_gate();
             let notes = gate.notes();
             // A head within the limit is forgotten at the next one.
-            feed(&mut gate, &frame(FRAME_HEADERS, 4, 3, &[0; 16 << 10])).unwrap();
-            let mut passed = feed(&mut gate, &frame(FRAME_HEADERS, 0, 7, &vec![0; piece]))
+            feed(&mut gate, &frame(kind::HEADERS, 4, 3, &[0; 16 << 10])).unwrap();
+            let mut passed = feed(&mut gate, &frame(kind::HEADERS, 0, 7, &vec![0; piece]))
                 .unwrap()
                 .len();
             let error = loop {
-                match feed(&mut gate, &frame(FRAME_CONTINUATION, 0, 7, &vec![0; piece])) {
+                match feed(&mut gate, &frame(kind::CONTINUATION, 0, 7, &vec![0; piece])) {
                     Ok(more) => passed += more.len(),
                     Err(error) => break error,
                 }
@@ -735,8 +607,8 @@ mod tests {
     fn u_22_settings_are_counted_by_the_second_and_acknowledgements_are_not() {
         let mut gate = open_gate();
         let notes = gate.notes();
-        let settings = frame(FRAME_SETTINGS, 0, 0, &[]);
-        let acknowledgement = frame(FRAME_SETTINGS, FLAG_ACK, 0, &[]);
+        let settings = frame(kind::SETTINGS, 0, 0, &[]);
+        let acknowledgement = frame(kind::SETTINGS, flag::ACK, 0, &[]);
         for _ in 1..SETTINGS_PER_SECOND_MAX {
             feed(&mut gate, &settings).unwrap();
             feed(&mut gate, &acknowledgement).unwrap();
@@ -751,7 +623,7 @@ mod tests {
 
     #[test]
     fn http2_is_noted_when_the_whole_of_the_first_settings_has_gone_by() {
-        let settings = frame(FRAME_SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]);
+        let settings = frame(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 1]);
         for cut in 0..=settings.len() {
             let (_, notes) = through(&[&settings[..cut]]);
             let whole = cut == settings.len();
@@ -761,9 +633,9 @@ mod tests {
 
     #[test]
     fn the_first_bytes_tell_who_answers() {
-        let settings = frame(FRAME_SETTINGS, 0, 0, &[]);
-        let acknowledgement = frame(FRAME_SETTINGS, FLAG_ACK, 0, &[]);
-        let on_a_stream = frame(FRAME_SETTINGS, 0, 1, &[]);
+        let settings = frame(kind::SETTINGS, 0, 0, &[]);
+        let acknowledgement = frame(kind::SETTINGS, flag::ACK, 0, &[]);
+        let on_a_stream = frame(kind::SETTINGS, 0, 1, &[]);
         for (bytes, expected) in [
             (&settings[..], Some(Opening::Http2)),
             (&settings[..8], None),
@@ -787,7 +659,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_ends_inside_its_settings_is_lost_and_not_foreign() {
-        let settings = frame(FRAME_SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
+        let settings = frame(kind::SETTINGS, 0, 0, &[0, 3, 0, 0, 0, 100]);
         for cut in 0..FRAME_HEAD_BYTES {
             assert_eq!(opening_at_end(&settings[..cut]), None, "cut at {cut}");
         }

@@ -6,7 +6,6 @@
 
 pub mod connection;
 pub mod gate;
-mod loans;
 pub mod local;
 pub mod pool;
 pub mod settings;

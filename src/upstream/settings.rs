@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use h2::client::Builder;
 
+use crate::http2::SEND_BUFFER_BYTES;
+
 /// What one stream may send before its reader has taken it, bytes. 64 KiB throttles bulk, 256 KiB costs too much memory when
 /// hundreds of readers stall.
 pub const STREAM_WINDOW_BYTES: u32 = 128 << 10;
@@ -23,9 +25,6 @@ const INITIAL_STREAMS: usize = 100;
 /// Reset streams that are remembered, so that late frames of them are ignored instead of counted as errors: a mass
 /// cancellation with one late frame each would end the connection at the default of 50. 390 bytes each.
 const RESET_STREAMS_MAX: usize = 8192;
-
-/// What `h2` holds of one stream's request for want of window or of a socket that takes it, bytes.
-pub const SEND_BUFFER_BYTES: usize = 64 << 10;
 
 /// A client builder with all of it. `reset_stream_duration`: how long a reset stream is remembered; the simulator says
 /// "for ever", since that is the only clock in `h2`.

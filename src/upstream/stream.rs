@@ -1,10 +1,8 @@
 //! One call's end of a backend: an HTTP/2 stream, or a function in this process.
 //!
-//! Owns the rules for using a stream of `h2` well. DATA is taken out of `h2` as soon as it is there, gathered here, and its
-//! window released only when the sink has taken it: `h2` pays 336 bytes for every frame that it keeps, and never gives that
-//! back. Nothing is sent without capacity, for `h2` would queue it without limit; only the small rest of a request that is there
-//! to its end goes ahead, so that it leaves with the head. And dropping is cancelling: the last handle that goes sends
-//! RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
+//! Owns what is particular to the side that calls: the answer's head, interim heads, and what a lost stream means. Only the small
+//! rest of a request that is there to its end goes ahead of its window, so that it leaves with the head. And dropping is
+//! cancelling: the last handle that goes sends RST_STREAM(CANCEL), or NO_ERROR where the answer was complete (RFC 9113 §8.1).
 
 use std::cell::{Cell, OnceCell};
 use std::mem;
@@ -15,15 +13,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::client::ResponseFuture;
 use h2::{Reason as H2Reason, RecvStream, SendStream};
-use http::HeaderMap;
 
+use crate::http2::{Gathered, HandedOn, Unsent};
 use crate::telemetry::panics;
 use crate::upstream::gate::Notes;
 use crate::upstream::local::Local;
-use crate::wire::{Part, Pieces, Reason, Reset, ResponseHead, Sink, Source};
-
-/// What is held of a request for want of window, bytes. Beyond it the request waits in its client.
-const UNSENT_BYTES_MAX: usize = 64 << 10;
+use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
 /// So much of a request that is there to its end is handed to `h2` ahead of its window, bytes. `h2` opens a stream when its
 /// connection is polled and has no window for it before: whoever waited for it would have to be polled once more.
@@ -66,10 +61,10 @@ impl Stream {
 }
 
 impl Source for Stream {
-    fn sense(&mut self, cx: &mut Context<'_>) {
+    fn sense(&mut self, now: Instant, cx: &mut Context<'_>) {
         match self {
-            Self::Http2(stream) => stream.sense(cx),
-            Self::Local(stream) => stream.sense(cx),
+            Self::Http2(stream) => stream.sense(now, cx),
+            Self::Local(stream) => stream.sense(now, cx),
         }
     }
 
@@ -140,32 +135,15 @@ pub struct Http2 {
     interim_heads: u32,
     head_seen: bool,
     /// DATA that has arrived and waits for its sink.
-    gathered: Pieces,
-    /// How the answer ended; given out when what was gathered before it is.
-    end: Option<Result<Option<Box<HeaderMap>>, Box<Reset>>>,
+    gathered: Gathered,
     /// What is held of the request until there is window for it.
-    unsent: Pieces,
-    /// The request waits for less to be unsent.
-    refused: bool,
-    upload: Upload,
+    unsent: Unsent,
 }
 
 enum Answer {
     Awaited(ResponseFuture),
     Body(RecvStream),
     Over,
-}
-
-/// How far the request has got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Upload {
-    Open,
-    /// Its end is known and waits behind what is unsent.
-    Ending,
-    /// END_STREAM has been handed to `h2`.
-    Ended,
-    /// The backend wants no more of it.
-    Refused,
 }
 
 /// A place among the streams of a connection; gone, it wakes the connection, so that the next call in the queue gets it.
@@ -219,15 +197,12 @@ impl Http2 {
             begins,
             interim_heads: 0,
             head_seen: false,
-            gathered: Pieces::default(),
-            end: None,
-            unsent: Pieces::default(),
-            refused: false,
-            upload: Upload::Open,
+            gathered: Gathered::default(),
+            unsent: Unsent::default(),
         }
     }
 
-    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+    fn poll_head(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
         let Answer::Awaited(response) = &mut self.answer else {
             return Poll::Pending;
         };
@@ -235,8 +210,8 @@ impl Http2 {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Err(error)) => {
                 self.answer = Answer::Over;
-                let reset = self.reset_of(&error);
-                self.end = Some(Err(Box::new(reset)));
+                let reset = reset_of(&error, &self.notes, self.id, self.begins, self.head_seen);
+                self.gathered.end(reset);
                 Poll::Ready(Err(reset))
             }
             Poll::Ready(Ok(response)) => {
@@ -253,7 +228,7 @@ impl Http2 {
                     end,
                 };
                 // What came with the head is taken out at once, like everything.
-                self.sense(cx);
+                self.sense(now, cx);
                 Poll::Ready(Ok(Part::Head(Box::new(head))))
             }
         }
@@ -261,88 +236,75 @@ impl Http2 {
 }
 
 impl Source for Http2 {
-    fn sense(&mut self, cx: &mut Context<'_>) {
-        if self.end.is_some() {
-            // `h2` gives trailers out once; asked again it says that there were none.
-            return;
-        }
-        let body = match &mut self.answer {
-            Answer::Body(body) => body,
-            Answer::Awaited(_) => return self.skip_interim_heads(cx),
-            Answer::Over => return,
-        };
-        let end = loop {
-            match body.poll_data(cx) {
-                Poll::Pending => return,
-                Poll::Ready(Some(Ok(bytes))) => self.gathered.push(bytes),
-                Poll::Ready(Some(Err(error))) => break Err(self.reset_of(&error)),
-                Poll::Ready(None) => match body.poll_trailers(cx) {
-                    Poll::Pending => return,
-                    Poll::Ready(Ok(trailers)) => break Ok(trailers.map(Box::new)),
-                    Poll::Ready(Err(error)) => break Err(self.reset_of(&error)),
-                },
+    fn sense(&mut self, _now: Instant, cx: &mut Context<'_>) {
+        let Self {
+            answer,
+            gathered,
+            notes,
+            id,
+            begins,
+            head_seen,
+            ..
+        } = self;
+        match answer {
+            Answer::Body(body) => {
+                let reset_of = |error: &h2::Error| reset_of(error, notes, *id, *begins, *head_seen);
+                gathered.sense(body, reset_of, cx);
             }
-        };
-        self.end = Some(end.map_err(Box::new));
+            Answer::Awaited(_) => self.skip_interim_heads(cx),
+            Answer::Over => {}
+        }
     }
 
-    fn poll_part(&mut self, _now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+    fn poll_part(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
         if matches!(self.answer, Answer::Awaited(_)) {
-            return self.poll_head(cx);
+            return self.poll_head(now, cx);
         }
-        if let Some(bytes) = self.gathered.pop() {
-            return Poll::Ready(Ok(Part::Data(bytes)));
-        }
-        match &mut self.end {
-            None => Poll::Pending,
-            Some(Ok(trailers)) => Poll::Ready(Ok(Part::End(trailers.take()))),
-            Some(Err(reset)) => Poll::Ready(Err(**reset)),
-        }
+        self.gathered.poll_part()
     }
 
     fn taken(&mut self, bytes: usize) {
-        // Where the answer has ended, the window goes back by itself when the stream is dropped.
-        if self.end.is_none()
-            && let Answer::Body(body) = &mut self.answer
-        {
-            // An error says that more was released than was received, which the lane's bookkeeping rules out.
-            let released = body.flow_control().release_capacity(bytes);
-            debug_assert!(released.is_ok(), "released more than was received");
+        if let Answer::Body(body) = &mut self.answer {
+            self.gathered.taken(body, bytes);
         }
     }
 }
 
 impl Sink for Http2 {
     fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<Result<usize, Reset>> {
-        match self.upload {
-            Upload::Refused => {
-                // The answer says why; this only says that the request may stop.
-                Poll::Ready(Err(Reset::upstream(Reason::BackendReset(
-                    H2Reason::NO_ERROR.into(),
-                ))))
-            }
-            // `settle` wakes whoever was refused here.
-            _ if self.unsent.bytes() >= UNSENT_BYTES_MAX => {
-                self.refused = true;
-                Poll::Pending
-            }
-            _ => Poll::Ready(Ok(UNSENT_BYTES_MAX - self.unsent.bytes())),
+        match self.unsent.room() {
+            Ok(Some(room)) => Poll::Ready(Ok(room)),
+            Ok(None) => Poll::Pending,
+            // The answer says why; this only says that the request may stop.
+            Err(_) => Poll::Ready(Err(Reset::upstream(Reason::BackendReset(
+                H2Reason::NO_ERROR.into(),
+            )))),
         }
     }
 
     fn send(&mut self, part: Part) {
         match part {
             Part::Data(bytes) => self.unsent.push(bytes),
-            Part::End(_) if self.upload == Upload::Open => self.upload = Upload::Ending,
-            Part::End(_) | Part::Head(_) => {}
+            // A request's trailers have ended in its codec.
+            Part::End(_) => self.unsent.end(None),
+            Part::Head(_) => {}
         }
     }
 
     fn settle(&mut self, cx: &mut Context<'_>) {
-        self.send_unsent(cx);
-        if self.refused && self.unsent.bytes() < UNSENT_BYTES_MAX {
-            self.refused = false;
-            cx.waker().wake_by_ref();
+        let Self {
+            body,
+            unsent,
+            notes,
+            id,
+            ..
+        } = self;
+        if let Some(body) = body {
+            let told = |handed: HandedOn<'_>| match handed {
+                HandedOn::Piece(piece) => notes.note_piece(*id, piece),
+                HandedOn::Ahead => notes.note_ahead(*id),
+            };
+            unsent.send(body, WHOLE_BYTES_MAX, told, cx);
         }
     }
 
@@ -367,100 +329,8 @@ impl Http2 {
                 self.answer = Answer::Over;
                 let how = "too many interim heads";
                 let reset = Reset::upstream(Reason::BackendProtocol(how));
-                self.end = Some(Err(Box::new(reset)));
+                self.gathered.end(reset);
                 return;
-            }
-        }
-    }
-
-    /// Who ended it, and why, from what `h2` says and what its connection has seen.
-    fn reset_of(&self, error: &h2::Error) -> Reset {
-        let on_connection = error.is_io() || error.is_go_away();
-        let never_left = || {
-            let lost_after = self.notes.lost_after();
-            lost_after.is_some_and(|written| written <= self.begins)
-        };
-        if not_processed(error, self.head_seen) || on_connection && never_left() {
-            return Reset::upstream(Reason::BackendRefused);
-        }
-        if let Some(fault) = self.notes.fault()
-            && fault.stream == self.id
-        {
-            return Reset::upstream(fault.reason);
-        }
-        match error.reason() {
-            Some(reason) if error.is_remote() && error.is_reset() => {
-                Reset::upstream(Reason::BackendReset(reason.into()))
-            }
-            // `h2` has found the connection broken, and it was on this stream.
-            Some(reason) if error.is_library() && self.notes.stream() == self.id => {
-                Reset::upstream(match reason {
-                    H2Reason::ENHANCE_YOUR_CALM => Reason::MetadataTooLarge,
-                    _ => Reason::BackendProtocol("it broke HTTP/2"),
-                })
-            }
-            // It has found this stream broken.
-            Some(_) if error.is_reset() => {
-                Reset::upstream(Reason::BackendProtocol("it broke HTTP/2"))
-            }
-            // The connection is lost: by its socket, by a GOAWAY with our stream at or below its last id, or for what another
-            // stream's frame did. The call may have run.
-            _ => Reset::upstream(Reason::BackendClosed),
-        }
-    }
-
-    /// Hands to `h2` what it has window for.
-    fn send_unsent(&mut self, cx: &mut Context<'_>) {
-        let Some(body) = &mut self.body else {
-            return;
-        };
-        while matches!(self.upload, Upload::Open | Upload::Ending) {
-            if self.unsent.bytes() == 0 {
-                if self.upload == Upload::Ending {
-                    // The last DATA had gone before the end was known (wire rule: never END_STREAM on HEADERS).
-                    self.upload = match body.send_data(Bytes::new(), true) {
-                        Ok(()) => Upload::Ended,
-                        Err(_) => Upload::Refused,
-                    };
-                }
-                return;
-            }
-            if self.upload == Upload::Ending && self.unsent.bytes() <= WHOLE_BYTES_MAX {
-                let bytes = self.unsent.take(WHOLE_BYTES_MAX);
-                let last = self.unsent.is_empty();
-                match body.send_data(bytes, last) {
-                    Ok(()) if last => {
-                        self.upload = Upload::Ended;
-                        self.notes.note_ahead(self.id);
-                    }
-                    Ok(()) => {}
-                    Err(_) => self.upload = Upload::Refused,
-                }
-                continue;
-            }
-            body.reserve_capacity(self.unsent.bytes());
-            let mut capacity = body.capacity();
-            if capacity == 0 {
-                capacity = match body.poll_capacity(cx) {
-                    Poll::Pending => return,
-                    Poll::Ready(Some(Ok(capacity))) => capacity,
-                    Poll::Ready(None | Some(Err(_))) => {
-                        self.upload = Upload::Refused;
-                        self.unsent = Pieces::default();
-                        return;
-                    }
-                };
-                if capacity == 0 {
-                    continue;
-                }
-            }
-            let bytes = self.unsent.take(capacity);
-            let last = self.unsent.bytes() == 0 && self.upload == Upload::Ending;
-            self.notes.note_piece(self.id, &bytes);
-            match body.send_data(bytes, last) {
-                Ok(()) if last => self.upload = Upload::Ended,
-                Ok(()) => {}
-                Err(_) => self.upload = Upload::Refused,
             }
         }
     }
@@ -486,8 +356,8 @@ impl Drop for Http2 {
     fn drop(&mut self) {
         // Both sides have ended for `h2` then, so it would not cancel by itself what may never find a window.
         let waits_in_h2 = self.notes.forget(self.id);
-        let complete = matches!(self.end, Some(Ok(_)));
-        if complete && (waits_in_h2 || matches!(self.upload, Upload::Open | Upload::Ending)) {
+        let complete = self.gathered.is_whole();
+        if complete && (waits_in_h2 || self.unsent.is_open()) {
             // The answer is whole; the rest of the request is not wanted (RFC 9113 §8.1).
             let body = &mut self.body;
             let told = panics::contained(|| {
@@ -506,6 +376,40 @@ impl Drop for Http2 {
         let body = self.body.take();
         // Whoever polls the connection next meets what has happened here.
         let _ = panics::contained(|| drop(body));
+    }
+}
+
+/// Who ended it, and why, from what `h2` says and what its connection has seen.
+fn reset_of(error: &h2::Error, notes: &Notes, id: u32, begins: u64, head_seen: bool) -> Reset {
+    let on_connection = error.is_io() || error.is_go_away();
+    let never_left = || {
+        let lost_after = notes.lost_after();
+        lost_after.is_some_and(|written| written <= begins)
+    };
+    if not_processed(error, head_seen) || on_connection && never_left() {
+        return Reset::upstream(Reason::BackendRefused);
+    }
+    if let Some(fault) = notes.fault()
+        && fault.stream == id
+    {
+        return Reset::upstream(fault.reason);
+    }
+    match error.reason() {
+        Some(reason) if error.is_remote() && error.is_reset() => {
+            Reset::upstream(Reason::BackendReset(reason.into()))
+        }
+        // `h2` has found the connection broken, and it was on this stream.
+        Some(reason) if error.is_library() && notes.stream() == id => {
+            Reset::upstream(match reason {
+                H2Reason::ENHANCE_YOUR_CALM => Reason::MetadataTooLarge,
+                _ => Reason::BackendProtocol("it broke HTTP/2"),
+            })
+        }
+        // It has found this stream broken.
+        Some(_) if error.is_reset() => Reset::upstream(Reason::BackendProtocol("it broke HTTP/2")),
+        // The connection is lost: by its socket, by a GOAWAY with our stream at or below its last id, or for what another
+        // stream's frame did. The call may have run.
+        _ => Reset::upstream(Reason::BackendClosed),
     }
 }
 

@@ -7,6 +7,8 @@
 //! Sources: RFC 9110 §7.6.1 (connection fields), §7.6.3 (`via`); RFC 9113 §8.2.2, §8.2.3; grpc/grpc
 //! `doc/PROTOCOL-HTTP2.md` ("Custom-Metadata", "Call-Definition").
 
+use std::borrow::Borrow;
+
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -42,8 +44,8 @@ impl MetadataFault {
 ///
 /// Left behind: what belongs to the client's connection or is nominated by its `connection`; `host`; what describes the
 /// body and the dialect on the client's side (`content-*`, `accept`, `accept-encoding`, `expect`); reserved `grpc-*` but
-/// the call definition; and who the client is according to itself (`forwarded`, `x-forwarded-*`, `x-real-ip`). `-bin` values
-/// that a browser joined are fields of their own again, and crumbs of `cookie` are one field.
+/// the call definition; and who the client is according to itself ([`tells_who`]). `-bin` values that a browser joined are
+/// fields of their own again, and crumbs of `cookie` are one field. What we say ourselves ([`Fields::vouch`]) goes on as it is.
 pub fn forward_request(fields: &Fields) -> HeaderMap {
     // Room for what dialect and exchange add, so that the map does not grow again; four or more of what every page sends stay
     // behind. A map for a dozen fields has a place for each, one for thirteen has 24, at a hundred bytes a place.
@@ -51,7 +53,8 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
     let mut cookie: Option<Crumbs<'_>> = None;
     // Beyond that a value passes as it came: commas cost a client nothing, and fields cost the backend.
     let mut splits_left = SPLITS_MAX;
-    for (name, value) in fields.iter() {
+    let (theirs, ours) = fields.told_apart();
+    for (name, value) in theirs {
         if !crosses_to_backend(name) {
             continue;
         }
@@ -75,6 +78,9 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
         append(&mut forwarded, &COOKIE, value);
     }
     drop_nominated(fields.get_all(CONNECTION), &mut forwarded);
+    for (name, value) in ours {
+        append(&mut forwarded, name, value.clone());
+    }
     forwarded
 }
 
@@ -107,8 +113,8 @@ pub fn forward_response(mut fields: HeaderMap) -> HeaderMap {
 }
 
 /// The trailers of an answer: all of them, or a fault where one has no business in trailers.
-pub fn forward_trailers(trailers: HeaderMap) -> Result<HeaderMap, MetadataFault> {
-    match trailers.keys().find(|name| is_hop_by_hop(name)) {
+pub fn forward_trailers<T: Borrow<HeaderMap>>(trailers: T) -> Result<T, MetadataFault> {
+    match trailers.borrow().keys().find(|name| is_hop_by_hop(name)) {
         Some(_) => Err(MetadataFault::ConnectionField),
         None => Ok(trailers),
     }
@@ -173,7 +179,7 @@ fn crosses_to_backend(name: &HeaderName) -> bool {
     }
     match name.as_str() {
         "host" | "expect" | "content-length" | "content-type" | "content-encoding" | "accept"
-        | "accept-encoding" | "forwarded" | "x-real-ip" => false,
+        | "accept-encoding" => false,
         "grpc-timeout"
         | "grpc-encoding"
         | "grpc-accept-encoding"
@@ -181,7 +187,16 @@ fn crosses_to_backend(name: &HeaderName) -> bool {
         | "grpc-trace-bin"
         | "grpc-tags-bin"
         | "grpc-previous-rpc-attempts" => true,
-        other => !other.starts_with("grpc-") && !other.starts_with("x-forwarded-"),
+        other => !other.starts_with("grpc-") && !tells_who(other),
+    }
+}
+
+/// Whether a field of that name says who a client is and where it came in: anybody can write one, so only ours are worth
+/// something. Names are in lower case.
+pub fn tells_who(name: &str) -> bool {
+    match name.strip_prefix("x-") {
+        Some(rest) => rest.starts_with("forwarded-") || rest == "real-ip",
+        None => name == "forwarded",
     }
 }
 
@@ -317,6 +332,23 @@ mod tests {
             ("x-nominated", "1"),
         ]);
         assert_eq!(names(&forward_request(&dropped.into())), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn m_08_what_we_say_of_a_client_crosses_and_what_it_says_itself_does_not() {
+        let mut fields: Fields = map(&[
+            ("connection", "x-request-id"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-request-id", "theirs"),
+        ])
+        .into();
+        let ours = [("x-forwarded-for", "127.0.0.1"), ("x-request-id", "ours")];
+        for (name, value) in ours {
+            let name = HeaderName::from_static(name);
+            fields.vouch(name, HeaderValue::from_static(value));
+        }
+        // Nobody nominates away what is ours.
+        assert_eq!(forward_request(&fields), map(&ours));
     }
 
     #[test]

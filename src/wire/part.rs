@@ -79,7 +79,7 @@ impl ResponseHead {
 pub trait Source {
     /// Takes in what has arrived, whether or not anybody has room for it yet. First thing in every step of an exchange; what
     /// it takes in stays bounded by the peer's flow-control window.
-    fn sense(&mut self, _cx: &mut Context<'_>) {}
+    fn sense(&mut self, _now: Instant, _cx: &mut Context<'_>) {}
 
     /// The next part, or why there will be none. Errors and the end are sticky: asked again, it says the same.
     ///

@@ -60,6 +60,7 @@ impl Plan {
             listeners: vec![Listener {
                 name: "web".into(),
                 address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                versions: wharf::policy::Versions::Both,
             }],
             routes: Arc::new([Route {
                 name: "all".into(),
@@ -86,6 +87,8 @@ impl Plan {
 pub(crate) struct Stepped<D: Driver = MioDriver> {
     pub(crate) core: Core<D>,
     pub(crate) address: SocketAddr,
+    /// Of all listeners, in their order.
+    addresses: Vec<SocketAddr>,
     waker: Arc<mio::Waker>,
     commands: Sender<Command>,
     reports: Receiver<Report>,
@@ -129,18 +132,33 @@ impl<D: Driver> Stepped<D> {
         reports: Option<(Sender<Report>, Receiver<Report>)>,
         wrap: impl FnOnce(MioDriver) -> D,
     ) -> Self {
-        let socket = listen(SocketAddr::from(([127, 0, 0, 1], port))).expect("a loopback port");
-        let address = socket.local_addr().expect("it is bound");
-        let driver = MioDriver::new(vec![socket]).expect("an event loop");
+        let bind = |port| listen(SocketAddr::from(([127, 0, 0, 1], port))).expect("a port");
+        let mut sockets = vec![bind(port)];
+        sockets.extend(snapshot.listeners.iter().skip(1).map(|_| bind(0)));
+        let addresses = sockets.iter().map(|socket| socket.local_addr());
+        let addresses: Vec<_> = addresses
+            .map(|address| address.expect("it is bound"))
+            .collect();
+        let listeners = sockets.len();
+        let driver = MioDriver::new(sockets).expect("an event loop");
         let waker = driver.waker();
         let (commands, inbox) = unbounded();
         let (reporter, reports) = reports.unwrap_or_else(unbounded);
         let span = RESET_STREAM_DURATION;
         let driver = wrap(driver);
-        let core = Core::new(0, driver, 1, Arc::new(snapshot), inbox, reporter, span);
+        let core = Core::new(
+            0,
+            driver,
+            listeners,
+            Arc::new(snapshot),
+            inbox,
+            reporter,
+            span,
+        );
         Self {
             core,
-            address,
+            address: addresses[0],
+            addresses,
             waker,
             commands,
             reports,
@@ -221,6 +239,8 @@ impl<D: Driver> Stepped<D> {
 /// A core on its own thread.
 pub(crate) struct World {
     pub(crate) address: SocketAddr,
+    /// Of all listeners, in their order.
+    pub(crate) addresses: Vec<SocketAddr>,
     waker: Arc<mio::Waker>,
     commands: Sender<Command>,
     reports: Receiver<Report>,
@@ -244,9 +264,14 @@ impl World {
 
     /// So many cores that share their clients, each on a port of its own.
     pub(crate) fn sharing<const CORES: usize>(plan: impl Fn() -> Plan) -> [Self; CORES] {
+        Self::sharing_under(|| plan().snapshot(&[]))
+    }
+
+    /// The same where they obey such snapshots.
+    pub(crate) fn sharing_under<const CORES: usize>(rules: impl Fn() -> Snapshot) -> [Self; CORES] {
         let (mut bells, mut waiting) = (Vec::new(), Vec::new());
         let worlds = [(); CORES].map(|()| {
-            let (world, bell, doors) = Self::begin(plan().snapshot(&[]));
+            let (world, bell, doors) = Self::begin(rules());
             bells.push(bell);
             waiting.push(doors);
             world
@@ -271,12 +296,13 @@ impl World {
             });
             let Stepped {
                 mut core,
-                address,
+                addresses,
                 waker,
                 commands,
                 reports,
+                ..
             } = stepped;
-            let reins = (address, waker, commands, reports, bell);
+            let reins = (addresses, waker, commands, reports, bell);
             hand_over.send(reins).expect("the test waits");
             if let Some(doors) = shared.recv().expect("the test says") {
                 core = core.sharing(doors);
@@ -287,9 +313,10 @@ impl World {
             core.check_invariants();
             let _ = say.send(());
         });
-        let (address, waker, commands, reports, bell) = handed_over.recv().expect("a core");
+        let (addresses, waker, commands, reports, bell) = handed_over.recv().expect("a core");
         let world = Self {
-            address,
+            address: addresses[0],
+            addresses,
             waker,
             commands,
             reports,

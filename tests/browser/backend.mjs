@@ -117,7 +117,7 @@ const shapes = {
   },
   metadata: (call) =>
     call
-      .head({ "x-asked": call.headers["x-ask"] ?? "nothing", "x-head": "first" })
+      .head({ "x-asked": call.headers["x-ask"] ?? "nothing", "x-cookie": call.headers.cookie ?? "none", "x-head": "first" })
       .say("metadata")
       .end({ ...OK, "x-tail": "last" }),
   "trailers-only": (call) => call.trailersOnly(5, "no such ship", { "x-tail": "last" }),

@@ -14,23 +14,23 @@ import { GrpcWebFetchTransport } from "@protobuf-ts/grpcweb-transport";
 import { BinaryReader, BinaryWriter } from "google-protobuf";
 import { GrpcWebClientBase, MethodDescriptor } from "grpc-web";
 import { Metadata as NiceMetadata } from "nice-grpc-common";
-import { ClientError, createChannel, createClient as createNiceClient } from "nice-grpc-web";
+import { ClientError, FetchTransport, createChannel, createClient as createNiceClient } from "nice-grpc-web";
 
 const SERVICE = "wharf.shapes.v1.Shapes";
 
 /**
  * Makes one call and returns what the library made of it:
  * `{ code, message, texts, headers, trailers, details, ends }`; code 0 with `ends` 1 is a success. Header names are in lower
- * case, `-bin` values are bytes as arrays. `details` are the bytes of grpc-status-details-bin, where a library shows them.
+ * case, `-bin` values are bytes as arrays. `credentials`: "include" sends cookies to another origin. `details` are the bytes of grpc-status-details-bin, where a library shows them.
  */
-async function call({ library, kind, shape, baseUrl, metadata = {}, progress = () => {}, signal }) {
+async function call({ library, kind, shape, baseUrl, metadata = {}, credentials = "same-origin", progress = () => {}, signal }) {
   const seen = { code: null, message: "", texts: [], headers: {}, trailers: {}, details: null, ends: 0 };
   const said = (text) => progress(seen.texts.push(text));
   const ended = (code, message) => {
     seen.ends += 1;
     if (seen.ends === 1) [seen.code, seen.message] = [code, message];
   };
-  await libraries[library]({ kind, shape, baseUrl, metadata, seen, said, ended, signal });
+  await libraries[library]({ kind, shape, baseUrl, metadata, credentials, seen, said, ended, signal });
   // A second end would come on one of the next turns.
   await new Promise((resolve) => setTimeout(resolve, 5));
   return seen;
@@ -70,8 +70,9 @@ const registry = createFileRegistry(
 const Shapes = registry.getService(SERVICE);
 const Text = registry.getMessage("wharf.shapes.v1.Text");
 
-async function connectWeb({ kind, shape, baseUrl, metadata, seen, said, ended, signal }) {
-  const client = createClient(Shapes, createGrpcWebTransport({ baseUrl }));
+async function connectWeb({ kind, shape, baseUrl, metadata, credentials, seen, said, ended, signal }) {
+  const transport = createGrpcWebTransport({ baseUrl, fetch: (input, init) => fetch(input, { ...init, credentials }) });
+  const client = createClient(Shapes, transport);
   const options = {
     headers: metadata,
     signal,
@@ -97,8 +98,8 @@ function fromHeaders(headers) {
 
 // ---- grpc-web
 
-async function google({ kind, shape, baseUrl, metadata, seen, said, ended, format, signal }) {
-  const client = new GrpcWebClientBase({ format });
+async function google({ kind, shape, baseUrl, metadata, credentials, seen, said, ended, format, signal }) {
+  const client = new GrpcWebClientBase({ format, withCredentials: credentials === "include" });
   const encode = (text) => toBinary(Text, create(Text, { text }));
   const decode = (bytes) => fromBinary(Text, bytes).text;
   const method = kind === "unary" ? "Unary" : "Stream";
@@ -160,8 +161,8 @@ const niceMethod = (name, responseStream) => ({
 });
 const niceService = { unary: niceMethod("Unary", false), stream: niceMethod("Stream", true) };
 
-async function nice({ kind, shape, baseUrl, metadata, seen, said, ended, signal }) {
-  const client = createNiceClient(niceService, createChannel(baseUrl));
+async function nice({ kind, shape, baseUrl, metadata, credentials, seen, said, ended, signal }) {
+  const client = createNiceClient(niceService, createChannel(baseUrl, FetchTransport({ credentials })));
   const options = {
     metadata: NiceMetadata(metadata),
     signal,
@@ -190,8 +191,8 @@ const tsService = new ServiceType(SERVICE, [
   { name: "Stream", serverStreaming: true, options: {}, I: TsText, O: TsText },
 ]);
 
-async function protobufTs({ kind, shape, baseUrl, metadata, seen, said, ended, format, signal }) {
-  const transport = new GrpcWebFetchTransport({ baseUrl, format });
+async function protobufTs({ kind, shape, baseUrl, metadata, credentials, seen, said, ended, format, signal }) {
+  const transport = new GrpcWebFetchTransport({ baseUrl, format, fetchInit: { credentials } });
   const options = transport.mergeOptions({ meta: metadata, abort: signal });
   const method = tsService.methods[kind === "unary" ? 0 : 1];
   const running = kind === "unary" ? transport.unary(method, { text: shape }, options) : transport.serverStreaming(method, { text: shape }, options);
@@ -239,7 +240,7 @@ class ImprobableText {
   }
 }
 
-function improbable({ kind, shape, baseUrl, metadata, seen, said, ended, signal }) {
+function improbable({ kind, shape, baseUrl, metadata, credentials, seen, said, ended, signal }) {
   const descriptor = {
     methodName: kind === "unary" ? "Unary" : "Stream",
     service: { serviceName: SERVICE },
@@ -256,6 +257,7 @@ function improbable({ kind, shape, baseUrl, metadata, seen, said, ended, signal 
   return new Promise((resolve) => {
     const running = grpc.invoke(descriptor, {
       host: baseUrl,
+      transport: grpc.CrossBrowserHttpTransport({ withCredentials: credentials === "include" }),
       request: new ImprobableText(shape),
       metadata: new grpc.Metadata(metadata),
       onHeaders: (headers) => (seen.headers = fields(headers)),

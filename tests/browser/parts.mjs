@@ -2,7 +2,10 @@
 
 import { spawn } from "node:child_process";
 import { createServer } from "node:http";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import net from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
@@ -40,6 +43,18 @@ export async function startWharf(args) {
   const program = process.env.WHARF_BIN ?? fileURLToPath(new URL("../../target/debug/wharf", import.meta.url));
   const { child, match, lines } = await start(program, args, /http:\/\/(127\.0\.0\.1:\d+)/, { env: { NO_COLOR: "1" } });
   return { url: `http://${match[1]}`, lines, stop: () => stop(child) };
+}
+
+/** Starts wharf with a file of these lines, on a free port. */
+export async function startWharfWith(toml) {
+  const folder = await mkdtemp(join(tmpdir(), "wharf-browser-"));
+  try {
+    const file = join(folder, "wharf.toml");
+    await writeFile(file, `version = 1\n[[listener]]\naddress = "127.0.0.1:0"\n${toml}`);
+    return await startWharf(["run", "-c", file]);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
 }
 
 export async function stop(child, signal = "SIGTERM") {

@@ -1,6 +1,6 @@
 // Five gRPC-Web libraries in a real browser, wharf, and a backend that ends its calls in every possible way.
 //
-//   node run.mjs [--only matrix,kill,cancel,demo] [--screenshots DIR] [--verbose]
+//   node run.mjs [--only matrix,cors,kill,cancel,demo] [--screenshots DIR] [--verbose]
 //
 // Prints a table and ends with `N passed, N failed`; the exit code says the same. WHARF_BIN names the program under test.
 
@@ -10,12 +10,12 @@ import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { startBackend } from "./backend.mjs";
 import { backendDown, expected, faults, forLibrary, killedAt37, originNotAllowed } from "./expected.mjs";
-import { freePort, servePage, start, startBrowser, startRelay, startWharf, stop } from "./parts.mjs";
+import { freePort, servePage, start, startBrowser, startRelay, startWharf, startWharfWith, stop } from "./parts.mjs";
 
 const { values: flags } = parseArgs({
   options: { only: { type: "string" }, screenshots: { type: "string" }, verbose: { type: "boolean", default: false } },
 });
-const groups = { matrix, kill, cancel, demo };
+const groups = { matrix, cors, kill, cancel, demo };
 const chosen = flags.only?.split(",") ?? Object.keys(groups);
 
 /** What failed, in words; and how many checks passed. */
@@ -58,31 +58,124 @@ async function matrix() {
   const wharf = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
   const down = await startWharf(["--backend", `127.0.0.1:${await freePort()}`, "--listen", "127.0.0.1:0", "--allow-origin", site.url]);
   const closed = await startWharf(["--backend", `127.0.0.1:${backend.port}`, "--listen", "127.0.0.1:0", "--allow-origin", "https://other.example"]);
-  const { page, errors } = await openPage(site.url);
-  const libraries = await page.evaluate(() => wharfTest.libraries);
-
-  const width = Math.max(...libraries.map((name) => name.length)) + 2;
-  const row = (name, cells) => console.log(name.padEnd(34) + cells.map((cell) => cell.padEnd(width)).join(""));
-  row("shape", libraries);
   const rows = Object.entries(expected).map(([shape, want]) => [shape, want, wharf]);
   rows.push(["backend down", backendDown, down], ["origin not allowed", originNotAllowed, closed]);
+  await everyLibrary("", site.url, rows);
+  await Promise.all([wharf.stop(), down.stop(), closed.stop()]);
+  backend.close();
+}
+
+/** Each row, `[shape, want, wharf]`, from a page at `url` by every library, as a table. */
+async function everyLibrary(where, url, rows, ask = {}) {
+  const { page, errors } = await openPage(url);
+  if (ask.cookie) await page.context().addCookies(rows.map(([, , { url }]) => ({ name: "who", value: "me", url })));
+  const libraries = await page.evaluate(() => wharfTest.libraries);
+  const width = Math.max(...libraries.map((name) => name.length)) + 2;
+  const row = (name, cells) => console.log(name.padEnd(34) + cells.map((cell) => cell.padEnd(width)).join(""));
+  row(where || "shape", libraries);
   for (const [shape, want, target] of rows) {
     const cells = [];
     for (const library of libraries) {
       const marks = [];
       for (const kind of ["unary", "stream"].filter((kind) => want[kind])) {
-        const seen = await callFrom(page, { library, kind, shape, baseUrl: target.url, metadata: { "x-ask": "from the page" } });
-        marks.push(check(`${shape}, ${library}, ${kind}`, faults(forLibrary(library, want), kind, seen)) ? "✓" : "✖");
+        const seen = await callFrom(page, { library, kind, shape, baseUrl: target.url, metadata: { "x-ask": "from the page" }, ...ask });
+        marks.push(check(`${where}${shape}, ${library}, ${kind}`, faults(forLibrary(library, want), kind, seen)) ? "✓" : "✖");
       }
       cells.push(marks.join(" "));
     }
     row(shape, cells);
   }
-  check("no script error while the libraries ran", errors);
+  check(`${where}no script error while the libraries ran`, errors);
   await page.context().close();
-  await Promise.all([wharf.stop(), down.stop(), closed.stop()]);
+}
+
+// ---- CORS as a policy: who may call, with what, and what everybody is told who may not
+
+async function cors() {
+  const backend = await startBackend();
+  const policy = (lines, port = backend.port) =>
+    startWharfWith(`[[route]]\npath_prefix = "/"\nbackend = "shapes"\n[backend.shapes]\nendpoints = ["127.0.0.1:${port}"]\n[cors]\n${lines}\n`);
+  const { port } = new URL(site.url);
+  // Chromium resolves every name below localhost to this machine.
+  const [below, bare] = [`http://app.localhost:${port}`, `http://localhost:${port}`];
+  const own = `allow_origins = ["${site.url}"]\n`;
+
+  const withCookies = await policy(`${own}allow_credentials = true`);
+  const withCookiesDown = await policy(`${own}allow_credentials = true`, await freePort());
+  const rows = Object.entries(expected).map(([shape, want]) => [shape, want, withCookies]);
+  const [metadata] = rows.filter(([shape]) => shape === "metadata");
+  metadata[1] = { ...metadata[1], headers: { ...metadata[1].headers, "x-cookie": "who=me" } };
+  rows.push(["backend down", backendDown, withCookiesDown]);
+  await everyLibrary("with credentials: ", site.url, rows, { credentials: "include", cookie: true });
+  await Promise.all([withCookies.stop(), withCookiesDown.stop()]);
+
+  const anybody = await policy(`allow_origins = ["*"]`);
+  const wildcard = await policy(`allow_origins = ["http://*.localhost:${port}"]\nallow_credentials = true`);
+  const two = (target) => ["ok", "metadata", "trailers-only"].map((shape) => [shape, expected[shape], target]);
+  await everyLibrary("page below a wildcard: ", below, two(wildcard), { credentials: "include" });
+  await everyLibrary("page of anybody: ", below, two(anybody));
+  const refused = (target) => [["ok", originNotAllowed, target]];
+  await everyLibrary("the wildcard's own domain: ", bare, refused(wildcard));
+  tells("the wildcard's own domain", wildcard, "OPTIONS", "403", "cors_origin", `origin ${bare} is not allowed`, `add "${bare}" to allow_origins in [cors]`);
+  await everyLibrary("anybody with credentials: ", below, refused(anybody), { credentials: "include" });
+
+  // A page of a data: URL has the origin null.
+  const frame = `data:text/html,<script src="${site.url}/clients.js"></script>`;
+  await everyLibrary("page without an origin: ", frame, refused(wildcard));
+  tells("page without an origin", wildcard, "OPTIONS", "403", "cors_origin", "origin null is not allowed", `"null" in allow_origins in [cors]`);
+  await everyLibrary("page without an origin, anybody may call: ", frame, two(anybody));
+
+  const strict = await policy(`${own}allow_headers = ["x-own"]\nexpose_headers = ["x-head"]`);
+  await consoleSays("a field that is not listed", site.url, strict, { "x-ask": "1" }, /x-ask is not allowed by Access-Control-Allow-Headers/);
+  tells("a field that is not listed", strict, "OPTIONS", "204", "cors_header", `asks to send "x-ask"`, `add "x-ask" there, or write allow_headers = "mirror", in [cors]`);
+  await consoleSays("an origin that is not allowed", below, strict, {}, /No 'Access-Control-Allow-Origin' header/);
+  const { page } = await openPage(site.url);
+  const seen = await callFrom(page, { library: "connect-web", kind: "unary", shape: "metadata", baseUrl: strict.url, metadata: { "x-own": "1" } });
+  check("a field that is listed may be sent", seen.code === 0 ? [] : [seen.message]);
+  check("what is not to be exposed is not", seen.headers["x-head"] === "first" && !("x-asked" in seen.headers) ? [] : [JSON.stringify(seen.headers)]);
+  const before = strict.lines.filter((line) => line.includes("OPTIONS")).length;
+  for (let n = 0; n < 3; n++) {
+    await callFrom(page, { library: "connect-web", kind: "unary", shape: "ok", baseUrl: strict.url, metadata: { "x-own": "1" } });
+  }
+  const asked = strict.lines.filter((line) => line.includes("OPTIONS")).length - before;
+  check("a browser that was allowed remembers it", asked === 0 ? [] : [`${asked} preflights more`]);
+  await page.context().close();
+
+  // No browser asks before a WebSocket, so wharf looks at its origin.
+  const { page: stranger } = await openPage(below);
+  await stranger.evaluate(
+    (url) => new Promise((resolve) => Object.assign(new WebSocket(`${url}/wharf.shapes.v1.Shapes/Unary`, "grpc-websockets"), { onerror: resolve, onopen: resolve })),
+    strict.url.replace("http:", "ws:"),
+  );
+  await stranger.context().close();
+  await settled();
+  tells("a WebSocket of a page that may not call", strict, "GET", "403", "cors_origin", `origin ${below} is not allowed`, `add "${below}" to allow_origins in [cors]`);
+  await Promise.all([anybody.stop(), wildcard.stop(), strict.stop()]);
   backend.close();
 }
+
+/** One refusal is two lines: verb, status, word and cause, and below it the cure. */
+function tells(name, wharf, verb, status, word, cause, cure) {
+  const parts = [verb, `refused ${status}`, `${word}: `, cause];
+  const at = wharf.lines.findLastIndex((line) => parts.every((part) => line.includes(part)));
+  const told = at >= 0 && wharf.lines[at + 1]?.trim().endsWith(cure);
+  check(`${name}: the log has cause and cure`, told ? [] : [`${parts.join(" … ")} / ${cure}`, ...wharf.lines.slice(-6)]);
+}
+
+/** What Chromium writes for the page's author when a call from there is refused. */
+async function consoleSays(name, url, wharf, metadata, words) {
+  const { page } = await openPage(url);
+  const said = [];
+  page.on("console", (message) => said.push(message.text()));
+  const seen = await callFrom(page, { library: "connect-web", kind: "unary", shape: "ok", baseUrl: wharf.url, metadata });
+  await settled();
+  check(`${name}: the call fails`, seen.code === 0 ? ["it was taken for whole"] : []);
+  check(`${name}: the console names it`, said.some((text) => words.test(text)) ? [] : said);
+  await page.context().close();
+}
+
+/** Consoles and logs are written a moment later. */
+const settled = () => sleep(200);
 
 // ---- kill -9 of the backend at message 37 of 100
 

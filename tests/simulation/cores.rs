@@ -52,6 +52,7 @@ fn rules(connections_max: usize) -> Arc<Snapshot> {
         listeners: vec![Listener {
             name: "main".into(),
             address: ([127, 0, 0, 1], 8080).into(),
+            versions: wharf::policy::Versions::Both,
         }],
         routes: Arc::new([]),
         unrouted: Arc::new([]),

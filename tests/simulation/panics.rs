@@ -106,6 +106,7 @@ fn rules() -> Arc<Snapshot> {
         listeners: vec![Listener {
             name: "main".into(),
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            versions: wharf::policy::Versions::Both,
         }],
         routes: Arc::new([Route {
             name: "all".into(),

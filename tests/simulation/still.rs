@@ -191,6 +191,7 @@ impl Still {
             listeners: vec![Listener {
                 name: "main".into(),
                 address: ([127, 0, 0, 1], 8080).into(),
+                versions: wharf::policy::Versions::Both,
             }],
             routes: Arc::new([Route {
                 name: "all".into(),

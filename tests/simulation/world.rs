@@ -126,6 +126,7 @@ fn snapshot(generation: u64, pending_max: usize, b_moves: bool) -> Arc<Snapshot>
         listeners: vec![Listener {
             name: "main".into(),
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            versions: wharf::policy::Versions::Both,
         }],
         routes: Arc::new([route('A', 0), route('B', 1)]),
         backends: vec![

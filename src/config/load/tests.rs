@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::compile::CorsRule;
 use crate::config::parse::known_keys;
-use crate::policy::{PathMatch, RouteKind, Target};
+use crate::policy::{PathMatch, Peer, RouteKind, Target, Verdict};
+use crate::wire::RequestHead;
 
 const MACHINE: Machine = Machine {
     cpus: 2,
@@ -71,6 +72,7 @@ fn the_example_names_every_key_that_is_read_and_no_other() {
     let mut read = BTreeSet::new();
     collect_read("", &mut read);
     assert!(read.contains("backend.*.limits.pending"), "{read:?}");
+    assert!(read.contains("route.cors.max_age"), "{read:?}");
     assert_eq!(written, read);
 }
 
@@ -133,7 +135,14 @@ fn collect_read(path: &str, keys: &mut BTreeSet<String>) {
     let real = path.replace('*', "x");
     let heads = match path {
         "" => vec![String::new()],
-        _ => vec![format!("[{real}]\n"), format!("[[{real}]]\n")],
+        _ => {
+            // A table of a list's entry needs the entry.
+            let entry = match real.split_once('.') {
+                Some((list @ ("listener" | "route"), _)) => format!("[[{list}]]\n"),
+                _ => String::new(),
+            };
+            vec![format!("{entry}[{real}]\n"), format!("[[{real}]]\n")]
+        }
     };
     for head in heads {
         let text = format!("{head}zzz = 1\n");
@@ -234,6 +243,22 @@ fn c_01_every_mistake_has_its_number() {
         (GOOD.replace("\"/\"", "\"/a?b\""), "E110"),
         (with("[health]\nlive = \"x\""), "E110"),
         (with("[cors]\nallow_origins = [\"localhost\"]"), "E111"),
+        (with("[cors]\nallow_origins = [\"https://*\"]"), "E111"),
+        (
+            with("[cors]\nallow_origins = [\"*\"]\nallow_credentials = true"),
+            "E114",
+        ),
+        (
+            with("[[listener]]\naddress = \":1\"\ntrusted_proxies = [\"lan\"]"),
+            "E115",
+        ),
+        (with("[cors]\nallow_headers = [\"a b\"]"), "E116"),
+        (with("[cors]\nallow_headers = [\"*\"]"), "E116"),
+        (with("[cors]\nexpose_headers = [\"\"]"), "E116"),
+        (with("[cors]\nallow_headers = \"all\""), "E107"),
+        (with("[cors]\nexpose_headers = \"mirror\""), "E107"),
+        (with("[cors]\nmax_age = \"25h\""), "E107"),
+        (with("[cors]\nallow_credentials = \"yes\""), "E102"),
         (with("[[listener]]\nname = \"x\""), "E112"),
         (GOOD.replace("backend = \"a\"\n", ""), "E112"),
         (GOOD.replace("path_prefix = \"/\"\n", ""), "E112"),
@@ -244,6 +269,10 @@ fn c_01_every_mistake_has_its_number() {
         ),
         (GOOD.replace("localhost:50051", "unix:/run/x.sock"), "E113"),
         (with("protocol = \"h2\""), "E113"),
+        (
+            with("[[listener]]\naddress = \":1\"\nprotocol = \"spdy\""),
+            "E113",
+        ),
     ] {
         let loaded = file(&text);
         let findings = loaded.compiled.as_ref().expect_err(&text);
@@ -273,6 +302,41 @@ fn a_value_of_the_wrong_kind_is_answered_with_how_it_is_written() {
         (
             with("[cors]\nallow_origins = \"*\""),
             "write allow_origins = [\"*\"]",
+        ),
+        (
+            with("[cors]\nallow_credentials = 1"),
+            "write allow_credentials = true or allow_credentials = false",
+        ),
+        (
+            with("[cors]\nallow_headers = true"),
+            "write allow_headers = \"mirror\" or allow_headers = [\"x-tenant\"]",
+        ),
+        (
+            with("[cors]\nallow_headers = \"none\""),
+            "write allow_headers = \"mirror\", or a list",
+        ),
+        (
+            with("[cors]\nexpose_headers = 5"),
+            "write expose_headers = \"auto\" or expose_headers",
+        ),
+        (
+            GOOD.replace("[backend.a]", "[[route.cors]]\n[backend.a]"),
+            "write [route.cors], with one bracket",
+        ),
+        (
+            GOOD.replace(
+                "[backend.a]",
+                "[route.cors]\nallow_origins = \"*\"\n[backend.a]",
+            ),
+            "write allow_origins = [\"*\"]",
+        ),
+        (
+            with("[[listener]]\naddress = \":1\"\ntrusted_proxies = \"10.0.0.0/8\""),
+            "write trusted_proxies = [\"10.0.0.0/8\"]",
+        ),
+        (
+            with("[[listener]]\naddress = \":1\"\ntrusted_proxies = [\"10.0.0.1/8\"]"),
+            "10.0.0.1 has bits behind the prefix: write \"10.0.0.0/8\"",
         ),
         (
             GOOD.replace("version = 1", "version = \"1\""),
@@ -341,6 +405,11 @@ fn what_is_legal_and_surely_unwanted_is_warned_of() {
             "[[listener]]\naddress = \"0.0.0.0:1\"\n[cors]\nallow_origins = [\"*\"]",
             "E153",
         ),
+        ("[cors]\nallow_origins = [\"https://*.com\"]", "E154"),
+        (
+            "[cors]\nallow_origins = [\"null\"]\nallow_credentials = true",
+            "E155",
+        ),
     ] {
         let compiled = file(&format!("{GOOD}{line}\n")).compiled.expect(line);
         let numbers: Vec<_> = compiled.warnings.0.iter().map(|f| f.number).collect();
@@ -396,7 +465,7 @@ fn flags_alone_make_a_route_for_everything_to_one_backend() {
     assert_eq!(snapshot.routes.len(), 1);
     assert_eq!(snapshot.routes[0].path, PathMatch::Prefix("/".to_owned()));
     assert_eq!(snapshot.routes[0].kind, RouteKind::Rpc);
-    assert_eq!(snapshot.routes[0].filters.len(), 1);
+    assert_eq!(snapshot.routes[0].filters.len(), 2);
     assert_eq!(snapshot.unrouted.len(), 1);
     let Target::Endpoints(endpoints) = &snapshot.backends[0].target else {
         panic!("a backend of endpoints");
@@ -518,4 +587,194 @@ fn an_endpoint_is_taken_in_each_of_its_spellings() {
         assert_eq!(&*endpoints[0].name, name);
         assert_eq!(endpoints[0].addresses.len(), addresses, "{written}");
     }
+}
+
+/// What the filters of the first route say to a preflight of that page which asks for that field.
+fn preflight(compiled: &Compiled, route: usize, origin: &str) -> (u16, Vec<String>, String) {
+    let mut head = RequestHead {
+        method: http::Method::OPTIONS,
+        path: "/a.B/C".parse().unwrap(),
+        authority: None,
+        headers: [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "x-own"),
+        ]
+        .map(|(name, value)| {
+            (
+                http::HeaderName::from_static(name),
+                http::HeaderValue::try_from(value).unwrap(),
+            )
+        })
+        .into_iter()
+        .collect(),
+    };
+    let peer = Peer {
+        address: "127.0.0.1:1".parse().unwrap(),
+        listener: 0,
+        number: 0,
+    };
+    for filter in &compiled.snapshot.routes[route].filters {
+        if let Verdict::Respond(answer) = filter.request(&mut head, &peer) {
+            let told = answer.head.headers.iter();
+            let told = told.filter(|(name, _)| name.as_str().starts_with("access-control-"));
+            let mut told: Vec<_> = told
+                .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+                .collect();
+            told.sort();
+            let sentence = answer.refusal.map(|(_, sentence)| sentence);
+            return (
+                answer.head.status.as_u16(),
+                told,
+                sentence.unwrap_or_default(),
+            );
+        }
+    }
+    panic!("a preflight is answered here");
+}
+
+#[test]
+fn a_route_may_say_something_else_to_pages_and_what_it_leaves_out_is_said_for_all() {
+    let text = "version = 1\n\
+        [[route]]\nname = \"own\"\npath_prefix = \"/own.S\"\nbackend = \"a\"\n\
+        [route.cors]\nallow_origins = [\"https://own.example\"]\nallow_credentials = true\n\
+        [[route]]\nname = \"strict\"\npath_prefix = \"/strict.S\"\nbackend = \"a\"\n\
+        [route.cors]\nallow_headers = [\"x-tenant\"]\nmax_age = \"0s\"\n\
+        [[route]]\npath_prefix = \"/\"\nbackend = \"a\"\n\
+        [backend.a]\nendpoints = [\"localhost:50051\"]\n\
+        [cors]\nallow_origins = [\"https://*.example.com\"]\nmax_age = \"10m\"\n";
+    let compiled = file(text).compiled.expect(text);
+    assert_eq!(compiled.warnings.0, []);
+    let all = CorsRule::Origins(texts(&["https://*.example.com"]));
+    assert_eq!(compiled.cors, all);
+    let (app, own) = ("https://app.example.com", "https://own.example");
+    let (status, told, _) = preflight(&compiled, 0, own);
+    assert_eq!(
+        (status, told.join("\n").as_str()),
+        (
+            204,
+            "access-control-allow-credentials: true\n\
+             access-control-allow-headers: x-own\n\
+             access-control-allow-methods: POST\n\
+             access-control-allow-origin: https://own.example\n\
+             access-control-max-age: 600"
+        )
+    );
+    let (status, told, sentence) = preflight(&compiled, 0, app);
+    assert_eq!((status, told), (403, vec![]));
+    assert_eq!(
+        sentence,
+        "origin https://app.example.com is not allowed; add \"https://app.example.com\" to allow_origins in \
+         [route.cors] of route \"own\""
+    );
+    let (status, told, sentence) = preflight(&compiled, 1, app);
+    assert_eq!(status, 204);
+    assert_eq!(
+        told[0],
+        "access-control-allow-headers: content-type,x-grpc-web,x-user-agent,grpc-timeout,x-tenant"
+    );
+    assert_eq!(told[3], "access-control-max-age: 0");
+    assert!(
+        sentence.ends_with("in [route.cors] of route \"strict\""),
+        "{sentence}"
+    );
+    let (_, told, _) = preflight(&compiled, 2, app);
+    assert_eq!(told[0], "access-control-allow-headers: x-own");
+    assert_eq!(told[3], "access-control-max-age: 600");
+    assert_eq!(preflight(&compiled, 2, own).0, 403);
+}
+
+#[test]
+fn credentials_and_every_origin_are_an_error_that_points_wherever_the_two_come_together() {
+    let with = |all: &str, own: &str| {
+        GOOD.replace("[backend.a]", &format!("[route.cors]\n{own}\n[backend.a]"))
+            + &format!("[cors]\n{all}\n")
+    };
+    for (text, place, line) in [
+        (
+            with("allow_origins = [\"*\"]\nallow_credentials = true", ""),
+            "[cors]",
+            "allow_origins = [\"*\"]",
+        ),
+        (
+            with("allow_origins = [\"*\"]", "allow_credentials = true"),
+            "[route.cors] of route \"route-1\"",
+            "allow_credentials = true",
+        ),
+        (
+            with(
+                "allow_credentials = true",
+                "allow_origins = [\"http://a\", \"*\"]",
+            ),
+            "[route.cors] of route \"route-1\"",
+            "allow_origins = [\"http://a\", \"*\"]",
+        ),
+    ] {
+        let drawn = rendered(&file(&text));
+        let sentence = format!(
+            "error[E114]: allow_credentials and the origin \"*\" do not go together in {place}\n"
+        );
+        assert!(drawn.starts_with(&sentence), "{drawn}");
+        assert!(drawn.contains(&format!("| {line}\n")), "{drawn}");
+        assert!(
+            drawn.contains(
+                "= help: name the origins of your pages, e.g. \"https://app.example.com\""
+            ),
+            "{drawn}"
+        );
+        assert_eq!(drawn.matches("error[").count(), 1, "{drawn}");
+    }
+    // Each by itself is well, and so is a route that goes another way.
+    for text in [
+        with("allow_origins = [\"*\"]", ""),
+        with(
+            "allow_origins = [\"http://a\"]\nallow_credentials = true",
+            "",
+        ),
+        with(
+            "allow_origins = [\"*\"]",
+            "allow_origins = [\"http://a\"]\nallow_credentials = true",
+        ),
+    ] {
+        assert!(file(&text).compiled.is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn each_listener_believes_its_own_proxies() {
+    let text = format!(
+        "{GOOD}[[listener]]\naddress = \"127.0.0.1:1\"\ntrusted_proxies = [\"10.0.0.0/8\", \"::1\"]\n\
+         [[listener]]\naddress = \"127.0.0.1:2\"\n"
+    );
+    let compiled = file(&text).compiled.expect(&text);
+    let told = |listener| {
+        let mut head = RequestHead {
+            method: http::Method::POST,
+            path: "/a.B/C".parse().unwrap(),
+            authority: None,
+            headers: [(
+                http::HeaderName::from_static("x-forwarded-for"),
+                http::HeaderValue::from_static("1.2.3.4"),
+            )]
+            .into_iter()
+            .collect(),
+        };
+        let peer = Peer {
+            address: "10.0.0.7:1".parse().unwrap(),
+            listener,
+            number: 0,
+        };
+        for filter in &compiled.snapshot.routes[0].filters {
+            assert!(matches!(
+                filter.request(&mut head, &peer),
+                Verdict::Continue
+            ));
+        }
+        let path = head
+            .headers
+            .get(http::HeaderName::from_static("x-forwarded-for"));
+        path.unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(told(0), "1.2.3.4, 10.0.0.7");
+    assert_eq!(told(1), "10.0.0.7");
 }

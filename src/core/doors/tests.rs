@@ -35,7 +35,7 @@ struct Core(Vec<(usize, Claim)>);
 impl Core {
     /// A client is accepted here. Whether it was let in anywhere.
     fn accept(&mut self, doors: &Doors<usize>, client: usize, clients_max: usize) -> bool {
-        match doors.place(client, nobody(), clients_max) {
+        match doors.place(client, nobody(), 0, clients_max) {
             Placed::Here(client, claim) => self.0.push((client, claim)),
             Placed::Elsewhere => {}
             Placed::Nowhere => return false,
@@ -75,7 +75,7 @@ fn r_20_clients_that_all_come_to_one_core_are_spread_evenly() {
 fn among_equals_a_client_stays_where_it_came() {
     let doors = doors(4);
     for (core, own) in doors.iter().enumerate() {
-        let placed = own.place(core, nobody(), MANY);
+        let placed = own.place(core, nobody(), 0, MANY);
         assert!(matches!(placed, Placed::Here(..)), "core {core}");
         std::mem::forget(placed);
     }
@@ -138,12 +138,27 @@ fn s_08_a_door_that_is_closed_is_given_nobody_and_keeps_nobody() {
 }
 
 #[test]
+fn a_client_is_handed_on_with_the_listener_where_it_came_in() {
+    let doors = doors(2);
+    let mut kept = Vec::new();
+    for listener in 0..4 {
+        kept.push(doors[0].place(listener as usize, nobody(), listener, MANY));
+    }
+    let handed = doors[1].take();
+    assert!(!handed.is_empty());
+    for own in handed {
+        assert_eq!(own.socket, own.listener as usize);
+    }
+}
+
+#[test]
 fn a_core_that_was_to_close_after_we_looked_gives_the_client_back() {
     let doors = doors(2);
     let claim = super::Load::claim(&doors[0].all[1].load, 1).expect("there is room");
     let handed = super::Handed {
         socket: 7,
         peer: nobody(),
+        listener: 0,
         claim,
     };
     drop(doors[1].close());
@@ -206,7 +221,7 @@ fn r_20_many_who_accept_at_once_do_not_all_choose_the_same() {
                 scope.spawn(|| {
                     for client in 0..EACH {
                         // Nobody leaves.
-                        std::mem::forget(own.place(client, nobody(), MANY));
+                        std::mem::forget(own.place(client, nobody(), 0, MANY));
                     }
                 });
             }

@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::io::IoSlice;
 use std::rc::Rc;
 
+use http::StatusCode;
+
 use super::*;
 use crate::net::transport::{Staging, Transport};
 use crate::net::{Key, Socket};

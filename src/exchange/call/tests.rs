@@ -101,7 +101,7 @@ impl State {
 }
 
 impl Source for End {
-    fn sense(&mut self, _cx: &mut Context<'_>) {
+    fn sense(&mut self, _now: Instant, _cx: &mut Context<'_>) {
         self.0.borrow().note(|names| names.sense);
     }
 

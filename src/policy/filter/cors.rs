@@ -2,32 +2,58 @@
 //!
 //! Owns the answer to a preflight, the refusal of an origin, and the `access-control-*` fields of every answer. It never
 //! forwards a preflight and never stops a call: a page is held back by its browser, which reads these fields, and a caller
-//! that is no browser is not held back by CORS at all. Credentials are never allowed here, so `*` is never a danger, and
-//! the origin is echoed all the same.
+//! that is no browser is not held back by CORS at all. Only a request to upgrade is stopped here, because no browser asks
+//! first before a WebSocket. The origin is always echoed, never `*`; credentials are allowed to a page that was named and to
+//! none that came in by `*`.
 //!
-//! Sources: the Fetch standard, "CORS protocol"; grpc/grpc `doc/PROTOCOL-WEB.md`, "CORS support"; RFC 6454 §7 (`Origin`).
+//! What a preflight says of private networks is not answered: Chromium asks its user instead (Local Network Access).
+//!
+//! Sources: the Fetch standard, "CORS protocol"; grpc/grpc `doc/PROTOCOL-WEB.md`, "CORS support"; RFC 6454 §7 (`Origin`);
+//! RFC 6455 §10.2 (origins of WebSockets).
 
-use std::fmt;
+mod origin;
+
 use std::str::FromStr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, Entry, ORIGIN,
-    SET_COOKIE, VARY,
+    SET_COOKIE, UPGRADE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+pub use origin::{OriginFault, OriginPattern};
+
 use crate::policy::filter::{Filter, LocalAnswer, Peer, Verdict};
+use crate::wire::fields::X_USER_AGENT;
 use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS};
+use crate::wire::timeout::GRPC_TIMEOUT;
 use crate::wire::{Fields, RequestHead, ResponseHead};
 
-/// The filter: the pages that may call, and how to let one more in.
+/// The filter: the pages that may call, what they may send and read, and how to let one more in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
     origins: Box<[OriginPattern]>,
+    credentials: bool,
+    /// What a page may send; `None`: whatever it asks for.
+    sends: Option<Sends>,
+    /// What a page may read, as it stands in the field; `None`: what stands on the answer.
+    reads: Option<HeaderValue>,
+    max_age: HeaderValue,
     remedy: Remedy,
+    /// Where in the file its keys stand, e.g. `[cors]`.
+    place: Box<str>,
+}
+
+/// The fields that a page may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sends {
+    names: Box<[HeaderName]>,
+    /// The same, as they stand in the field.
+    list: HeaderValue,
 }
 
 /// What an operator types to allow one more page.
@@ -39,41 +65,102 @@ pub enum Remedy {
     File,
 }
 
-/// Which origins a page may have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OriginPattern {
-    /// `*`: every page, `null` included.
-    Any,
-    /// This one and no other, e.g. `https://app.example.com`; or `null`.
-    Exact(Box<str>),
-    /// `http://localhost:*`: this scheme and host, on any port or none.
-    AnyPort(Box<str>),
-}
-
-/// Why a text is no origin; the sentence ends with what to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OriginFault(pub &'static str);
-
 impl Cors {
     /// Lets these pages in; none of them if it is empty, and then every preflight is refused with its reason.
     pub fn new(origins: Vec<OriginPattern>, remedy: Remedy) -> Self {
         Self {
             origins: origins.into(),
+            credentials: false,
+            sends: None,
+            reads: None,
+            max_age: MAX_AGE,
             remedy,
+            place: "[cors]".into(),
         }
     }
 
-    fn allows(&self, origin: &HeaderValue) -> bool {
-        origin
-            .to_str()
-            .is_ok_and(|origin| self.origins.iter().any(|pattern| pattern.matches(origin)))
+    /// The same, and pages that are named may call with cookies and certificates.
+    #[must_use]
+    pub fn with_credentials(self, credentials: bool) -> Self {
+        Self {
+            credentials,
+            ..self
+        }
+    }
+
+    /// The same, and pages may send these fields besides those that gRPC-Web is made of, and no other.
+    #[must_use]
+    pub fn letting_send(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let mut all = ALWAYS_SENT.to_vec();
+        for name in names {
+            if !all.contains(&name) {
+                all.push(name);
+            }
+        }
+        Self {
+            sends: Some(Sends {
+                list: listed(all.iter()),
+                names: all.into(),
+            }),
+            ..self
+        }
+    }
+
+    /// The same, and of an answer pages may read gRPC's three fields and these, and no other.
+    #[must_use]
+    pub fn letting_read(self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let mut all = ALWAYS_EXPOSED.to_vec();
+        for name in names {
+            if !all.contains(&name) && name != SET_COOKIE {
+                all.push(name);
+            }
+        }
+        Self {
+            reads: Some(listed(all.iter())),
+            ..self
+        }
+    }
+
+    /// The same, and a browser may remember its answer to a preflight for so long, in whole seconds.
+    #[must_use]
+    pub fn remembered_for(self, max_age: Duration) -> Self {
+        Self {
+            max_age: max_age.as_secs().into(),
+            ..self
+        }
+    }
+
+    /// The same, and its keys stand at another place of the file than `[cors]`.
+    #[must_use]
+    pub fn written_at(self, place: impl Into<Box<str>>) -> Self {
+        Self {
+            place: place.into(),
+            ..self
+        }
+    }
+
+    /// What a page of that origin may do; `None`: nothing.
+    fn permission(&self, origin: &HeaderValue) -> Option<Permission> {
+        let origin = origin.to_str().ok()?;
+        let mut found = None;
+        for pattern in &self.origins {
+            if pattern.matches(origin) {
+                // Whoever is let in by `*` could be anybody, so it is not let in as whoever has signed in.
+                let credentials = self.credentials && *pattern != OriginPattern::Any;
+                found = Some(Permission { credentials });
+                if credentials || !self.credentials {
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// The answer to a preflight of an allowed page, or why not.
     fn preflight(&self, origin: &HeaderValue, request: &Fields) -> LocalAnswer {
-        if !self.allows(origin) {
+        let Some(permission) = self.permission(origin) else {
             return refuse(StatusCode::FORBIDDEN, "cors_origin", self.sentence(origin));
-        }
+        };
         if request.get_all(ACCESS_CONTROL_REQUEST_METHOD).count() > 1 {
             return refuse(
                 StatusCode::BAD_REQUEST,
@@ -85,32 +172,83 @@ impl Cors {
             Ok(asked) => asked,
             Err(fault) => return *fault,
         };
+        let unlisted = match &self.sends {
+            Some(sends) => unlisted(&sends.names, &asked),
+            None => Vec::new(),
+        };
         let mut head = ResponseHead::new(StatusCode::NO_CONTENT);
         let fields = &mut head.headers;
-        fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        permission.write(origin, fields);
         fields.insert(
             ACCESS_CONTROL_ALLOW_METHODS,
             HeaderValue::from_static("POST"),
         );
-        if let Some(asked) = asked {
-            fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked);
+        let allowed = match &self.sends {
+            Some(sends) => Some(sends.list.clone()),
+            None if asked.is_empty() => None,
+            None => Some(listed(asked.iter())),
+        };
+        if let Some(allowed) = allowed {
+            fields.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         }
-        fields.insert(
-            ACCESS_CONTROL_MAX_AGE,
-            HeaderValue::from_static(PREFLIGHT_MAX_AGE),
-        );
+        // A refusal is forgotten at once, so that the page works as soon as the list does.
+        let max_age = if unlisted.is_empty() {
+            self.max_age.clone()
+        } else {
+            HeaderValue::from_static("0")
+        };
+        fields.insert(ACCESS_CONTROL_MAX_AGE, max_age);
         fields.insert(VARY, VARY_PREFLIGHT);
+        // The browser itself holds back what is not listed, and tells the page's author which field it was. With a status of
+        // failure it would say only that there was one.
+        let refusal = (!unlisted.is_empty()).then(|| ("cors_header", self.too_much(&unlisted)));
         LocalAnswer {
             head,
             body: Bytes::new(),
-            refusal: None,
+            refusal,
         }
+    }
+
+    /// Cause and cure where a page wants to send what is not listed. A name may hold characters that mean something to a shell
+    /// or to TOML, so only plain ones are named as a thing to type.
+    fn too_much(&self, unlisted: &[&HeaderName]) -> String {
+        let is_plain = |name: &str| {
+            let mut bytes = name.bytes();
+            bytes.all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        };
+        let names = unlisted.iter().map(|name| name.as_str());
+        let names: Vec<_> = names.filter(|name| is_plain(name)).collect();
+        let quoted = format!("\"{}\"", names.join("\", \""));
+        let place = &self.place;
+        if names.is_empty() || quoted.len() > SHOWN_MAX {
+            return format!(
+                "the page asks to send what allow_headers does not list; write its fields there, or \
+                 allow_headers = \"mirror\", in {place}"
+            );
+        }
+        format!(
+            "the page asks to send {quoted}, which allow_headers does not list; add {quoted} there, or write \
+             allow_headers = \"mirror\", in {place}"
+        )
     }
 
     /// Cause and cure. What the network sent is named as a thing to type only if it is nothing but an origin: a line
     /// that somebody pastes into a shell may not be written by a stranger.
     fn sentence(&self, origin: &HeaderValue) -> String {
         let text = String::from_utf8_lossy(origin.as_bytes());
+        if text == "null" {
+            // Every file and every sandboxed frame has that origin, a stranger's too.
+            let last = match self.remedy {
+                Remedy::Flag => "or allow them all with  --allow-origin null".to_owned(),
+                Remedy::File => format!(
+                    "or allow them all with \"null\" in allow_origins in {}",
+                    self.place
+                ),
+            };
+            return format!(
+                "origin null is not allowed: it is a file's or a sandboxed frame's; serve the page by http, {last}"
+            );
+        }
         match OriginPattern::from_str(&text) {
             Ok(OriginPattern::Exact(plain)) if *plain == *text && text.len() <= SHOWN_MAX => {
                 match self.remedy {
@@ -118,7 +256,8 @@ impl Cors {
                         format!("origin {plain} is not allowed; add:  --allow-origin {plain}")
                     }
                     Remedy::File => format!(
-                        "origin {plain} is not allowed; add \"{plain}\" to allow_origins in [cors]"
+                        "origin {plain} is not allowed; add \"{plain}\" to allow_origins in {}",
+                        self.place
                     ),
                 }
             }
@@ -146,6 +285,11 @@ impl Filter for Cors {
         if is_preflight(head) {
             return Verdict::Respond(Box::new(self.preflight(origin, &head.headers)));
         }
+        if head.headers.contains(UPGRADE) && self.permission(origin).is_none() {
+            let sentence = self.sentence(origin);
+            let answer = refuse(StatusCode::FORBIDDEN, "cors_origin", sentence);
+            return Verdict::Respond(Box::new(answer));
+        }
         Verdict::Continue
     }
 
@@ -164,122 +308,32 @@ impl Filter for Cors {
         add_vary(&mut head.headers, VARY_ORIGIN);
         let mut origins = request.headers.get_all(ORIGIN);
         if let (Some(origin), None) = (origins.next(), origins.next())
-            && self.allows(origin)
+            && let Some(permission) = self.permission(origin)
         {
-            let exposed = exposed_fields(&head.headers);
-            head.headers
-                .insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            let exposed = match &self.reads {
+                Some(reads) => reads.clone(),
+                None => exposed_fields(&head.headers),
+            };
+            permission.write(origin, &mut head.headers);
             head.headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
         }
     }
 }
 
-impl OriginPattern {
-    /// The pages of this machine, on any port. What the start without a file allows as long as it listens on loopback only.
-    pub const LOOPBACK: [&'static str; 6] = [
-        "http://localhost:*",
-        "https://localhost:*",
-        "http://127.0.0.1:*",
-        "https://127.0.0.1:*",
-        "http://[::1]:*",
-        "https://[::1]:*",
-    ];
-
-    /// Whether a page of that origin is meant. Browsers send origins in lower case and without the default port, so bytes
-    /// are compared as they are.
-    pub fn matches(&self, origin: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Exact(exact) => **exact == *origin,
-            Self::AnyPort(base) => match origin.strip_prefix(&**base) {
-                Some("") => true,
-                Some(rest) => rest
-                    .strip_prefix(':')
-                    .is_some_and(|port| port.parse::<u16>().is_ok() && is_digits(port)),
-                None => false,
-            },
-        }
-    }
+/// What a page that may call may do.
+#[derive(Clone, Copy, Debug)]
+struct Permission {
+    credentials: bool,
 }
 
-impl FromStr for OriginPattern {
-    type Err = OriginFault;
-
-    fn from_str(text: &str) -> Result<Self, OriginFault> {
-        if text == "*" {
-            return Ok(Self::Any);
-        }
-        if text == "null" {
-            return Ok(Self::Exact(text.into()));
-        }
-        if text.contains(',') {
-            return Err(OriginFault(
-                "one origin each: repeat the flag, or write a list, e.g. [\"http://a\", \"http://b\"]",
-            ));
-        }
-        let text = text.to_ascii_lowercase();
-        let (scheme, rest) = text.split_once("://").ok_or(OriginFault(
-            "an origin begins with its scheme, e.g. https://app.example.com",
-        ))?;
-        let scheme_ok = scheme
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_lowercase())
-            && scheme
-                .bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
-        if !scheme_ok {
-            return Err(OriginFault("the scheme is no scheme; write http or https"));
-        }
-        if rest.contains(['/', '?', '#']) {
-            return Err(OriginFault(
-                "an origin ends with its host and port: leave out everything from the slash on",
-            ));
-        }
-        let (host, port) = match rest.rfind(':') {
-            // A colon inside brackets belongs to the address.
-            Some(at) if !rest[at..].contains(']') => (&rest[..at], Some(&rest[at + 1..])),
-            _ => (rest, None),
-        };
-        if host.contains('*') {
-            return Err(OriginFault(
-                "only the port may be *, as in http://localhost:*; name each host by itself",
-            ));
-        }
-        let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-        let host_ok = match inner {
-            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => {
-                !host.is_empty()
-                    && host
-                        .bytes()
-                        .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-            }
-        };
-        if !host_ok {
-            return Err(OriginFault(
-                "the host is no host; write it as in the browser's address bar",
-            ));
-        }
-        match port {
-            Some("*") => Ok(Self::AnyPort(format!("{scheme}://{host}").into())),
-            Some(port) if !(is_digits(port) && port.parse::<u16>().is_ok()) => {
-                Err(OriginFault("the port is a number up to 65535, or *"))
-            }
-            // RFC 6454 §6.2: the default port of the scheme is not written.
-            Some("80") if scheme == "http" => Ok(Self::Exact(format!("http://{host}").into())),
-            Some("443") if scheme == "https" => Ok(Self::Exact(format!("https://{host}").into())),
-            _ => Ok(Self::Exact(text.into())),
-        }
-    }
-}
-
-impl fmt::Display for OriginPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("*"),
-            Self::Exact(exact) => f.write_str(exact),
-            Self::AnyPort(base) => write!(f, "{base}:*"),
+impl Permission {
+    fn write(self, origin: &HeaderValue, fields: &mut HeaderMap) {
+        fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        if self.credentials {
+            fields.insert(
+                ACCESS_CONTROL_ALLOW_CREDENTIALS,
+                HeaderValue::from_static("true"),
+            );
         }
     }
 }
@@ -291,9 +345,10 @@ fn is_preflight(head: &RequestHead) -> bool {
         && head.headers.contains(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The names that the page wants to send, ready to be echoed; `None` if it asked for none.
-fn asked_fields(request: &Fields) -> Result<Option<HeaderValue>, Box<LocalAnswer>> {
-    let mut echo = String::new();
+/// The names that the page wants to send, in lower case.
+fn asked_fields(request: &Fields) -> Result<Vec<HeaderName>, Box<LocalAnswer>> {
+    let mut asked = Vec::new();
+    let mut bytes = 0;
     for value in request.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         for name in value.as_bytes().split(|&b| b == b',') {
             let name = name.trim_ascii();
@@ -309,21 +364,44 @@ fn asked_fields(request: &Fields) -> Result<Option<HeaderValue>, Box<LocalAnswer
                     "access-control-request-headers holds what is no field name".to_owned(),
                 )));
             };
-            if echo.len() + name.as_str().len() > ASKED_BYTES_MAX {
+            // With a comma behind each.
+            if bytes + name.as_str().len() > ASKED_BYTES_MAX {
                 return Err(Box::new(refuse(
                     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                     "cors_header",
                     format!("access-control-request-headers is over {ASKED_BYTES_MAX} bytes"),
                 )));
             }
-            if !echo.is_empty() {
-                echo.push(',');
-            }
-            echo.push_str(name.as_str());
+            bytes += name.as_str().len() + 1;
+            asked.push(name);
         }
     }
+    Ok(asked)
+}
+
+/// The first few of the names asked for that are not in the list, each once.
+fn unlisted<'a>(names: &[HeaderName], asked: &'a [HeaderName]) -> Vec<&'a HeaderName> {
+    let mut missing = Vec::new();
+    for name in asked {
+        // A bound, because whoever asks for a thousand fields may not cost a million comparisons.
+        if missing.len() < UNLISTED_SHOWN_MAX && !names.contains(name) && !missing.contains(&name) {
+            missing.push(name);
+        }
+    }
+    missing
+}
+
+/// Names with commas between them.
+fn listed<'a>(names: impl Iterator<Item = &'a HeaderName>) -> HeaderValue {
+    let mut list = String::new();
+    for name in names {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(name.as_str());
+    }
     // Names are visible ASCII, so this cannot fail; if it could, nothing would be allowed.
-    Ok(HeaderValue::try_from(echo).ok().filter(|v| !v.is_empty()))
+    HeaderValue::try_from(list).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// What the page may read: the three of gRPC, and every field that stands on this very answer. It is exact, so custom
@@ -386,12 +464,8 @@ fn refuse(status: StatusCode, word: &'static str, sentence: String) -> LocalAnsw
     }
 }
 
-fn is_digits(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
-}
-
 /// The longest that Chromium keeps a preflight's answer, in seconds.
-const PREFLIGHT_MAX_AGE: &str = "7200";
+const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// An answer to a preflight depends on these three.
 const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
     "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
@@ -399,14 +473,18 @@ const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
 /// Any other answer depends on this one.
 const VARY_ORIGIN: HeaderValue = HeaderValue::from_static("Origin");
 /// The fields by which an answer permits anything.
-static PERMISSIONS: [HeaderName; 6] = [
+static PERMISSIONS: [HeaderName; 7] = [
     ACCESS_CONTROL_ALLOW_CREDENTIALS,
     ACCESS_CONTROL_ALLOW_HEADERS,
     ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE,
+    HeaderName::from_static("access-control-allow-private-network"),
 ];
+/// What gRPC-Web is made of: where these could not be sent there would be no call at all.
+static ALWAYS_SENT: [HeaderName; 4] = [CONTENT_TYPE, X_GRPC_WEB, X_USER_AGENT, GRPC_TIMEOUT];
+const X_GRPC_WEB: HeaderName = HeaderName::from_static("x-grpc-web");
 /// Readable on every answer, whether it stands there or not.
 static ALWAYS_EXPOSED: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
 /// The same, as it stands in the field.
@@ -418,6 +496,8 @@ const USUALLY_EXPOSED: HeaderValue =
     HeaderValue::from_static("grpc-status,grpc-message,grpc-status-details-bin,content-type,vary");
 /// What a page may ask to send, in bytes of names. Over it: 431.
 const ASKED_BYTES_MAX: usize = 4096;
+/// How many fields a sentence names.
+const UNLISTED_SHOWN_MAX: usize = 8;
 /// How much of a stranger's text stands in a sentence.
 const SHOWN_MAX: usize = 200;
 

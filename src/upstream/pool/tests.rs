@@ -321,7 +321,7 @@ fn u_19_a_call_that_is_opened_behind_a_stalled_socket_is_woken_for_its_window() 
     let mut step = || {
         second.popped();
         let cx = &mut Context::from_waker(second.waker());
-        stream.sense(cx);
+        stream.sense(now, cx);
         let _ = stream.poll_part(now, cx);
         while left > 0 && stream.poll_room(cx).is_ready() {
             let piece = left.min(32 << 10);
@@ -579,7 +579,7 @@ fn u_21_more_than_a_streams_window_costs_that_stream_alone() {
     bench.settle();
     let mut parts = |index: usize| {
         let cx = &mut Context::from_waker(callers[index].waker());
-        streams[index].sense(cx);
+        streams[index].sense(bench.now, cx);
         loop {
             match streams[index].poll_part(bench.now, cx) {
                 Poll::Ready(Ok(Part::Head(_) | Part::Data(_))) => {}
@@ -618,7 +618,7 @@ fn u_p4_a_call_whose_head_never_left_is_as_safe_to_repeat_as_a_refused_one() {
             pipe.borrow_mut().room = usize::MAX;
             assert_eq!(bench.pool.connections(), 0);
             let cx = &mut Context::from_waker(caller.waker());
-            stream.sense(cx);
+            stream.sense(bench.now, cx);
             let Poll::Ready(Err(reset)) = stream.poll_part(bench.now, cx) else {
                 panic!("it is not told");
             };
@@ -664,7 +664,7 @@ fn a_small_request_that_is_whole_leaves_with_its_head_and_ends_behind_its_last_b
         let caller = wakeup(1);
         let mut ticket = bench.ticket();
         let mut stream = bench.open(&mut ticket, &caller);
-        let mut said = Vec::new();
+        let mut said: Vec<u8> = Vec::new();
         for (n, &size) in sizes.iter().enumerate() {
             let piece = vec![n as u8; size];
             said.extend(&piece);
@@ -717,7 +717,7 @@ fn u_08_a_small_request_that_has_no_window_is_given_up_with_its_call() {
             pipe.borrow_mut().input.extend(answer);
             bench.event();
             bench.settle();
-            stream.sense(cx);
+            stream.sense(bench.now, cx);
             let head = stream.poll_part(bench.now, cx);
             assert!(matches!(head, Poll::Ready(Ok(Part::Head(_)))), "{call}");
             let end = stream.poll_part(bench.now, cx);

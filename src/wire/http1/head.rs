@@ -53,12 +53,12 @@ pub struct HeadFault {
 
 impl HeadFault {
     /// A fault that is answered with 400.
-    const fn bad(detail: &'static str) -> Self {
+    pub(in crate::wire) const fn bad(detail: &'static str) -> Self {
         Self::new(400, detail)
     }
 
     /// A fault with a status of its own.
-    const fn new(status: u16, detail: &'static str) -> Self {
+    pub(in crate::wire) const fn new(status: u16, detail: &'static str) -> Self {
         Self { status, detail }
     }
 }
@@ -247,6 +247,24 @@ pub fn glean(refused: &[u8]) -> Option<RequestHead> {
         authority: None,
         headers,
     })
+}
+
+/// Whether a refused head is a request's at all: `false` if its line is whole, and where a request names its protocol there is a
+/// word that names none.
+pub fn names_protocol(refused: &[u8]) -> bool {
+    let start = request_line_start(refused);
+    let rest = refused.get(start..).unwrap_or_default();
+    let Some(end) = rest.iter().position(|&byte| byte == LF) else {
+        return true;
+    };
+    let line = rest.get(..end).unwrap_or_default().trim_ascii_end();
+    let mut words = line.split(|&byte| byte == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some(protocol), None) => {
+            !protocol.is_ascii() || protocol.contains(&b'/')
+        }
+        _ => true,
+    }
 }
 
 /// Writes an answer's head. Nothing is added but framing and `connection`; what frames or belongs to one connection is
@@ -597,7 +615,7 @@ fn transfer_encoding(value: &[u8]) -> Result<(), HeadFault> {
 }
 
 /// A host with an optional port, and nothing that a URI parser further on could split in another place (RFC 9110 §7.2).
-fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
+pub(in crate::wire) fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
     const BAD: HeadFault = HeadFault::bad("bad host");
 
     let port = if value.starts_with(b"[") {
@@ -646,7 +664,7 @@ fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Whether a name is one by which somebody frames, routes or identifies a request, in any case and with `_` for `-`.
-fn is_guarded(name: &[u8]) -> bool {
+pub(in crate::wire) fn is_guarded(name: &[u8]) -> bool {
     let mut normal = [0u8; 32];
     let Some(normal) = normal.get_mut(..name.len()) else {
         return name.get(..12).is_some_and(is_forwarded_prefix);
@@ -694,7 +712,7 @@ fn is_ours_to_drop(name: &[u8]) -> bool {
 }
 
 /// Whether there is a `_` in a field's name; eight bytes at a time, for names are short and there are many.
-fn has_underscore(name: &[u8]) -> bool {
+pub(in crate::wire) fn has_underscore(name: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES * 0x80;
 
@@ -725,7 +743,7 @@ fn write_decimal(mut number: u64, out: &mut BytesMut) {
 pub const FIELDS_CAP: usize = 256;
 
 /// What a request target may hold: browsers write `{|}[]` raw in queries; the rest of what RFC 3986 leaves out is refused.
-static IN_TARGET: [bool; 256] = {
+pub(in crate::wire) static IN_TARGET: [bool; 256] = {
     let mut set = [false; 256];
     let mut byte = b'!';
     while byte <= b'~' {

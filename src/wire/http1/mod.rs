@@ -4,6 +4,6 @@ pub mod body;
 pub mod head;
 pub use body::{BodyDecoder, BodyFault, BodyLimits, CHUNK_END, LAST_CHUNK, Step, write_chunk_head};
 pub use head::{
-    Framing, HeadFault, HeadLimits, Http1Request, ResponseFraming, glean, parse_request, scan,
-    write_continue, write_response,
+    Framing, HeadFault, HeadLimits, Http1Request, ResponseFraming, glean, names_protocol,
+    parse_request, scan, write_continue, write_response,
 };

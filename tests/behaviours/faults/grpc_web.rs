@@ -754,17 +754,23 @@ fn web(plan: Plan, origins: &[&str], backends: &[&Backend]) -> World {
 }
 
 fn with_pages(mut snapshot: Snapshot, origins: &[&str]) -> Snapshot {
-    let filters = || -> Box<[Box<dyn Filter>]> {
-        let origins = origins
-            .iter()
-            .map(|origin| origin.parse().expect("an origin"));
-        Box::new([Box::new(Cors::new(origins.collect(), Remedy::Flag))])
-    };
+    under(&mut snapshot, pages(origins));
+    snapshot
+}
+
+fn pages(origins: &[&str]) -> Cors {
+    let origins = origins
+        .iter()
+        .map(|origin| origin.parse().expect("an origin"));
+    Cors::new(origins.collect(), Remedy::Flag)
+}
+
+fn under(snapshot: &mut Snapshot, cors: Cors) {
+    let filters = || -> Box<[Box<dyn Filter>]> { Box::new([Box::new(cors.clone())]) };
     let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody else's yet");
     routes[0].path = PathMatch::Prefix("/demo.Greeter".to_owned());
     routes[0].filters = filters();
     snapshot.unrouted = filters().into();
-    snapshot
 }
 
 fn preflight(origins: &[&str], lines: &str) -> String {
@@ -914,6 +920,111 @@ fn w_16_credentials_are_never_allowed_and_vary_is_always_there() {
             assert_eq!(exposed.len(), told.len());
             assert!(!exposed.contains(&"*"));
         }
+    }
+}
+
+#[test]
+fn w_14_a_page_below_a_wildcard_may_call_and_one_that_only_looks_like_it_may_not() {
+    let backend = Backend::new();
+    let world = web(Plan::default(), &["https://*.example.com"], &[&backend]);
+    for (origin, status) in [
+        ("https://app.example.com", 204),
+        ("https://a.b.example.com", 204),
+        ("https://example.com", 403),
+        ("https://evilexample.com", 403),
+        ("https://app.example.com.evil.net", 403),
+        ("https://user@app.example.com", 403),
+        ("https://app.example.com:8443", 403),
+        ("https://App.example.com", 403),
+        ("https://app.example.com.", 403),
+        ("http://app.example.com", 403),
+    ] {
+        let mut client = Client::new(world.address);
+        client.send(preflight(&[origin], "").as_bytes());
+        let answer = client.answer();
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(answer.head.starts_with(&begin), "{origin}: {}", answer.head);
+        let told = fields(&answer, "access-control-allow-origin");
+        assert_eq!(told, Vec::from_iter((status == 204).then_some(origin)));
+        let record = world.record();
+        assert_eq!(record.refusal, (status == 403).then_some("cors_origin"));
+    }
+    assert!(backend.is_left_alone(A_MOMENT));
+}
+
+#[test]
+fn w_15_a_field_that_is_not_listed_is_named_in_the_log_and_the_browser_is_told_the_list() {
+    let backend = Backend::new();
+    let mut snapshot = Plan::default().snapshot(&[&backend]);
+    let listed = ["x-tenant".parse().expect("a name")];
+    under(&mut snapshot, pages(&[PAGE]).letting_send(listed));
+    let world = World::obeying(snapshot);
+    for (asked, refused) in [
+        ("content-type,x-grpc-web,x-user-agent,grpc-timeout", false),
+        ("X-Tenant", false),
+        ("content-type, x-trace", true),
+    ] {
+        let mut client = Client::new(world.address);
+        let line = format!("access-control-request-headers: {asked}\r\n");
+        client.send(preflight(&[PAGE], &line).as_bytes());
+        let answer = client.answer();
+        assert!(answer.head.starts_with("HTTP/1.1 204 "), "{}", answer.head);
+        let list = "content-type,x-grpc-web,x-user-agent,grpc-timeout,x-tenant";
+        assert_eq!(fields(&answer, "access-control-allow-headers"), [list]);
+        let record = world.record();
+        assert_eq!(record.refusal, refused.then_some("cors_header"), "{asked}");
+        assert_eq!(record.message.contains("\"x-trace\""), refused);
+    }
+    assert!(backend.is_left_alone(A_MOMENT));
+}
+
+#[test]
+fn w_16_credentials_go_with_an_origin_that_was_named_on_every_answer_and_with_no_star() {
+    let backend = Backend::new();
+    let mut snapshot = Plan::default().snapshot(&[&backend]);
+    let policy = pages(&[PAGE, "https://*.example.com", "*"]).with_credentials(true);
+    under(&mut snapshot, policy);
+    let world = World::obeying(snapshot);
+    let mut client = Client::new(world.address);
+    let mut peer = None;
+    for (origin, named) in [
+        (PAGE, true),
+        ("https://app.example.com", true),
+        ("https://other.example", false),
+        ("null", false),
+    ] {
+        let mut answers = Vec::new();
+        client.send(preflight(&[origin], "").as_bytes());
+        answers.push(client.answer());
+        let line = format!("origin: {origin}\r\ncookie: a=b\r\n");
+        client.send(&call(WEB, &line, &message(b"hi")));
+        let peer = peer.get_or_insert_with(|| backend.accept());
+        let request = peer.request();
+        assert_eq!(request.field("cookie"), Some("a=b"));
+        peer.head(
+            request.stream,
+            &[
+                (":status", "200"),
+                ("content-type", "application/grpc"),
+                ("x-own", "1"),
+            ],
+            false,
+        );
+        peer.trailers(request.stream, &[("grpc-status", "0")]);
+        answers.push(client.answer());
+        // One of our own: no such content type.
+        client.send(&call("image/png", &line, b""));
+        answers.push(client.answer());
+        for answer in &answers {
+            let told = fields(answer, "access-control-allow-credentials");
+            assert_eq!(told, Vec::from_iter(named.then_some("true")), "{origin}");
+            assert_eq!(fields(answer, "access-control-allow-origin"), [origin]);
+            assert!(!permissions(answer).iter().any(|line| line.contains('*')));
+            let vary = fields(answer, "vary").join(", ");
+            assert!(vary.starts_with("Origin"), "{vary}");
+        }
+        let exposed = fields(&answers[1], "access-control-expose-headers").join(",");
+        assert!(exposed.split(',').any(|name| name == "x-own"), "{exposed}");
     }
 }
 

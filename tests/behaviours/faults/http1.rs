@@ -1216,6 +1216,56 @@ fn h1_51_no_upgrade_is_heard_and_the_bytes_behind_it_are_a_request_or_none() {
 }
 
 #[test]
+fn h1_51_an_upgrade_of_a_page_that_may_not_call_is_refused_by_its_origin() {
+    let backend = Backend::new();
+    let mut snapshot = Plan::default().snapshot(&[&backend]);
+    let page = "https://app.example.com";
+    let cors = Cors::new(vec![page.parse().expect("an origin")], Remedy::Flag);
+    let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody else's yet");
+    routes[0].filters = Box::new([Box::new(cors)]);
+    let world = World::obeying(snapshot);
+    let handshake = |origin: &str| {
+        format!(
+            "GET {PATH} HTTP/1.1\r\nhost: wharf.test\r\n{origin}connection: Upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             sec-websocket-protocol: grpc-websockets\r\n\r\n"
+        )
+    };
+    for (origin, status, word) in [
+        ("origin: https://other.example\r\n", 403, "cors_origin"),
+        (
+            "origin: https://evil-app.example.com\r\n",
+            403,
+            "cors_origin",
+        ),
+        ("origin: null\r\n", 403, "cors_origin"),
+        // Whoever may call is told that nothing is upgraded here, and so is whoever is no page.
+        ("origin: https://app.example.com\r\n", 405, "method"),
+        ("", 405, "method"),
+    ] {
+        let mut client = Client::new(world.address);
+        client.send(handshake(origin).as_bytes());
+        let answer = client.answer();
+        let begin = format!("HTTP/1.1 {status} ");
+        assert!(answer.head.starts_with(&begin), "{origin}: {}", answer.head);
+        let record = world.record();
+        assert_eq!(record.refusal, Some(word), "{origin}");
+        let allowed = answer.head.contains("access-control-allow-origin: ");
+        assert_eq!(allowed, origin.contains("//app.example.com\r"), "{origin}");
+        if word == "cors_origin" && !origin.contains("null") {
+            assert!(record.message.contains("; add:  --allow-origin https://"));
+        }
+    }
+    // A call is a call, whatever it would like to become: it is served, and its page may not read it.
+    let mut client = Client::new(world.address);
+    client.send(&call("connection: upgrade\r\nupgrade: h2c\r\n"));
+    let mut peer = backend.accept();
+    let stream = peer.request().stream;
+    peer.answer(stream, b"");
+    assert!(client.answer().whole);
+}
+
+#[test]
 fn h1_52_connect_and_trace_are_not_methods_here() {
     assert_refused(
         405,
@@ -1516,14 +1566,37 @@ fn h1_60_what_is_no_http_is_refused_at_its_first_bytes() {
         noise[rng.usize(..200)] = 0;
         stand.refuses(&noise, 400);
     }
+    // Not even a version stands there: nobody would understand an answer.
+    let mut client = stand.client();
+    client.send(b"INVALID CONNECTION PREFACE\r\n\r\n");
+    client.assert_closed();
+    let record = stand.world.record();
+    assert_eq!(
+        (record.http_status, record.refusal),
+        (None, Some("bad_http"))
+    );
     stand.assert_nothing_else();
 }
 
 #[test]
-fn h1_61_the_preface_of_http2_is_told_what_is_spoken_here() {
+fn h1_61_the_preface_of_http2_is_spoken_at_the_beginning_and_nowhere_else() {
     let stand = Stand::new();
-    let told = stand.refuses(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", 505);
-    assert!(told.contains("gRPC-Web over HTTP/1.1"), "{told}");
+    let told = "HTTP/2 begins with its preface, whole, and with nothing before it";
+    assert_eq!(
+        stand.refuses(b"PRI * HTTP/2.0\r\n\r\nSX\r\n\r\n", 505),
+        told
+    );
+    assert_eq!(
+        stand.refuses(b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+        told
+    );
+    // Whoever has spoken HTTP/1.1 goes on so: what stands behind a request was checked by nobody in front of us.
+    let mut client = stand.client();
+    client.send(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+    assert!(client.bare_head().starts_with("HTTP/1.1 200 OK"));
+    client.assert_next(b"ok\n");
+    assert!(client.bare_head().starts_with("HTTP/1.1 505 "));
+    assert_eq!(stand.world.record().message, told);
     stand.assert_nothing_else();
 }
 

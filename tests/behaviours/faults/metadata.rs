@@ -1,13 +1,16 @@
 //! Rows M: what crosses between headers and metadata, and what does not.
 
-use std::time::Duration;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use wharf::policy::{Forwarded, Listener, Network, Snapshot};
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, Request, Seen};
+use crate::backend::{Backend, Peer, Request, Seen};
 use crate::client::{Answer, Client, PATH, alone, message, streamed, trailer_frame};
 use crate::ends::{Pair, assert_ends};
-use crate::world::World;
+use crate::world::{PATIENCE, Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";
 const HEAD: [(&str, &str); 2] = [(":status", "200"), ("content-type", "application/grpc")];
@@ -433,6 +436,183 @@ fn m_12_a_pseudo_field_before_the_trailers_is_left_out_and_never_told() {
     });
     assert_eq!(answer, streamed(&[&body("x-a:b\r\n")]));
     assert_ends(&record, 0, Reason::Ok, Party::Upstream, false);
+}
+
+/// A world with two listeners, of which the second trusts proxies on this machine.
+fn two_doors(backends: &[&Backend]) -> Snapshot {
+    let mut snapshot = Plan::default().snapshot(backends);
+    snapshot.listeners.push(Listener {
+        name: "inside".into(),
+        address: snapshot.listeners[0].address,
+        versions: wharf::policy::Versions::Both,
+    });
+    let loopback: Network = "127.0.0.0/8".parse().expect("a network");
+    let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody else's yet");
+    routes[0].filters = Box::new([Box::new(Forwarded::new([vec![], vec![loopback]]))]);
+    snapshot
+}
+
+/// The fields by which a backend knows who calls, with their values.
+const WHO: [&str; 8] = [
+    "forwarded",
+    "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
+fn who(request: &Request) -> Vec<String> {
+    let told = WHO.iter().flat_map(|name| {
+        let values = values(request, name).into_iter();
+        values.map(move |value| format!("{name}: {value}"))
+    });
+    told.collect()
+}
+
+const SPOOFED: &str = "X-Forwarded-For: 198.51.100.7\r\nx-forwarded-for: 127.0.0.1\r\nX-Forwarded-Proto: https\r\n\
+    x-forwarded-host: admin.internal\r\nx-forwarded-port: 443\r\nx-forwarded-client-cert: Subject=\"CN=root\"\r\n\
+    Forwarded: for=10.0.0.1;proto=https\r\nx-real-ip: 10.0.0.1\r\nx-request-id: kept-1\r\nx-own: kept\r\n";
+
+#[test]
+fn m_08_who_a_client_says_it_is_is_said_anew_or_appended_to_where_its_listener_trusts_it() {
+    let backend = Backend::new();
+    let world = World::obeying(two_doors(&[&backend]));
+    let mut peer = None;
+    for (address, expected) in [
+        (
+            world.addresses[0],
+            &[
+                "x-forwarded-for: 127.0.0.1",
+                "x-forwarded-host: wharf.test",
+                "x-forwarded-proto: http",
+                "x-real-ip: 127.0.0.1",
+                "x-request-id: kept-1",
+            ][..],
+        ),
+        (
+            world.addresses[1],
+            &[
+                "forwarded: for=10.0.0.1;proto=https, for=127.0.0.1;proto=http",
+                "x-forwarded-client-cert: Subject=\"CN=root\"",
+                "x-forwarded-for: 198.51.100.7, 127.0.0.1, 127.0.0.1",
+                "x-forwarded-host: admin.internal",
+                "x-forwarded-port: 443",
+                "x-forwarded-proto: https",
+                "x-real-ip: 198.51.100.7",
+                "x-request-id: kept-1",
+            ],
+        ),
+    ] {
+        let mut client = Client::new(address);
+        client.post(SPOOFED, &message(b"hi"));
+        let peer = peer.get_or_insert_with(|| backend.accept());
+        let request = peer.request();
+        assert_eq!(who(&request), expected);
+        assert_eq!(values(&request, "x-own"), ["kept"]);
+        peer.answer(request.stream, b"");
+        assert!(client.answer().whole);
+    }
+}
+
+#[test]
+fn m_08_an_id_is_made_for_each_request_that_brings_none_of_its_own() {
+    let backend = Backend::new();
+    let world = World::obeying(two_doors(&[&backend]));
+    let mut peer = None;
+    let mut seen = HashSet::new();
+    let mut clients = [0, 1].map(|door| Client::new(world.addresses[door]));
+    for round in 0..8 {
+        for client in &mut clients {
+            for lines in [
+                "",
+                "x-request-id: a b\r\n",
+                "x-request-id: a\r\nx-request-id: a\r\n",
+            ] {
+                client.post(lines, &message(b"hi"));
+                let peer = peer.get_or_insert_with(|| backend.accept());
+                let request = peer.request();
+                let ids = values(&request, "x-request-id");
+                let [id] = ids[..] else {
+                    panic!("one id: {ids:?}")
+                };
+                let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+                assert!(id.len() == 32 && id.bytes().all(hex), "{id}");
+                assert!(seen.insert(id.to_owned()), "{id} in round {round} again");
+                peer.answer(request.stream, b"");
+                assert!(client.answer().whole);
+            }
+        }
+    }
+    assert_eq!(seen.len(), 48);
+}
+
+#[test]
+fn m_08_a_call_that_is_sent_again_is_the_same_request() {
+    let backend = Backend::new();
+    let world = World::obeying(two_doors(&[&backend]));
+    let mut client = Client::new(world.address);
+    client.post("", &message(b"hi"));
+    let mut peer = backend.accept();
+    let first = peer.request();
+    // REFUSED_STREAM: it was not looked at.
+    peer.frame(3, 0, first.stream, &7u32.to_be_bytes());
+    let again = peer.request();
+    assert_eq!(who(&again), who(&first));
+    peer.answer(again.stream, b"");
+    assert!(client.answer().whole);
+}
+
+#[test]
+fn m_08_a_client_that_another_core_serves_came_in_where_it_came_in() {
+    let backend = Backend::new();
+    let worlds: [World; 2] = World::sharing_under(|| two_doors(&[&backend]));
+    let mut clients: Vec<_> = (0..12)
+        .map(|n| {
+            let door = n % 2;
+            (door, Client::new(worlds[0].addresses[door]))
+        })
+        .collect();
+    // Each core has a connection of its own; whichever the call comes on, it is asked and answered in turn.
+    let mut peers = Vec::new();
+    for (door, client) in &mut clients {
+        client.post("x-forwarded-for: 198.51.100.7\r\n", &message(b"hi"));
+        let (peer, request) = next_request(&backend, &mut peers);
+        let told = values(&request, "x-forwarded-for");
+        let expected = ["127.0.0.1", "198.51.100.7, 127.0.0.1"][*door];
+        assert_eq!(told, [expected]);
+        peers[peer].answer(request.stream, b"");
+        assert!(client.answer().whole);
+    }
+    assert_eq!(peers.len(), 2, "no client was served by the other core");
+}
+
+/// The next request on any of these connections, or on a new one.
+fn next_request(backend: &Backend, peers: &mut Vec<Peer>) -> (usize, Request) {
+    const STEP: Duration = Duration::from_millis(20);
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until {
+        peers.extend(backend.accept_soon());
+        for (index, peer) in peers.iter_mut().enumerate() {
+            // What is left of the request before is of no matter.
+            while let Some(seen) = peer.next_within(STEP) {
+                if let Seen::Head { stream, fields, .. } = seen {
+                    let body = Vec::new();
+                    return (
+                        index,
+                        Request {
+                            stream,
+                            fields,
+                            body,
+                        },
+                    );
+                }
+            }
+        }
+    }
+    panic!("no request");
 }
 
 #[test]

@@ -28,6 +28,8 @@ fn request(method: &str, fields: &[(&str, &[u8])]) -> RequestHead {
 fn ask(cors: &Cors, head: &mut RequestHead) -> Option<LocalAnswer> {
     let peer = Peer {
         address: "127.0.0.1:1".parse().unwrap(),
+        listener: 0,
+        number: 0,
     };
     match cors.request(head, &peer) {
         Verdict::Continue => None,
@@ -356,7 +358,21 @@ fn what_is_no_origin_is_refused_with_a_sentence() {
         "http://x/",
         "http://x/path",
         "http://x?y",
-        "http://*.example.com",
+        "http://*",
+        "http://*.",
+        "http://*:80",
+        "http://*example.com",
+        "http://a.*.example.com",
+        "http://*.*.example.com",
+        "http://*.example.*",
+        "http://*..example.com",
+        "http://*.example.com.",
+        "http://*.10.0.0.1",
+        "http://*.[::1]",
+        "http://*.a@example.com",
+        "http://*.example.com:port",
+        "http://*.example.com:",
+        "*.example.com",
         "http://x:port",
         "http://x:99999",
         "http://x:",
@@ -391,4 +407,395 @@ fn what_is_usually_exposed_is_what_would_be_put_together() {
     usual.append(HeaderName::from_static("x-own"), value);
     let expected = format!("{ALWAYS_EXPOSED_LIST},{names},x-own");
     assert_eq!(exposed_fields(&usual), expected);
+}
+
+const BELOW: &str = "https://*.example.com";
+
+#[test]
+fn a_wildcard_means_every_host_below_its_domain_on_the_same_port() {
+    for (pattern, origin, expected) in [
+        (BELOW, "https://app.example.com", true),
+        (BELOW, "https://a.b-c.d_e.example.com", true),
+        (BELOW, "https://xn--bcher-kva.example.com", true),
+        (BELOW, "https://1.example.com", true),
+        ("https://*.EXAMPLE.com", "https://app.example.com", true),
+        ("https://*.example.com:443", "https://app.example.com", true),
+        (
+            "https://*.example.com:8443",
+            "https://a.example.com:8443",
+            true,
+        ),
+        ("https://*.example.com:*", "https://a.example.com:1", true),
+        ("https://*.example.com:*", "https://a.example.com", true),
+        ("http://*.localhost:*", "http://app.localhost:5173", true),
+        // The domain itself, and what only looks like something below it.
+        (BELOW, "https://example.com", false),
+        (BELOW, "https://.example.com", false),
+        (BELOW, "https://evilexample.com", false),
+        (BELOW, "https://app.example.com.evil.net", false),
+        (BELOW, "https://app.example.com.", false),
+        (BELOW, "https://app..example.com", false),
+        (BELOW, "https://evil.net/.example.com", false),
+        (BELOW, "https://evil.net#.example.com", false),
+        (BELOW, "https://evil.net?.example.com", false),
+        (BELOW, "https://evil.net\\.example.com", false),
+        (BELOW, "https://user@app.example.com", false),
+        (BELOW, "https://user:1@app.example.com", false),
+        (BELOW, "https://evil.net:80.example.com", false),
+        (BELOW, "https://[::1].example.com", false),
+        (BELOW, "https://%61.example.com", false),
+        (BELOW, "https://*.example.com", false),
+        (BELOW, "https://APP.example.com", false),
+        (BELOW, "https://app.Example.com", false),
+        (BELOW, "HTTPS://app.example.com", false),
+        (BELOW, "http://app.example.com", false),
+        (BELOW, "https://app.example.com:444", false),
+        (BELOW, "https://app.example.com:443", false),
+        (BELOW, " https://app.example.com", false),
+        (
+            BELOW,
+            "https://app.example.com,https://b.example.com",
+            false,
+        ),
+        (BELOW, "https://", false),
+        (BELOW, "null", false),
+        (
+            "https://*.example.com:8443",
+            "https://a.example.com:8444",
+            false,
+        ),
+        ("https://*.example.com:8443", "https://a.example.com", false),
+        ("https://*.example.com:*", "https://a.example.com:", false),
+        ("https://*.example.com:*", "https://a.example.com:+1", false),
+        (
+            "https://*.example.com:*",
+            "https://a.example.com:70000",
+            false,
+        ),
+        ("https://*.example.com:*", "https://example.com:1", false),
+        (
+            "https://*.example.com:*",
+            "https://a.example.com:1:2",
+            false,
+        ),
+    ] {
+        let parsed: OriginPattern = pattern.parse().unwrap();
+        assert_eq!(parsed.matches(origin), expected, "{pattern} {origin}");
+    }
+    for (pattern, printed) in [
+        (BELOW, BELOW),
+        ("https://*.Example.com:443", BELOW),
+        ("http://*.a:81", "http://*.a:81"),
+        ("http://*.a:*", "http://*.a:*"),
+    ] {
+        assert_eq!(
+            pattern.parse::<OriginPattern>().unwrap().to_string(),
+            printed
+        );
+    }
+}
+
+#[test]
+fn no_origin_that_somebody_else_may_own_matches_whatever_is_put_around_a_good_one() {
+    let letters = [
+        "a",
+        "z",
+        "0",
+        "-",
+        "_",
+        ".",
+        ":",
+        "/",
+        "@",
+        "#",
+        "?",
+        "\\",
+        "%2e",
+        "*",
+        " ",
+        "A",
+        "\u{e9}",
+        "example.com",
+        ".example.com",
+        "https://",
+        "http://",
+        "evil",
+        ":443",
+        ":8443",
+        ",",
+        "[",
+        "]",
+    ];
+    let patterns = [
+        BELOW,
+        "https://*.example.com:8443",
+        "https://*.example.com:*",
+        "https://example.com",
+        "https://example.com:*",
+    ]
+    .map(|text| text.parse::<OriginPattern>().unwrap());
+    let mut random = fastrand::Rng::with_seed(6);
+    let mut matched = 0;
+    for _ in 0..200_000 {
+        let mut origin = String::new();
+        if random.u8(..4) != 0 {
+            origin.push_str("https://");
+        }
+        for _ in 0..random.usize(..4) {
+            origin.push_str(letters[random.usize(..letters.len())]);
+        }
+        if random.bool() {
+            origin.push_str("example.com");
+        }
+        if random.u8(..4) == 0 {
+            origin.push_str(letters[random.usize(..letters.len())]);
+        }
+        for (index, pattern) in patterns.iter().enumerate() {
+            if !pattern.matches(&origin) {
+                continue;
+            }
+            matched += 1;
+            // Read as a URL is read: scheme, then host, then port, and nothing besides.
+            let authority = origin.strip_prefix("https://").expect("the scheme");
+            let (host, port) = match authority.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            };
+            let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+            assert!(host.bytes().all(plain), "{origin}");
+            assert!(!host.contains("..") && !host.starts_with('.'), "{origin}");
+            match index {
+                0..=2 => assert!(host.ends_with(".example.com"), "{pattern} {origin}"),
+                _ => assert_eq!(host, "example.com", "{pattern} {origin}"),
+            }
+            match index {
+                0 | 3 => assert_eq!(port, None, "{pattern} {origin}"),
+                1 => assert_eq!(port, Some("8443"), "{pattern} {origin}"),
+                _ => assert!(
+                    port.is_none_or(|port| port.parse::<u16>().is_ok() && !port.starts_with('+')),
+                    "{pattern} {origin}"
+                ),
+            }
+        }
+    }
+    assert!(
+        matched > 1_000,
+        "only {matched} matched, so this says little"
+    );
+}
+
+#[test]
+fn whoever_lies_below_a_domain_of_one_label_is_told_apart() {
+    for (pattern, expected) in [
+        ("https://*.com", Some("com")),
+        ("https://*.test:8443", Some("test")),
+        ("http://*.localhost:*", None),
+        (BELOW, None),
+        ("https://com", None),
+        ("*", None),
+    ] {
+        let pattern: OriginPattern = pattern.parse().unwrap();
+        assert_eq!(pattern.top_level(), expected, "{pattern}");
+    }
+}
+
+#[test]
+fn w_16_credentials_are_for_pages_that_are_named_and_never_stand_beside_a_star() {
+    let other = "https://other.example";
+    for (patterns, origin, expected) in [
+        (&[PAGE][..], PAGE, true),
+        (&["http://localhost:*"], PAGE, true),
+        (&[BELOW], "https://a.example.com", true),
+        (&["null"], "null", true),
+        (&["*"], other, false),
+        (&["*"], "null", false),
+        // Whoever is named is named, whatever stands before it.
+        (&["*", PAGE], PAGE, true),
+        (&[PAGE, "*"], other, false),
+    ] {
+        let cors = cors(patterns).with_credentials(true);
+        let answer = preflight(&cors, origin, &[b"content-type"]);
+        let mut head = ResponseHead::new(StatusCode::OK);
+        head.headers.insert(
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
+        cors.response(
+            &request("POST", &[("origin", origin.as_bytes())]),
+            &mut head,
+        );
+        for headers in [&answer.head.headers, &head.headers] {
+            let told = headers.get(ACCESS_CONTROL_ALLOW_CREDENTIALS);
+            let told = told.map(|value| value.to_str().unwrap());
+            assert_eq!(told, expected.then_some("true"), "{patterns:?} {origin}");
+            assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], origin);
+            assert!(headers.values().all(|value| value != "*"), "{headers:?}");
+            assert!(headers.contains_key(VARY));
+        }
+    }
+    // Nobody who is refused is told anything of it.
+    let cors = cors(&[PAGE]).with_credentials(true);
+    let answer = preflight(&cors, other, &[]);
+    assert_eq!(listing(&answer.head.headers).len(), 2, "content-type, vary");
+    let mut head = ResponseHead::new(StatusCode::OK);
+    cors.response(&request("POST", &[("origin", other.as_bytes())]), &mut head);
+    assert_eq!(listing(&head.headers), ["vary: Origin"]);
+}
+
+fn names(texts: &[&str]) -> Vec<HeaderName> {
+    let names = texts.iter().map(|text| HeaderName::try_from(*text));
+    names.map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_list_of_fields_is_told_as_it_is_and_what_grpc_web_needs_is_always_in_it() {
+    let cors = cors(&[PAGE]).letting_send(names(&["x-tenant", "content-type"]));
+    let list = "content-type,x-grpc-web,x-user-agent,grpc-timeout,x-tenant";
+    for asked in [
+        &b""[..],
+        b"x-tenant",
+        b"X-Grpc-Web,content-type",
+        b"grpc-timeout",
+    ] {
+        let answer = preflight(&cors, PAGE, &[asked]);
+        assert_eq!(answer.head.status, 204);
+        assert_eq!(answer.head.headers[ACCESS_CONTROL_ALLOW_HEADERS], list);
+        assert_eq!(answer.head.headers[ACCESS_CONTROL_MAX_AGE], "7200");
+        assert!(answer.refusal.is_none(), "{asked:?}");
+    }
+}
+
+#[test]
+fn a_field_that_is_not_listed_is_refused_with_cause_and_cure_and_the_browser_can_name_it() {
+    let cors = Cors::new(vec![OriginPattern::Any], Remedy::File)
+        .letting_send(names(&["x-tenant"]))
+        .written_at("[route.cors] of route \"greeter\"");
+    let answer = preflight(
+        &cors,
+        PAGE,
+        &[b"content-type,X-Trace,x-tenant", b"x-trace,x-b"],
+    );
+    // With these a browser says: x-trace is not allowed by access-control-allow-headers.
+    assert_eq!(
+        listing(&answer.head.headers),
+        [
+            "access-control-allow-headers: content-type,x-grpc-web,x-user-agent,grpc-timeout,x-tenant",
+            "access-control-allow-methods: POST",
+            "access-control-allow-origin: http://localhost:5173",
+            "access-control-max-age: 0",
+            "vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+        ]
+    );
+    assert_eq!(
+        answer.refusal.unwrap(),
+        (
+            "cors_header",
+            "the page asks to send \"x-trace\", \"x-b\", which allow_headers does not list; add \"x-trace\", \"x-b\" \
+             there, or write allow_headers = \"mirror\", in [route.cors] of route \"greeter\""
+                .to_owned()
+        )
+    );
+    // What means something to a shell is not named as a thing to type, and neither is what nobody could read.
+    let many = (0..400)
+        .map(|n| format!("x-{n}-{}", "y".repeat(1 + n % 5)))
+        .collect::<Vec<_>>()
+        .join(",");
+    let long = "x".repeat(300);
+    for asked in ["x-`reboot`,$a|b", &long, &many] {
+        let (word, sentence) = preflight(&cors, PAGE, &[asked.as_bytes()]).refusal.unwrap();
+        assert_eq!(word, "cors_header");
+        assert!(sentence.len() < 600, "{sentence}");
+        assert!(!sentence.contains(['`', '$', '|']), "{sentence}");
+        assert!(sentence.contains("; "), "{sentence}");
+    }
+}
+
+#[test]
+fn a_list_of_what_may_be_read_stands_in_place_of_what_is_on_the_answer() {
+    let mut head = ResponseHead::new(StatusCode::OK);
+    head.headers
+        .insert("x-custom", HeaderValue::from_static("1"));
+    let list = names(&["x-own", "grpc-status", "set-cookie"]);
+    let call = request("POST", &[("origin", PAGE.as_bytes())]);
+    cors(&[PAGE]).letting_read(list).response(&call, &mut head);
+    assert_eq!(
+        head.headers[ACCESS_CONTROL_EXPOSE_HEADERS],
+        "grpc-status,grpc-message,grpc-status-details-bin,x-own"
+    );
+    cors(&[PAGE]).letting_read([]).response(&call, &mut head);
+    assert_eq!(
+        head.headers[ACCESS_CONTROL_EXPOSE_HEADERS],
+        ALWAYS_EXPOSED_LIST
+    );
+}
+
+#[test]
+fn a_preflight_is_remembered_for_as_long_as_it_is_said() {
+    for (time, said) in [
+        (Duration::ZERO, "0"),
+        (Duration::from_millis(2_900), "2"),
+        (Duration::from_hours(24), "86400"),
+    ] {
+        let cors = cors(&[PAGE]).remembered_for(time);
+        let answer = preflight(&cors, PAGE, &[]);
+        assert_eq!(answer.head.headers[ACCESS_CONTROL_MAX_AGE], said);
+    }
+}
+
+#[test]
+fn an_upgrade_is_refused_to_a_page_that_may_not_call_and_to_nobody_else() {
+    let filter = cors(&[PAGE]);
+    for (origin, refused) in [
+        (Some(PAGE), false),
+        (None, false),
+        (Some("https://other.example"), true),
+        (Some("null"), true),
+    ] {
+        let mut fields = vec![("upgrade", b"websocket".as_slice())];
+        fields.extend(origin.map(|origin| ("origin", origin.as_bytes())));
+        for method in ["GET", "POST"] {
+            let answer = ask(&filter, &mut request(method, &fields));
+            assert_eq!(answer.is_some(), refused, "{method} {origin:?}");
+            let Some(answer) = answer else { continue };
+            assert_eq!(answer.head.status, 403);
+            assert_eq!(answer.refusal.unwrap().0, "cors_origin");
+        }
+    }
+}
+
+#[test]
+fn null_is_told_whose_origin_it_is() {
+    let (_, sentence) = preflight(&cors(&[]), "null", &[]).refusal.unwrap();
+    assert_eq!(
+        sentence,
+        "origin null is not allowed: it is a file's or a sandboxed frame's; serve the page by http, or allow them all \
+         with  --allow-origin null"
+    );
+    let filter = Cors::new(vec![], Remedy::File);
+    let (_, sentence) = preflight(&filter, "null", &[]).refusal.unwrap();
+    assert!(
+        sentence.ends_with("\"null\" in allow_origins in [cors]"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn what_a_page_asks_of_private_networks_is_not_answered() {
+    let fields = [
+        ("origin", PAGE.as_bytes()),
+        ("access-control-request-method", b"POST".as_slice()),
+        ("access-control-request-private-network", b"true"),
+        ("access-control-request-local-network", b"true"),
+    ];
+    let filter = cors(&[PAGE]);
+    let answer = ask(&filter, &mut request("OPTIONS", &fields)).unwrap();
+    assert_eq!(answer.head.status, 204);
+    let mut head = ResponseHead::new(StatusCode::OK);
+    let private = "access-control-allow-private-network";
+    head.headers
+        .insert(private, HeaderValue::from_static("true"));
+    filter.response(&request("POST", &fields), &mut head);
+    for headers in [&answer.head.headers, &head.headers] {
+        assert!(!headers.contains_key(private));
+    }
 }

@@ -1,4 +1,4 @@
-//! What `h2` was given of requests' content, so that it is written from where it lies.
+//! What `h2` was given of content, so that it is written from where it lies.
 //!
 //! `h2` offers plain slices to be written, which can only be copied. Where one of them lies within a piece that it was given,
 //! a part of that piece can be written in its place. Owns a handle on each such piece until it has gone by or its stream is
@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::upstream::settings::SEND_BUFFER_BYTES;
+use crate::http2::unsent::SEND_BUFFER_BYTES;
 
 /// From this size on a piece is worth the bookkeeping, bytes.
-pub(super) const PIECE_BYTES_MIN: usize = 8 << 10;
+pub const PIECE_BYTES_MIN: usize = 8 << 10;
 /// `h2` copies by itself what is less than this of a piece (0.4.20), so so short a rest is not waited for, bytes.
 const REST_BYTES_MAX: usize = 1 << 10;
 
@@ -21,11 +21,11 @@ const PIECES_MAX: usize = SEND_BUFFER_BYTES / PIECE_BYTES_MIN + 1;
 
 /// The pieces, by stream, in their order.
 #[derive(Debug, Default)]
-pub(super) struct Loans(BTreeMap<u32, VecDeque<Bytes>>);
+pub struct Loans(BTreeMap<u32, VecDeque<Bytes>>);
 
 impl Loans {
     /// `h2` is given this to send on that stream.
-    pub(super) fn note(&mut self, stream: u32, piece: &Bytes) {
+    pub fn note(&mut self, stream: u32, piece: &Bytes) {
         let pieces = self.0.entry(stream).or_default();
         if pieces.len() >= PIECES_MAX {
             pieces.pop_front();
@@ -34,7 +34,7 @@ impl Loans {
     }
 
     /// The same bytes as a part of the piece in which they lie, if it is known; what came before it has gone by.
-    pub(super) fn find(&mut self, stream: u32, bytes: &[u8]) -> Option<Bytes> {
+    pub fn find(&mut self, stream: u32, bytes: &[u8]) -> Option<Bytes> {
         let pieces = self.0.get_mut(&stream)?;
         let sought = bytes.as_ptr_range();
         let at = pieces.iter().position(|piece| {
@@ -55,12 +55,12 @@ impl Loans {
     }
 
     /// Nothing more of that stream will be written, or what is can be copied.
-    pub(super) fn forget(&mut self, stream: u32) {
+    pub fn forget(&mut self, stream: u32) {
         self.0.remove(&stream);
     }
 
     /// Nothing more will be written at all.
-    pub(super) fn forget_all(&mut self) {
+    pub fn forget_all(&mut self) {
         self.0.clear();
     }
 }

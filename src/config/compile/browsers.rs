@@ -1,0 +1,265 @@
+//! The keys of `[cors]` and `[route.cors]`: which pages may call, what they may send and read.
+//!
+//! Owns how the two go together: a key that a route does not write is that of `[cors]`. And it sees to it that nobody can act
+//! as whoever has signed in because all the web was let in.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use http::HeaderName;
+use toml::Spanned;
+
+use crate::config::compile::{Compiler, CorsRule, DAY, schema_remedy};
+use crate::config::error::Finding;
+use crate::config::schema::{self, Form, WordOrList};
+use crate::config::units;
+use crate::policy::{Cors, Listener, OriginPattern, Remedy};
+
+/// What holds for pages, as it was written or by default.
+#[derive(Clone, Debug)]
+pub(super) struct Pages {
+    origins: Vec<OriginPattern>,
+    /// Nothing was said of origins, so those of this machine are let in.
+    loopback: bool,
+    /// Where `"*"` stands.
+    star: Option<Range<usize>>,
+    credentials: bool,
+    /// `None`: what is asked for.
+    sends: Option<Vec<HeaderName>>,
+    /// `None`: what stands on the answer.
+    reads: Option<Vec<HeaderName>>,
+    max_age: Duration,
+    remedy: Remedy,
+    place: String,
+    on_loopback: bool,
+}
+
+impl Pages {
+    /// The filter that obeys it.
+    pub(super) fn filter(&self) -> Cors {
+        let mut cors = Cors::new(self.origins.clone(), self.remedy)
+            .with_credentials(self.credentials)
+            .remembered_for(self.max_age)
+            .written_at(self.place.as_str());
+        if let Some(names) = &self.sends {
+            cors = cors.letting_send(names.iter().cloned());
+        }
+        if let Some(names) = &self.reads {
+            cors = cors.letting_read(names.iter().cloned());
+        }
+        cors
+    }
+
+    /// For people.
+    pub(super) fn rule(&self) -> CorsRule {
+        if self.loopback {
+            CorsRule::Loopback
+        } else if self.origins.is_empty() {
+            CorsRule::Nobody
+        } else {
+            CorsRule::Origins(self.origins.iter().map(ToString::to_string).collect())
+        }
+    }
+}
+
+impl Compiler<'_> {
+    /// What holds for pages wherever a route says nothing else.
+    pub(super) fn pages(&mut self, listeners: &[Listener]) -> Pages {
+        let on_loopback = listeners
+            .iter()
+            .all(|listener| listener.address.ip().is_loopback());
+        let written = &self.schema.cors;
+        let loopback =
+            written.allow_origins.is_none() && self.schema.form == Form::Flags && on_loopback;
+        let origins = if loopback {
+            let patterns = OriginPattern::LOOPBACK.iter();
+            patterns.filter_map(|text| text.parse().ok()).collect()
+        } else {
+            Vec::new()
+        };
+        let default = Pages {
+            origins,
+            loopback,
+            star: None,
+            credentials: false,
+            sends: None,
+            reads: None,
+            max_age: MAX_AGE,
+            remedy: schema_remedy(self.schema.form),
+            place: "[cors]".to_owned(),
+            on_loopback,
+        };
+        self.over(default, written)
+    }
+
+    /// What holds for pages on one route.
+    pub(super) fn pages_of(&mut self, route: &str, written: &schema::Cors, all: &Pages) -> Pages {
+        let own = Pages {
+            place: format!("[route.cors] of route {route:?}"),
+            ..all.clone()
+        };
+        self.over(own, written)
+    }
+
+    /// The keys that are written go over those that hold without them.
+    fn over(&mut self, mut pages: Pages, written: &schema::Cors) -> Pages {
+        if let Some(origins) = &written.allow_origins {
+            (pages.origins, pages.star) = self.origins(origins, pages.on_loopback);
+        }
+        if let Some(credentials) = &written.allow_credentials {
+            pages.credentials = *credentials.get_ref();
+        }
+        if let Some(headers) = &written.allow_headers {
+            pages.sends = self.names(headers, "allow_headers", "mirror");
+        }
+        if let Some(headers) = &written.expose_headers {
+            pages.reads = self.names(headers, "expose_headers", "auto");
+        }
+        let max_age = self.read(&written.max_age, |value| {
+            units::duration(value, Duration::ZERO..=DAY)
+        });
+        pages.max_age = max_age.unwrap_or(pages.max_age);
+        self.check_credentials(&pages, written);
+        pages
+    }
+
+    fn check_credentials(&mut self, pages: &Pages, written: &schema::Cors) {
+        // A route that changes neither of the two has been told of them at `[cors]`.
+        if !pages.credentials
+            || (written.allow_origins.is_none() && written.allow_credentials.is_none())
+        {
+            return;
+        }
+        let here = || written.allow_credentials.as_ref().map(Spanned::span);
+        let find = |text: &str| {
+            let origins = written.allow_origins.iter().flatten();
+            let mut spans = origins.filter(|origin| origin.get_ref() == text);
+            spans.next().map(Spanned::span).or_else(here)
+        };
+        if let Some(star) = &pages.star {
+            let at = find("*").unwrap_or_else(|| star.clone());
+            self.findings.push(
+                Finding::error(
+                    "E114",
+                    format!(
+                        "allow_credentials and the origin \"*\" do not go together in {}",
+                        pages.place
+                    ),
+                )
+                .at(
+                    at,
+                    "any page of the web could call as whoever is signed in",
+                )
+                .help(
+                    "name the origins of your pages, e.g. \"https://app.example.com\" or \"https://*.example.com\", or \
+                     leave out allow_credentials",
+                ),
+            );
+        }
+        let null = OriginPattern::Exact("null".into());
+        if pages.origins.contains(&null)
+            && let Some(at) = find("null")
+        {
+            self.findings.push(
+                Finding::warning(
+                    "E155",
+                    "any file and any sandboxed frame may call as whoever is signed in",
+                )
+                .at(at, "with allow_credentials")
+                .help("leave out \"null\", or allow_credentials"),
+            );
+        }
+    }
+
+    fn origins(
+        &mut self,
+        written: &[Spanned<String>],
+        on_loopback: bool,
+    ) -> (Vec<OriginPattern>, Option<Range<usize>>) {
+        let mut patterns = Vec::new();
+        let mut star = None;
+        for origin in written {
+            let pattern: OriginPattern = match origin.get_ref().parse() {
+                Ok(pattern) => pattern,
+                Err(fault) => {
+                    let fault: crate::policy::OriginFault = fault;
+                    self.findings.push(
+                        Finding::error("E111", format!("{:?} is no origin", origin.get_ref()))
+                            .at(origin.span(), "not an origin")
+                            .help(fault.0),
+                    );
+                    continue;
+                }
+            };
+            if pattern == OriginPattern::Any {
+                star = Some(origin.span());
+                if !on_loopback {
+                    self.findings.push(
+                        Finding::warning(
+                            "E153",
+                            "every page of the web may call, and not only from this machine",
+                        )
+                        .at(origin.span(), "every origin")
+                        .help("name the origins of your pages instead"),
+                    );
+                }
+            }
+            if let Some(domain) = pattern.top_level() {
+                self.findings.push(
+                    Finding::warning(
+                        "E154",
+                        format!("every page of every site below .{domain} may call"),
+                    )
+                    .at(origin.span(), "hardly one owner's")
+                    .help(format!(
+                        "name your own, e.g. \"https://*.example.{domain}\""
+                    )),
+                );
+            }
+            patterns.push(pattern);
+        }
+        (patterns, star)
+    }
+
+    /// Names of fields; `None` where the word stands that leaves it to wharf.
+    fn names(
+        &mut self,
+        written: &Spanned<WordOrList>,
+        key: &str,
+        word: &str,
+    ) -> Option<Vec<HeaderName>> {
+        let list = match written.get_ref() {
+            WordOrList::Word(own) if own == word => return None,
+            WordOrList::Word(own) => {
+                self.findings.push(
+                    Finding::error("E107", format!("{own:?} is no value for this setting"))
+                        .at(written.span(), "not usable")
+                        .help(format!(
+                            "write {key} = {word:?}, or a list: {key} = [\"x-own\"]"
+                        )),
+                );
+                return None;
+            }
+            WordOrList::List(list) => list,
+        };
+        let mut names = Vec::new();
+        for text in list {
+            let name = HeaderName::try_from(text).ok();
+            // To a browser it is every name, but with credentials it is none: that would be a riddle.
+            match name.filter(|name| name != "*") {
+                Some(name) => names.push(name),
+                None => self.findings.push(
+                    Finding::error("E116", format!("{text:?} is no field name"))
+                        .at(written.span(), "not a list of names")
+                        .help(format!(
+                            "write names alone, e.g. {key} = [\"x-own\"]; every one is {key} = {word:?}"
+                        )),
+                ),
+            }
+        }
+        Some(names)
+    }
+}
+
+/// The longest that Chromium keeps a preflight's answer.
+const MAX_AGE: Duration = Duration::from_hours(2);

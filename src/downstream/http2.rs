@@ -1,0 +1,443 @@
+//! The engine of one HTTP/2 connection of a client (RFC 9113): greeting, requests, and how it ends well.
+//!
+//! Owns the engine of `h2` and what it leaves to us: deadlines, the two steps of a GOAWAY, and the streams whose call has ended
+//! while their last bytes still wait for window. What a client may not do, the gate and the settings say.
+
+pub mod gate;
+pub mod settings;
+pub mod stream;
+
+use std::cell::Cell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::{Connection, Handshake, SendResponse};
+use h2::{Reason as H2Reason, RecvStream};
+use http::Request;
+
+use crate::downstream::http1::{HIGH_WATER, LINGER_TIME, READ_AHEAD};
+use crate::downstream::http2::gate::{Gate, Notes, Verdict};
+use crate::downstream::http2::stream::{Opening, Slot};
+use crate::downstream::refused::{Refused, TOO_SLOW};
+use crate::net::{Bridge, Filled, SharedTransport, Socket};
+use crate::policy::Limits;
+use crate::telemetry::panics;
+use crate::wire::http1::HeadLimits;
+use crate::wire::http2::head::{self, Http2Fault};
+use crate::wire::{RequestHead, Source};
+
+pub use stream::{Budget, Http2Stream};
+
+/// How long a client may take to acknowledge our SETTINGS (RFC 9113 §6.5.3).
+const SETTINGS_TIME: Duration = Duration::from_secs(10);
+/// How long the answer to the first step of a GOAWAY is waited for. New streams are served meanwhile.
+const GOAWAY_TIME: Duration = Duration::from_secs(1);
+/// In which the gate counts what may come so often and no oftener.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a connection has found.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A request, and its stream.
+    Request(RequestHead, Box<Http2Stream>),
+    /// A head that is no request and is answered, on its stream.
+    Refused(Refused, Box<Http2Stream>),
+    /// Something that cannot be answered: a stream or the whole connection was ended for it. In a few words.
+    Malformed(String),
+    /// Nothing will come any more, and nobody waits for anything.
+    Closed,
+}
+
+/// One connection's engine.
+pub struct Http2<S: Socket> {
+    transport: SharedTransport<S>,
+    limits: Rc<Limits>,
+    budget: Rc<Budget>,
+    phase: Phase<S>,
+    notes: Rc<Notes>,
+    /// How many streams there are of it, those that leave included.
+    open: Rc<Cell<usize>>,
+    /// Streams whose call has ended, and whose last bytes wait for window.
+    leaving: Vec<Box<Http2Stream>>,
+    /// When it began.
+    since: Instant,
+    /// When the gate began to count anew.
+    second: Instant,
+    /// Since when a head is coming.
+    head_since: Option<Instant>,
+    /// Since when there is no stream.
+    idle_since: Option<Instant>,
+    /// When the client was told to come with no more calls.
+    closing: Option<Instant>,
+}
+
+enum Phase<S: Socket> {
+    Greeting(Handshake<Bridge<S, Gate>, Bytes>),
+    Open(Connection<Bridge<S, Gate>, Bytes>),
+    /// We will send no more; what still comes is thrown away.
+    Lingering {
+        until: Option<Instant>,
+    },
+}
+
+impl<S: Socket> Http2<S> {
+    /// The engine of a connection whose first unread bytes are the preface. `reset_stream_duration`: as in
+    /// [`settings::builder`].
+    pub fn new(
+        transport: SharedTransport<S>,
+        limits: Rc<Limits>,
+        budget: Rc<Budget>,
+        reset_stream_duration: Duration,
+        now: Instant,
+    ) -> Self {
+        let gate = Gate::new();
+        let notes = gate.notes();
+        let bridge = Bridge::new(Rc::clone(&transport), gate, HIGH_WATER);
+        let builder = settings::builder(limits.head_bytes_max, reset_stream_duration);
+        Self {
+            transport,
+            limits,
+            budget,
+            phase: Phase::Greeting(builder.handshake(bridge)),
+            notes,
+            open: Rc::default(),
+            leaving: Vec::new(),
+            since: now,
+            second: now,
+            head_since: None,
+            idle_since: None,
+            closing: None,
+        }
+    }
+
+    /// Goes on as far as it can.
+    pub fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Arrival> {
+        if now >= self.second + SECOND {
+            self.second = now;
+            self.notes.next_second();
+        }
+        self.see_off(now, cx);
+        loop {
+            let connection = match &mut self.phase {
+                Phase::Greeting(handshake) => match Pin::new(handshake).poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(connection)) => {
+                        self.phase = Phase::Open(connection);
+                        continue;
+                    }
+                    Poll::Ready(Err(_)) => {
+                        self.linger();
+                        continue;
+                    }
+                },
+                Phase::Lingering { .. } => return self.poll_lingering(now),
+                Phase::Open(connection) => connection,
+            };
+            match connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, answer)))) => {
+                    if let Some(arrival) = self.arrive(request, answer, now) {
+                        return Poll::Ready(arrival);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    self.linger();
+                    // What the client or the network has ended needs no words.
+                    if !error.is_remote() && !error.is_io() {
+                        return Poll::Ready(Arrival::Malformed(format!(
+                            "it broke HTTP/2: {error}"
+                        )));
+                    }
+                }
+                Poll::Ready(None) => self.linger(),
+                Poll::Pending => {
+                    let turned_away = self.notes.take_turned_away();
+                    if turned_away > 0 {
+                        return Poll::Ready(Arrival::Malformed(self.say_turned_away(turned_away)));
+                    }
+                    if let Some(words) = self.pass_sentence(now) {
+                        return Poll::Ready(Arrival::Malformed(words));
+                    }
+                    match self.watch(now) {
+                        true => {}
+                        false => return Poll::Pending,
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stream has come.
+    fn arrive(
+        &mut self,
+        request: Request<RecvStream>,
+        answer: SendResponse<Bytes>,
+        now: Instant,
+    ) -> Option<Arrival> {
+        let (parts, body) = request.into_parts();
+        self.notes.note_request(answer.stream_id().as_u32());
+        self.idle_since = None;
+        let method = parts.method.clone();
+        let limits = HeadLimits {
+            line_bytes_max: self.limits.line_bytes_max,
+            head_bytes_max: self.limits.head_bytes_max,
+            fields_max: self.limits.fields_max,
+            ..HeadLimits::default()
+        };
+        let read = head::read(parts, &limits);
+        let mut stream = Box::new(Http2Stream::new(Opening {
+            body,
+            answer,
+            slot: Slot::new(&self.open),
+            budget: Rc::clone(&self.budget),
+            notes: Rc::clone(&self.notes),
+            expects_continue: matches!(&read, Ok(read) if read.expect_continue),
+            method,
+            stall_timeout: self.limits.stall_timeout,
+            now,
+        }));
+        if self.closing.is_some_and(|at| now >= at + GOAWAY_TIME) {
+            // It was told long ago; elsewhere the call is safe (RFC 9113 §8.7).
+            stream.reset(H2Reason::REFUSED_STREAM);
+            return None;
+        }
+        Some(match read {
+            Ok(read) => Arrival::Request(read.head, stream),
+            Err(Http2Fault::Answer(fault, head)) => {
+                let head = Some(head);
+                Arrival::Refused(Refused { fault, head }, stream)
+            }
+            Err(Http2Fault::Malformed(words)) => {
+                stream.reset(H2Reason::PROTOCOL_ERROR);
+                Arrival::Malformed(words.to_owned())
+            }
+            Err(Http2Fault::TooMany) => {
+                stream.reset(H2Reason::ENHANCE_YOUR_CALM);
+                Arrival::Malformed("too many fields: limits.header_fields bounds it".to_owned())
+            }
+        })
+    }
+
+    fn say_turned_away(&self, count: u32) -> String {
+        let what = match count {
+            1 => "a stream was".to_owned(),
+            count => format!("{count} streams were"),
+        };
+        let most = settings::STREAMS_MAX;
+        format!(
+            "{what} ended before it was a request: malformed, far too large, or beyond the {most} that may be open"
+        )
+    }
+
+    /// Ends the connection for what the gate has found, once. In words if nobody else tells.
+    fn pass_sentence(&mut self, now: Instant) -> Option<String> {
+        let Verdict { reason, words } = self.notes.verdict()?;
+        if reason == H2Reason::NO_ERROR {
+            self.close(now);
+            return None;
+        }
+        self.end(reason).then(|| words.to_owned())
+    }
+
+    /// Ends it now, with a GOAWAY. Whether nobody had.
+    fn end(&mut self, reason: H2Reason) -> bool {
+        let Phase::Open(connection) = &mut self.phase else {
+            return false;
+        };
+        connection.abrupt_shutdown(reason);
+        // It has nothing to wait for but its own last words, which are staged at once.
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = connection.poll_closed(&mut cx);
+        self.linger();
+        true
+    }
+
+    /// Looks at the time. Whether something has become of it.
+    fn watch(&mut self, now: Instant) -> bool {
+        match self.notes.head_bytes() {
+            0 => self.head_since = None,
+            _ => {
+                self.head_since.get_or_insert(now);
+            }
+        }
+        let is_idle = self.open.get() == 0;
+        match is_idle {
+            true => {
+                self.idle_since.get_or_insert(now);
+            }
+            false => self.idle_since = None,
+        }
+        let passed =
+            |since: Option<Instant>, limit: Duration| since.is_some_and(|at| now >= at + limit);
+        if !self.notes.acknowledged() && passed(Some(self.since), SETTINGS_TIME) {
+            return self.end(H2Reason::SETTINGS_TIMEOUT);
+        }
+        if passed(self.head_since, self.limits.head_timeout) {
+            log::debug!("{}", TOO_SLOW.detail);
+            return self.end(H2Reason::ENHANCE_YOUR_CALM);
+        }
+        if is_idle && passed(self.closing, GOAWAY_TIME) {
+            return self.end(H2Reason::NO_ERROR);
+        }
+        if self.closing.is_none() && passed(self.idle_since, self.limits.idle_timeout) {
+            self.close(now);
+            // The GOAWAY is to be written.
+            return true;
+        }
+        false
+    }
+
+    /// No more calls: the first step of a GOAWAY, and the second when the client has seen it. Calls that are open go on.
+    pub fn close(&mut self, now: Instant) {
+        if self.closing.is_some() {
+            return;
+        }
+        self.closing = Some(now);
+        match &mut self.phase {
+            Phase::Open(connection) => connection.graceful_shutdown(),
+            Phase::Greeting(_) => self.linger(),
+            Phase::Lingering { .. } => {}
+        }
+    }
+
+    /// Ends it, last words included: the process is about to.
+    pub fn say_goodbye(&mut self, now: Instant) {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.see_off(now, &mut cx);
+        if let Phase::Open(connection) = &mut self.phase {
+            // Answers that have been given are staged before the end is.
+            let _ = connection.poll_closed(&mut cx);
+        }
+        self.end(H2Reason::NO_ERROR);
+    }
+
+    /// Ends it now: too much is held of heads that have not come whole.
+    pub fn refuse(&mut self) {
+        self.end(H2Reason::ENHANCE_YOUR_CALM);
+    }
+
+    /// The call on that stream has ended. What is left of its answer goes out when there is window for it.
+    pub fn take_leave(&mut self, mut stream: Box<Http2Stream>, now: Instant) {
+        if matches!(self.phase, Phase::Open(_)) {
+            stream.leave(now);
+            self.leaving.push(stream);
+        }
+    }
+
+    /// Those whose call is over go when their last bytes have gone.
+    fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) {
+        self.leaving.retain_mut(|stream| !stream.see_off(now, cx));
+    }
+
+    fn linger(&mut self) {
+        if !matches!(self.phase, Phase::Lingering { .. }) {
+            self.phase = Phase::Lingering { until: None };
+            self.leaving = Vec::new();
+            self.transport.borrow_mut().shutdown_write();
+        }
+    }
+
+    fn poll_lingering(&mut self, now: Instant) -> Poll<Arrival> {
+        let Phase::Lingering { until } = &mut self.phase else {
+            return Poll::Pending;
+        };
+        let mut transport = self.transport.borrow_mut();
+        let over = loop {
+            let unread = transport.unread().len();
+            transport.consume(unread);
+            if transport.is_broken() {
+                break true;
+            }
+            if transport.is_flushed() && now >= *until.get_or_insert(now + LINGER_TIME) {
+                break true;
+            }
+            match transport.fill(READ_AHEAD) {
+                Filled::Bytes(_) => {}
+                Filled::Ended if transport.is_flushed() => break true,
+                Filled::Dry | Filled::Starved | Filled::Full | Filled::Ended => {
+                    if !transport.is_flushed() {
+                        transport.note_refused();
+                    }
+                    break false;
+                }
+            }
+        };
+        // Its calls learn of it by themselves, and it is theirs until then.
+        match over && self.open.get() == 0 {
+            true => Poll::Ready(Arrival::Closed),
+            false => Poll::Pending,
+        }
+    }
+
+    /// When to be asked again though nothing has happened.
+    pub fn deadline(&self) -> Option<Instant> {
+        if let Phase::Lingering { until } = &self.phase {
+            return *until;
+        }
+        let unacknowledged = !self.notes.acknowledged();
+        let is_idle = self.open.get() == 0;
+        let times = [
+            unacknowledged.then(|| self.since + SETTINGS_TIME),
+            self.head_since.map(|at| at + self.limits.head_timeout),
+            match self.closing {
+                Some(at) => is_idle.then(|| at + GOAWAY_TIME),
+                None => self.idle_since.map(|at| at + self.limits.idle_timeout),
+            },
+        ];
+        let leaving = self.leaving.iter().filter_map(|stream| stream.wake_at());
+        times.into_iter().flatten().chain(leaving).min()
+    }
+
+    /// How much it holds of a head that has not come whole, bytes.
+    pub fn head_bytes(&self) -> usize {
+        match self.phase {
+            Phase::Lingering { .. } => 0,
+            Phase::Greeting(_) | Phase::Open(_) => self.notes.head_bytes(),
+        }
+    }
+
+    /// How many streams there are of it, those that leave included.
+    pub fn streams(&self) -> usize {
+        self.open.get()
+    }
+
+    /// What those hold that leave, bytes.
+    pub fn held(&self) -> usize {
+        let leaving = self.leaving.iter();
+        leaving
+            .map(|stream| stream.held().0 + stream.held().1)
+            .sum()
+    }
+
+    /// Whether somebody has panicked under its lock: every call into `h2` would panic from now on.
+    pub fn is_poisoned(&self) -> bool {
+        match &self.phase {
+            Phase::Open(connection) => panics::quietly(|| connection.has_streams()).is_none(),
+            Phase::Greeting(_) | Phase::Lingering { .. } => false,
+        }
+    }
+
+    /// Gives up what cannot be dropped any more.
+    pub fn forget(&mut self) {
+        for mut stream in self.leaving.drain(..) {
+            stream.forget();
+        }
+    }
+
+    /// Its transport.
+    pub fn transport(&self) -> &SharedTransport<S> {
+        &self.transport
+    }
+}
+
+impl<S: Socket> fmt::Debug for Http2<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2")
+            .field("streams", &self.open.get())
+            .field("closing", &self.closing)
+            .finish_non_exhaustive()
+    }
+}

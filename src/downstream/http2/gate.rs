@@ -1,0 +1,386 @@
+//! What stands between a client's bytes and `h2`: does it speak HTTP/2, and does it ask for more work than it does itself?
+//!
+//! A frame costs its sender a few bytes, and may cost us a walk, an answer, a call. `h2` counts some of that; what it does not count
+//! is counted here, by the second, and whoever sends too much is told to calm down and closed. It never changes what a frame
+//! means.
+//!
+//! Sources: RFC 9113 §3.4, §10.5; CVE-2019-9512, -9515, -9516, -9518 (PING, SETTINGS and empty frames), CVE-2023-44487 (Rapid
+//! Reset), CVE-2024-27316 (CONTINUATION).
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+
+use bytes::{Buf, Bytes};
+use h2::Reason as H2Reason;
+
+use crate::downstream::http2::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
+use crate::http2::{Entering, Loans, Met, Passing};
+use crate::net::Sieve;
+use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, PREFACE, flag, kind};
+
+/// Streams that a client resets in one second. Twice what it may have open: a page that is closed resets all it has.
+const RESETS_PER_SECOND_MAX: u32 = 2 * STREAMS_MAX;
+/// Those among them that had no answer yet: each is a call that was begun for nothing.
+const UNANSWERED_RESETS_PER_SECOND_MAX: u32 = STREAMS_MAX;
+/// PING frames in one second. Each is answered.
+const PINGS_PER_SECOND_MAX: u32 = 100;
+/// SETTINGS frames in one second. Each is answered, and may change the window of every stream.
+const SETTINGS_PER_SECOND_MAX: u32 = 50;
+/// Frames in one second in which nothing stands: DATA without content or end, HEADERS and CONTINUATION without a byte.
+const EMPTY_PER_SECOND_MAX: u32 = 100;
+/// Frames in one second that say something about the connection or nothing at all (WINDOW_UPDATE, PRIORITY, types that nobody
+/// knows), and how many more for each DATA frame of ours, which a reader may well answer for its stream and its connection.
+const CHATTER_PER_SECOND_MAX: u32 = 1000;
+const CHATTER_PER_DATA: u32 = 2;
+/// CONTINUATION frames of one head.
+const CONTINUATIONS_MAX: u32 = 20;
+/// A head as it comes, heads of its frames included, bytes: the largest that may be configured, and room for those. A field costs
+/// less here than what it counts against our limit.
+const HEADER_BLOCK_BYTES_MAX: usize = (64 << 10) + 1024;
+/// Above this number streams run out soon (RFC 9113 §5.1.1): the client is asked to come again.
+const STREAM_ID_MAX: u32 = (1 << 31) - (1 << 16);
+/// Streams without an answer that are remembered. There are more only of those that `h2` ignores.
+const UNANSWERED_MAX: usize = 4 * STREAMS_MAX as usize;
+
+/// Why the gate has a connection closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What the client is told in GOAWAY; NO_ERROR: its calls may end first.
+    pub reason: H2Reason,
+    /// In a few words, for people.
+    pub words: &'static str,
+}
+
+/// What the gate has seen; the connection looks at it after each poll.
+#[derive(Debug, Default)]
+pub struct Notes {
+    verdict: Cell<Option<Verdict>>,
+    /// The client has acknowledged our SETTINGS.
+    acknowledged: Cell<bool>,
+    /// Streams whose answer has not begun.
+    unanswered: RefCell<BTreeMap<u32, Seen>>,
+    /// Streams that `h2` has ended before they were a request.
+    turned_away: Cell<u32>,
+    counts: Cell<Counts>,
+    /// How much has come of a head that is not whole, bytes.
+    head_bytes: Cell<usize>,
+    /// Content that `h2` was given and has not written.
+    loans: RefCell<Loans>,
+}
+
+/// How far a stream without an answer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Its head is coming, or is with `h2`.
+    Head,
+    /// `h2` has given it out as a request.
+    Request,
+}
+
+/// What came in the present second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    resets: u32,
+    unanswered_resets: u32,
+    pings: u32,
+    settings: u32,
+    empty: u32,
+    chatter: u32,
+    /// How much of it there may be.
+    chatter_allowed: u32,
+}
+
+impl Notes {
+    /// What the gate has found; `None`: nothing that the connection would end for.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get()
+    }
+
+    /// Whether the client has acknowledged our SETTINGS.
+    pub fn acknowledged(&self) -> bool {
+        self.acknowledged.get()
+    }
+
+    /// That stream is a request.
+    pub fn note_request(&self, stream: u32) {
+        if let Some(seen) = self.unanswered.borrow_mut().get_mut(&stream) {
+            *seen = Seen::Request;
+        }
+    }
+
+    /// How many streams `h2` has turned away since this was asked last.
+    pub fn take_turned_away(&self) -> u32 {
+        self.turned_away.take()
+    }
+
+    /// How much has come of a head that is not whole, heads of its frames included, bytes.
+    pub fn head_bytes(&self) -> usize {
+        self.head_bytes.get()
+    }
+
+    /// A second is over.
+    pub fn next_second(&self) {
+        self.counts.take();
+    }
+
+    /// `h2` is given this to send on that stream.
+    pub fn note_piece(&self, stream: u32, piece: &Bytes) {
+        if Passing::is_worth_it(piece) {
+            self.loans.borrow_mut().note(stream, piece);
+        }
+    }
+
+    /// Nothing of that stream is written any more, or what is can be copied.
+    pub fn forget(&self, stream: u32) {
+        self.loans.borrow_mut().forget(stream);
+    }
+
+    fn judge(&self, reason: H2Reason, words: &'static str) {
+        if self
+            .verdict
+            .get()
+            .is_none_or(|own| own.reason == H2Reason::NO_ERROR)
+        {
+            self.verdict.set(Some(Verdict { reason, words }));
+        }
+    }
+
+    fn calm(&self, words: &'static str) {
+        self.judge(H2Reason::ENHANCE_YOUR_CALM, words);
+    }
+
+    /// Nothing more of this client is looked at.
+    fn is_closed(&self) -> bool {
+        self.verdict
+            .get()
+            .is_some_and(|own| own.reason != H2Reason::NO_ERROR)
+    }
+
+    fn see(&self, met: Met, block: &mut Block) {
+        let frame = match met {
+            Met::HandedOn(frame) => frame,
+            Met::TakenOut {
+                owed, streams_owed, ..
+            } => {
+                let mut counts = self.counts.get();
+                counts.empty += 1;
+                self.counts.set(counts);
+                // Whoever keeps to its windows has no more under way.
+                let streams_owed = u32::try_from(streams_owed).unwrap_or(u32::MAX);
+                if owed > STREAM_WINDOW_BYTES || streams_owed > STREAMS_MAX {
+                    self.calm("it floods padding");
+                }
+                return self.weigh(counts);
+            }
+        };
+        let mut counts = self.counts.get();
+        match frame.kind {
+            kind::DATA => return,
+            kind::HEADERS => {
+                *block = Block::default();
+                block.bytes = FRAME_HEAD_BYTES + frame.length;
+                block.last = frame.has(flag::END_HEADERS);
+                self.head_bytes.set(block.bytes);
+                counts.empty += u32::from(frame.length == 0);
+                self.begin(frame.stream);
+            }
+            kind::CONTINUATION => {
+                block.bytes += FRAME_HEAD_BYTES + frame.length;
+                block.continuations += 1;
+                block.last = frame.has(flag::END_HEADERS);
+                self.head_bytes.set(block.bytes);
+                counts.empty += u32::from(frame.length == 0);
+            }
+            kind::RST_STREAM => {
+                counts.resets += 1;
+                let unanswered = self.unanswered.borrow_mut().remove(&frame.stream);
+                counts.unanswered_resets += u32::from(unanswered.is_some());
+            }
+            kind::PING => counts.pings += u32::from(!frame.has(flag::ACK)),
+            kind::SETTINGS if frame.has(flag::ACK) => self.acknowledged.set(true),
+            kind::SETTINGS => counts.settings += 1,
+            _ => counts.chatter += 1,
+        }
+        if block.bytes > HEADER_BLOCK_BYTES_MAX || block.continuations > CONTINUATIONS_MAX {
+            self.calm("a head without end");
+        }
+        self.weigh(counts);
+    }
+
+    fn begin(&self, stream: u32) {
+        let mut unanswered = self.unanswered.borrow_mut();
+        // Trailers are on a stream that is known, and say nothing new.
+        unanswered.entry(stream).or_insert(Seen::Head);
+        if unanswered.len() > UNANSWERED_MAX {
+            unanswered.pop_first();
+        }
+        if stream > STREAM_ID_MAX {
+            self.judge(H2Reason::NO_ERROR, "its streams run out");
+        }
+    }
+
+    fn weigh(&self, counts: Counts) {
+        self.counts.set(counts);
+        for (count, most, words) in [
+            (counts.resets, RESETS_PER_SECOND_MAX, "it floods RST_STREAM"),
+            (
+                counts.unanswered_resets,
+                UNANSWERED_RESETS_PER_SECOND_MAX,
+                "it resets calls before they are answered",
+            ),
+            (counts.pings, PINGS_PER_SECOND_MAX, "it floods PING"),
+            (
+                counts.settings,
+                SETTINGS_PER_SECOND_MAX,
+                "it floods SETTINGS",
+            ),
+            (counts.empty, EMPTY_PER_SECOND_MAX, "it floods empty frames"),
+            (
+                counts.chatter,
+                CHATTER_PER_SECOND_MAX + counts.chatter_allowed,
+                "it floods frames that say nothing",
+            ),
+        ] {
+            if count > most {
+                self.calm(words);
+            }
+        }
+    }
+
+    /// A frame of ours begins.
+    fn note_sent(&self, frame: FrameHead) {
+        match frame.kind {
+            kind::DATA => {
+                let mut counts = self.counts.get();
+                let more = counts.chatter_allowed.saturating_add(CHATTER_PER_DATA);
+                counts.chatter_allowed = more;
+                self.counts.set(counts);
+            }
+            kind::HEADERS | kind::RST_STREAM => {
+                let seen = self.unanswered.borrow_mut().remove(&frame.stream);
+                if seen == Some(Seen::Head) {
+                    self.turned_away.set(self.turned_away.get() + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The head that is coming.
+#[derive(Debug, Default)]
+struct Block {
+    bytes: usize,
+    continuations: u32,
+    /// It ends with the frame that has begun.
+    last: bool,
+}
+
+/// The sieve of a client's connection.
+#[derive(Debug)]
+pub struct Gate {
+    notes: Rc<Notes>,
+    /// What of the preface has not been handed on, bytes.
+    preface: usize,
+    /// The client's SETTINGS have begun.
+    opened: bool,
+    block: Block,
+    entering: Entering,
+    passing: Passing,
+}
+
+impl Gate {
+    /// A gate before the preface.
+    pub fn new() -> Self {
+        Self {
+            notes: Rc::default(),
+            preface: PREFACE.len(),
+            opened: false,
+            block: Block::default(),
+            entering: Entering::default(),
+            passing: Passing::new(0),
+        }
+    }
+
+    /// What it has seen.
+    pub fn notes(&self) -> Rc<Notes> {
+        Rc::clone(&self.notes)
+    }
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Sieve for Gate {
+    fn pass(&mut self, unread: &mut impl Buf) -> io::Result<usize> {
+        if self.preface > 0 {
+            // The connection was made because it is there.
+            return Ok(self.preface.min(unread.remaining()));
+        }
+        let Self {
+            notes,
+            opened,
+            block,
+            entering,
+            ..
+        } = self;
+        let mut passing = 0;
+        if !notes.is_closed() {
+            passing = entering
+                .pass(unread, |met| {
+                    if !*opened {
+                        *opened = true;
+                        // RFC 9113 §3.4; `h2` takes any frame.
+                        let settings = matches!(met, Met::HandedOn(frame)
+                        if frame.kind == kind::SETTINGS && !frame.has(flag::ACK));
+                        if !settings {
+                            notes
+                                .judge(H2Reason::PROTOCOL_ERROR, "it does not begin with SETTINGS");
+                        }
+                    }
+                    notes.see(met, block);
+                    match notes.is_closed() {
+                        true => Err(()),
+                        false => Ok(()),
+                    }
+                })
+                .unwrap_or_default();
+        }
+        if notes.is_closed() {
+            unread.advance(unread.remaining());
+            return Ok(0);
+        }
+        Ok(passing)
+    }
+
+    fn passed(&mut self, bytes: usize) {
+        if self.preface > 0 {
+            self.preface -= bytes;
+        } else if self.entering.passed(bytes) && self.block.last {
+            self.notes.head_bytes.set(0);
+        }
+    }
+
+    fn owes_answer(&self) -> bool {
+        self.entering.owes_answer()
+    }
+
+    fn take_answer(&mut self) -> Option<Vec<u8>> {
+        self.entering.take_answer()
+    }
+
+    fn find(&self, bytes: &[u8]) -> Option<Bytes> {
+        let mut loans = self.notes.loans.borrow_mut();
+        self.passing.find(bytes, &mut loans)
+    }
+
+    fn wrote(&mut self, bytes: &[u8]) {
+        let Self { notes, passing, .. } = self;
+        passing.wrote(bytes, |frame| notes.note_sent(frame));
+    }
+}

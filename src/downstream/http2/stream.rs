@@ -1,0 +1,452 @@
+//! The caller's end of a call that came on a stream of HTTP/2.
+//!
+//! Owns the order of an answer on its stream, and what a stream may keep waiting. The head waits for the end of its step, so that an
+//! answer of a head alone is one frame. Nothing is handed to `h2` ahead of its window: a reader that gives none is then known to
+//! stand still, and is let go. Dropped before its end an answer is cut, with INTERNAL_ERROR, so that it cannot be taken for whole.
+
+use std::cell::Cell;
+use std::fmt;
+use std::mem;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason as H2Reason, RecvStream, SendStream};
+use http::header::CONTENT_LENGTH;
+use http::{Method, Response, StatusCode};
+
+use crate::downstream::http2::gate::Notes;
+use crate::downstream::refused::forbids_content;
+use crate::http2::{Gathered, HandedOn, Unsent};
+use crate::telemetry::panics;
+use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
+
+/// What is left of a request after an early answer is thrown away so far, bytes, and for so long: who stops at the answer has
+/// heard it by then. Then its stream is reset, with NO_ERROR (RFC 9113 §8.1).
+const DRAIN_BYTES_MAX: usize = 1 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// Progress that a slow reader must make within the stall limit, bytes.
+const STALL_PROGRESS_BYTES: u64 = 16 << 10;
+
+/// One call's end of an HTTP/2 connection.
+pub struct Http2Stream {
+    // Both are dropped by hand, see `drop`.
+    body: Option<RecvStream>,
+    answer: Answer,
+    /// Held for its drop.
+    _slot: Slot,
+    budget: Rc<Budget>,
+    /// Its part of that, bytes.
+    counted: usize,
+    notes: Rc<Notes>,
+    id: u32,
+    /// The time of this step.
+    now: Instant,
+    gathered: Gathered,
+    /// The head of the answer, until the step that sends it is over.
+    head: Option<Box<ResponseHead>>,
+    unsent: Unsent,
+    expects_continue: bool,
+    /// The answer has no content, whatever its head says.
+    bodiless: bool,
+    /// Content that `h2` has been given, bytes.
+    handed: u64,
+    stall: Option<Stall>,
+    stall_timeout: Duration,
+    /// Nobody is there any more.
+    gone: Option<Reset>,
+    /// Too much is held, and this is who made it so.
+    overloaded: bool,
+    /// Since when its request is thrown away, and how much was, bytes.
+    left_at: Option<Instant>,
+    discarded: usize,
+}
+
+/// Since when something waits for window, counted from the last progress.
+#[derive(Clone, Copy, Debug)]
+struct Stall {
+    since: Instant,
+    handed_then: u64,
+}
+
+enum Answer {
+    Awaited(SendResponse<Bytes>),
+    Begun(SendStream<Bytes>),
+    Over,
+}
+
+/// A place among the streams of a connection.
+#[derive(Debug)]
+pub(super) struct Slot(Rc<Cell<usize>>);
+
+impl Slot {
+    pub(super) fn new(open: &Rc<Cell<usize>>) -> Self {
+        open.set(open.get() + 1);
+        Self(Rc::clone(open))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What all streams of a core hold together.
+#[derive(Debug)]
+pub struct Budget {
+    held: Cell<usize>,
+    bytes_max: Cell<usize>,
+}
+
+impl Budget {
+    /// Nothing is held, and no more than `bytes_max` may be, bytes.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            held: Cell::new(0),
+            bytes_max: Cell::new(bytes_max),
+        }
+    }
+
+    /// From now on that much may be held, bytes.
+    pub fn allow(&self, bytes_max: usize) {
+        self.bytes_max.set(bytes_max);
+    }
+
+    /// How much is held, bytes.
+    pub fn held(&self) -> usize {
+        self.held.get()
+    }
+}
+
+/// What is known of a request when its stream is made.
+pub(super) struct Opening {
+    pub(super) body: RecvStream,
+    pub(super) answer: SendResponse<Bytes>,
+    pub(super) slot: Slot,
+    pub(super) budget: Rc<Budget>,
+    pub(super) notes: Rc<Notes>,
+    pub(super) expects_continue: bool,
+    pub(super) method: Method,
+    pub(super) stall_timeout: Duration,
+    pub(super) now: Instant,
+}
+
+impl Http2Stream {
+    pub(super) fn new(opening: Opening) -> Self {
+        Self {
+            id: opening.answer.stream_id().as_u32(),
+            body: Some(opening.body),
+            answer: Answer::Awaited(opening.answer),
+            _slot: opening.slot,
+            budget: opening.budget,
+            counted: 0,
+            notes: opening.notes,
+            now: opening.now,
+            gathered: Gathered::default(),
+            head: None,
+            unsent: Unsent::default(),
+            expects_continue: opening.expects_continue,
+            bodiless: opening.method == Method::HEAD,
+            handed: 0,
+            stall: None,
+            stall_timeout: opening.stall_timeout,
+            gone: None,
+            overloaded: false,
+            left_at: None,
+            discarded: 0,
+        }
+    }
+
+    /// Answers with what is at hand, whole.
+    pub fn respond(&mut self, mut head: ResponseHead, body: Bytes) {
+        if !forbids_content(head.status) {
+            head.headers.insert(CONTENT_LENGTH, body.len().into());
+        }
+        self.send(Part::Head(Box::new(head)));
+        self.send(Part::Data(body));
+        self.send(Part::End(None));
+    }
+
+    /// Ends it at once with that reason; nothing more is said on it.
+    pub(super) fn reset(&mut self, reason: H2Reason) {
+        match &mut self.answer {
+            Answer::Awaited(answer) => answer.send_reset(reason),
+            Answer::Begun(answer) => answer.send_reset(reason),
+            Answer::Over => {}
+        }
+        self.gone = Some(Reset::downstream(Reason::ClientLeft));
+    }
+
+    /// Its call has ended: what still comes of the request is thrown away, up to some bytes and some time.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.now = now;
+        if self.left_at.is_none() && !self.gathered.is_whole() {
+            self.left_at = Some(now);
+        }
+    }
+
+    /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been handed on and its request has
+    /// ended or been given up, or nobody is there for it.
+    pub(super) fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+        self.sense(now, cx);
+        self.discard();
+        self.settle(cx);
+        if self.poll_gone(cx).is_ready() {
+            return true;
+        }
+        let said = self.head.is_none() && !self.unsent.waits();
+        let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX;
+        let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
+        said && (heard || waited)
+    }
+
+    /// What has come of a request that nobody wants is gone, and its window with it.
+    fn discard(&mut self) {
+        while let Poll::Ready(Ok(Part::Data(bytes))) = self.gathered.poll_part() {
+            self.discarded = self.discarded.saturating_add(bytes.len());
+            self.taken(bytes.len());
+        }
+    }
+
+    /// What it holds: of the request for its sink, of the answer for want of window, bytes.
+    pub fn held(&self) -> (usize, usize) {
+        (self.gathered.bytes(), self.unsent.bytes())
+    }
+
+    /// Whether nothing may be asked of it any more, not even its drop; see [`Http2Stream::forget`].
+    pub fn is_poisoned(&self) -> bool {
+        panics::quietly(|| self.body.as_ref().map(RecvStream::is_end_stream)).is_none()
+    }
+
+    /// Gives up a poisoned stream. What `h2` holds for its connection is never freed; so much does such a panic cost.
+    pub fn forget(&mut self) {
+        mem::forget(self.body.take());
+        mem::forget(mem::replace(&mut self.answer, Answer::Over));
+    }
+
+    /// Counts what it holds. Who makes it more than all may hold, has to go.
+    fn count(&mut self) {
+        let holds = self.gathered.bytes() + self.unsent.bytes();
+        let before = mem::replace(&mut self.counted, holds);
+        let held = self.budget.held.get() + holds - before;
+        self.budget.held.set(held);
+        if holds > before && held > self.budget.bytes_max.get() && self.gone.is_none() {
+            self.overloaded = true;
+        }
+    }
+
+    /// Says the head, if it waits.
+    fn send_head(&mut self) {
+        let Some(head) = self.head.take() else {
+            return;
+        };
+        let Answer::Awaited(answer) = &mut self.answer else {
+            return;
+        };
+        let ResponseHead {
+            status,
+            headers,
+            end,
+        } = *head;
+        let end = end || (self.unsent.is_ending() && self.unsent.is_bare());
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        match answer.send_response(response, end) {
+            Ok(body) => {
+                // It has its place before anything else is asked of `h2`.
+                let awaited = mem::replace(&mut self.answer, Answer::Begun(body));
+                drop(awaited);
+                if end {
+                    self.unsent.note_ended();
+                }
+            }
+            // The stream is gone, or its connection is: `poll_gone` says which.
+            Err(error) => {
+                log::debug!("an answer cannot be said in HTTP/2: {error}");
+                self.reset(H2Reason::INTERNAL_ERROR);
+            }
+        }
+    }
+
+    fn watch_reader(&mut self) {
+        if !self.unsent.waits() {
+            self.stall = None;
+            return;
+        }
+        let fresh = Stall {
+            since: self.now,
+            handed_then: self.handed,
+        };
+        let stall = self.stall.get_or_insert(fresh);
+        if self.handed - stall.handed_then >= STALL_PROGRESS_BYTES {
+            *stall = fresh;
+        }
+    }
+}
+
+impl Source for Http2Stream {
+    fn sense(&mut self, now: Instant, cx: &mut Context<'_>) {
+        self.now = now;
+        if let Some(body) = &mut self.body {
+            self.gathered.sense(body, reset_of, cx);
+        }
+        self.count();
+        let stall = self.stall.as_ref();
+        let patience = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
+        if self.gone.is_none() && patience.is_some_and(|until| now >= until) {
+            self.reset(H2Reason::CANCEL);
+            self.gone = Some(Reset::downstream(Reason::ClientTooSlow));
+        }
+    }
+
+    fn poll_part(&mut self, _now: Instant, _cx: &mut Context<'_>) -> Poll<Result<Part, Reset>> {
+        let part = self.gathered.poll_part();
+        if self.expects_continue {
+            self.expects_continue = false;
+            // The content is asked for now, and the client waits for a word (RFC 9110 §10.1.1).
+            if let (Poll::Pending, Answer::Awaited(answer)) = (&part, &mut self.answer) {
+                let mut head = Response::new(());
+                *head.status_mut() = StatusCode::CONTINUE;
+                // Where that cannot be said, the stream is gone.
+                let _ = answer.send_informational(head);
+            }
+        }
+        part
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        if let Some(body) = &mut self.body {
+            self.gathered.taken(body, bytes);
+        }
+        self.count();
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        let stall = self.stall.as_ref();
+        let stall = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
+        let left = self.left_at.map(|at| at + DRAIN_TIME);
+        stall.into_iter().chain(left).min()
+    }
+}
+
+impl Sink for Http2Stream {
+    fn poll_room(&mut self, _cx: &mut Context<'_>) -> Poll<Result<usize, Reset>> {
+        if let Some(gone) = self.gone {
+            return Poll::Ready(Err(gone));
+        }
+        match self.unsent.room() {
+            Ok(Some(room)) => Poll::Ready(Ok(room)),
+            Ok(None) => Poll::Pending,
+            Err(_) => Poll::Ready(Err(Reset::downstream(Reason::ClientLeft))),
+        }
+    }
+
+    fn send(&mut self, part: Part) {
+        match part {
+            Part::Head(head) => {
+                self.bodiless |= forbids_content(head.status);
+                self.head = Some(head);
+            }
+            Part::Data(bytes) if self.bodiless || bytes.is_empty() => {}
+            Part::Data(bytes) => self.unsent.push(bytes),
+            Part::End(trailers) => self.unsent.end(trailers),
+        }
+    }
+
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        if self.gone.is_some() {
+            return;
+        }
+        self.send_head();
+        let Self {
+            answer,
+            unsent,
+            notes,
+            id,
+            handed,
+            ..
+        } = self;
+        if let Answer::Begun(answer) = answer {
+            let told = |handed_on: HandedOn<'_>| {
+                if let HandedOn::Piece(piece) = handed_on {
+                    *handed += piece.len() as u64;
+                    notes.note_piece(*id, piece);
+                }
+            };
+            unsent.send(answer, 0, told, cx);
+        }
+        self.watch_reader();
+        self.count();
+        if self.overloaded {
+            // It is asked only in its next step.
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
+        if let Some(gone) = self.gone {
+            return Poll::Ready(gone);
+        }
+        if mem::take(&mut self.overloaded) {
+            // Its caller is still there to be told.
+            return Poll::Ready(Reset::proxy(Reason::Overloaded));
+        }
+        let asked = match &mut self.answer {
+            Answer::Awaited(answer) => answer.poll_reset(cx),
+            Answer::Begun(answer) if !self.unsent.has_ended() => answer.poll_reset(cx),
+            Answer::Begun(_) | Answer::Over => Poll::Pending,
+        };
+        if asked.is_pending() {
+            return Poll::Pending;
+        }
+        // Where the request was broken, that is why.
+        let fault = self.gathered.fault();
+        let gone = fault.unwrap_or(Reset::downstream(Reason::ClientLeft));
+        self.gone = Some(gone);
+        Poll::Ready(gone)
+    }
+}
+
+impl Drop for Http2Stream {
+    /// Hands the handles back to `h2`, each by itself: a receiving half whose drop panics while something else unwinds ends
+    /// the process, so nothing may be left to be dropped when one of them panics.
+    fn drop(&mut self) {
+        self.notes.forget(self.id);
+        let held = &self.budget.held;
+        held.set(held.get() - self.counted);
+        if self.gone.is_none() && !self.unsent.has_ended() {
+            let cut = panics::contained(|| self.reset(H2Reason::INTERNAL_ERROR));
+            if cut.is_none() {
+                self.forget();
+            }
+        }
+        let body = self.body.take();
+        if panics::contained(|| drop(body)).is_none() {
+            self.forget();
+        }
+        let answer = mem::replace(&mut self.answer, Answer::Over);
+        // Whoever polls the connection next meets what has happened here.
+        let _ = panics::contained(|| drop(answer));
+    }
+}
+
+/// Why a request has not come to its end.
+fn reset_of(error: &h2::Error) -> Reset {
+    Reset::downstream(if error.is_reset() && !error.is_remote() {
+        Reason::ClientProtocol("the request breaks HTTP/2")
+    } else {
+        Reason::ClientLeft
+    })
+}
+
+impl fmt::Debug for Http2Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2Stream")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,170 @@
+//! What a peer's frames look like on their way to `h2`: whole frames, and without those that mean nothing.
+//!
+//! `h2` ends a connection at the 101st empty DATA frame of its life (0.4.20, not configurable); a peer that sends one with every
+//! message would lose every hundredth call. Such frames are taken out here, and the window that the padding of one has used is
+//! given back from here. Owns no limit: whoever looks at each frame says what is too much.
+
+use std::collections::BTreeMap;
+use std::mem;
+
+use bytes::Buf;
+
+use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, flag, kind};
+
+/// The head of a DATA frame with so much content goes first and by itself: `h2` then makes room for the whole, and does not
+/// move what it had room for already. Bytes; just under what its buffer begins with.
+pub const LARGE_BYTES: usize = 4 << 10;
+/// A window as large as there is one (RFC 9113 §6.9.1), bytes.
+const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
+
+/// A walk over what comes in on one connection.
+#[derive(Debug, Default)]
+pub struct Entering {
+    /// Bytes of the present frame that are still to be handed on.
+    left: usize,
+    /// Bytes of it that are handed on only when those are gone.
+    behind: usize,
+    /// Bytes of padding that are still to be thrown away.
+    padding: usize,
+    /// Window that padding has used and that is not given back yet, by stream.
+    owed: BTreeMap<u32, u32>,
+}
+
+/// A frame that begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// It will be handed on.
+    HandedOn(FrameHead),
+    /// It means nothing and is taken out.
+    TakenOut {
+        /// Which.
+        frame: FrameHead,
+        /// Window that is owed to its stream now, bytes.
+        owed: u32,
+        /// How many streams are owed some.
+        streams_owed: usize,
+    },
+}
+
+impl Entering {
+    /// How many bytes at the front of `unread` may be handed on now, zero: more are needed. `judge` is told of each frame that
+    /// begins; what it refuses ends the walk.
+    #[inline]
+    pub fn pass<E>(
+        &mut self,
+        unread: &mut impl Buf,
+        mut judge: impl FnMut(Met) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        loop {
+            if self.padding > 0 {
+                let gone = self.padding.min(unread.remaining());
+                unread.advance(gone);
+                self.padding -= gone;
+            }
+            if self.left == 0 {
+                self.left = mem::take(&mut self.behind);
+            }
+            if self.left > 0 {
+                return Ok(self.left.min(unread.remaining()));
+            }
+            let Some(frame) = FrameHead::parse(unread.chunk()) else {
+                return Ok(0);
+            };
+            let length = frame.length;
+            let padding = match (frame.kind, frame.flags & (flag::PADDED | flag::END_STREAM)) {
+                // The connection has no DATA of its own: `h2` shall find that, and end it (RFC 9113 §6.1).
+                _ if frame.stream == 0 => None,
+                (kind::DATA, 0) if length == 0 => Some(0),
+                (kind::DATA, flag::PADDED) if length > 0 => {
+                    match unread.chunk().get(FRAME_HEAD_BYTES) {
+                        // The length of the padding counts as padding.
+                        Some(&pad) if usize::from(pad) + 1 == length => Some(length),
+                        Some(_) => None,
+                        None => return Ok(0),
+                    }
+                }
+                _ => None,
+            };
+            match padding {
+                Some(padding) => {
+                    unread.advance(FRAME_HEAD_BYTES);
+                    let met = self.take_out(frame, padding);
+                    judge(met)?;
+                }
+                None => {
+                    judge(Met::HandedOn(frame))?;
+                    self.left = FRAME_HEAD_BYTES + length;
+                    if frame.kind == kind::DATA && length >= LARGE_BYTES {
+                        self.behind =
+                            mem::replace(&mut self.left, FRAME_HEAD_BYTES) - FRAME_HEAD_BYTES;
+                    } else if frame.kind == kind::DATA && frame.flags == 0 {
+                        self.left += same_data_behind(unread.chunk(), self.left, frame.stream);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_out(&mut self, frame: FrameHead, padding: usize) -> Met {
+        self.padding = padding;
+        let mut owed = 0;
+        if padding > 0 {
+            let own = self.owed.entry(frame.stream).or_default();
+            *own = own.saturating_add(u32::try_from(padding).unwrap_or(u32::MAX));
+            owed = *own;
+        }
+        Met::TakenOut {
+            frame,
+            owed,
+            streams_owed: self.owed.len(),
+        }
+    }
+
+    /// So many bytes were handed on. Whether a frame has ended with them.
+    #[inline]
+    pub fn passed(&mut self, bytes: usize) -> bool {
+        self.left -= bytes;
+        self.left == 0 && self.behind == 0
+    }
+
+    /// Whether window is owed to the peer.
+    pub fn owes_answer(&self) -> bool {
+        !self.owed.is_empty()
+    }
+
+    /// The frames that give back what is owed.
+    pub fn take_answer(&mut self) -> Option<Vec<u8>> {
+        if self.owed.is_empty() {
+            return None;
+        }
+        let owed = mem::take(&mut self.owed);
+        let all: u64 = owed.values().map(|&bytes| u64::from(bytes)).sum();
+        let all = u32::try_from(all).unwrap_or(u32::MAX).min(WINDOW_BYTES_MAX);
+        let mut answer = Vec::new();
+        for (stream, bytes) in owed.into_iter().chain([(0, all)]) {
+            answer.extend([0, 0, 4, kind::WINDOW_UPDATE, 0]);
+            answer.extend(stream.to_be_bytes());
+            answer.extend(bytes.to_be_bytes());
+        }
+        Some(answer)
+    }
+}
+
+/// How long the plain DATA frames of that stream are that follow one another from `at` on, the last maybe only begun. Handed on
+/// together they cost `h2` one read, and what it finds wrong it still found on that stream.
+fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> usize {
+    let mut end = at;
+    while let Some(frame) = unread.get(end..).and_then(FrameHead::parse) {
+        // An empty one is taken out, and a large one begins by itself.
+        if frame.kind != kind::DATA
+            || frame.flags != 0
+            || frame.length == 0
+            || frame.length >= LARGE_BYTES
+            || frame.stream != stream
+        {
+            break;
+        }
+        end += FRAME_HEAD_BYTES + frame.length;
+    }
+    end - at
+}

@@ -1,0 +1,17 @@
+//! What both ends need to use streams of `h2` well.
+//!
+//! DATA is taken out of `h2` as soon as it is there, and gathered: `h2` pays 336 bytes for every frame that it keeps, and never
+//! gives that back. Its window goes back to the peer only when somebody has taken it. And nothing is sent without capacity, for
+//! `h2` would queue it without limit. This room owns no connection and no handle of one, and never knows who its peer is.
+
+mod entering;
+mod gathered;
+mod loans;
+mod passing;
+mod unsent;
+
+pub use entering::{Entering, LARGE_BYTES, Met};
+pub use gathered::Gathered;
+pub use loans::{Loans, PIECE_BYTES_MIN};
+pub use passing::Passing;
+pub use unsent::{HandedOn, SEND_BUFFER_BYTES, Unsent};
