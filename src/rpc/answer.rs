@@ -47,6 +47,7 @@ pub(super) trait Writer {
     /// What it makes of a backend's content type.
     type ContentType;
 
+    /// Asked as long as the fields are there that it stands in.
     fn content_type(&self, backend: MediaType<'_>) -> Self::ContentType;
 
     /// The head of an answer that goes on, with all fields that the backend has sent.
@@ -87,10 +88,13 @@ pub(super) trait Writer {
     /// What was written ends with a whole message.
     fn is_aligned(&self) -> bool;
 
+    /// Whole messages that were written.
     fn messages(&self) -> u64;
 
+    /// Bytes of messages that were written, with their prefixes and before any text.
     fn bytes(&self) -> u64;
 
+    /// Fields of an end that could not be written.
     fn dropped_fields(&self) -> u32;
 }
 

@@ -197,18 +197,20 @@ impl Kind {
     fn of(fields: &HeaderMap) -> Self {
         let mut types = 0;
         let mut crosses = true;
-        let mut packs = false;
+        let mut coding = None;
         for (name, value) in fields {
             match name.as_str() {
                 "content-type" => types += 1,
                 "grpc-status" | "grpc-message" | "grpc-status-details-bin" => crosses = false,
-                "grpc-encoding" => packs |= !value.as_bytes().eq_ignore_ascii_case(b"identity"),
+                "grpc-encoding" => {
+                    coding.get_or_insert(value.as_bytes());
+                }
                 _ => crosses = crosses && crosses_to_client(name),
             }
         }
         Self {
             is_initial: crosses && types == 1,
-            packs,
+            packs: coding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")),
         }
     }
 }

@@ -71,6 +71,7 @@ impl Native {
             Part::Head(head) => {
                 assert!(self.head.is_none(), "one head");
                 assert_eq!(head.status, StatusCode::OK);
+                assert_eq!(head.headers.get_all(CONTENT_TYPE).iter().count(), 1);
                 self.head = Some(head);
             }
             Part::Data(data) => {
