@@ -25,7 +25,8 @@ macro_rules! for_each_stack {
 }
 
 fn run(stack: Stack, test: fn(&Wharf, &Echo)) {
-    let backend = Echo::shared(stack);
+    // Each has its own: grpcio answers with 64 threads, which a hundred calls that wait would take from other tests.
+    let backend = Echo::start(stack, &[]);
     let wharf = Wharf::before(backend.address);
     test(&wharf, &backend);
 }
@@ -260,9 +261,10 @@ for_each_stack! {
             let (head, body) = whole.split_once("\r\n\r\n").expect("a head");
             assert!(head.to_lowercase().contains(&format!("content-type: {}", &kind[..20])), "{head}");
             assert!(!head.contains("transfer-encoding"), "{head}");
-            // Where it is text, the last frame is `grpc-status:0` in base64.
-            let end = if encode { "gAAAAA9ncnBjLXN0YXR1czowDQo=" } else { "grpc-status:0\r\n" };
-            assert!(body.contains(end), "{whole:?}");
+            // grpcio adds an empty message, so where it is text the last frame is not always the same characters.
+            let body = if encode { unbase64(body) } else { body.to_owned() };
+            let (_, end) = body.split_once("grpc-status:").expect("the frame that ends it");
+            assert!(end.starts_with("0\r\n"), "{whole:?}");
         }
     }
 }
@@ -277,6 +279,17 @@ fn compressed_messages_pass_as_they_are() {
     let backend = Echo::start(Stack::Grpcio, &["--gzip"]);
     let wharf = Wharf::before(backend.address);
     grpcio(&wharf, "compressed", "");
+}
+
+/// Each frame is padded by itself.
+fn unbase64(text: &str) -> String {
+    use base64::Engine as _;
+    let mut plain = Vec::new();
+    for piece in text.trim().split('=').filter(|piece| !piece.is_empty()) {
+        let decoded = base64::engine::general_purpose::STANDARD_NO_PAD.decode(piece);
+        plain.extend(decoded.expect("base64"));
+    }
+    String::from_utf8_lossy(&plain).into_owned()
 }
 
 /// Reflection is a stream both ways, and grpcurl knows nothing before it has asked.
