@@ -19,5 +19,6 @@ mod echo;
 mod endings;
 mod etcd;
 mod leaving;
+mod native;
 mod sharing;
 mod transport;

@@ -1,5 +1,5 @@
-//! Is an answer right? Owns the reading of a gRPC-Web answer over HTTP/1.1, piece by piece as it comes, and every way in which
-//! it can be wrong. A load that did not look would find the proxy fastest that answers nonsense.
+//! Is an answer right? Owns the reading of a gRPC-Web answer over HTTP/1.1, piece by piece as it comes, that of the messages in
+//! any answer, and every way in which one can be wrong. A load that did not look would find the proxy fastest that answers nonsense.
 //!
 //! Sources: RFC 9112 (heads, chunked), RFC 4648 (base64), the gRPC-Web protocol page (the trailer frame has 0x80 set).
 
@@ -22,12 +22,14 @@ pub(crate) struct Expected {
     pub(crate) stamped: bool,
     /// The body is base64.
     pub(crate) text: bool,
+    /// Plain gRPC: the status stands in the trailers, and no frame of the body is one.
+    pub(crate) native: bool,
 }
 
 /// Why an answer is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// What came is no head of an HTTP/1.1 answer.
+    /// What came is no head of an answer.
     Head,
     /// Its status is not 200.
     Status(u16),
@@ -51,6 +53,8 @@ pub(crate) enum Fault {
     Excess,
     /// The connection was closed before the end.
     Closed,
+    /// The stream was reset, with this code of HTTP/2.
+    Reset(u32),
     /// It was still not there when the load had ended.
     Unanswered,
 }
@@ -58,7 +62,7 @@ pub(crate) enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Head => write!(f, "not a head of HTTP/1.1"),
+            Self::Head => write!(f, "not a head of an answer"),
             Self::Status(status) => write!(f, "HTTP status {status}"),
             Self::ContentType => write!(f, "another content-type than was asked for"),
             Self::Framing => write!(f, "a body whose end cannot be told"),
@@ -71,6 +75,7 @@ impl fmt::Display for Fault {
             Self::GrpcStatus(None) => write!(f, "no grpc-status"),
             Self::Excess => write!(f, "bytes after the end"),
             Self::Closed => write!(f, "closed before the end"),
+            Self::Reset(code) => write!(f, "reset with code {code}"),
             Self::Unanswered => write!(f, "no answer until the end"),
         }
     }
@@ -190,9 +195,7 @@ impl Answer {
 
     /// Messages that came since this was asked last.
     pub(crate) fn take_messages(&mut self) -> u64 {
-        let new = self.envelopes.messages - self.envelopes.told;
-        self.envelopes.told = self.envelopes.messages;
-        new
+        self.envelopes.take_messages()
     }
 
     /// The stamps of messages that came since, in order.
@@ -292,7 +295,8 @@ fn chunk_size(byte: u8, size: u64, ended: bool) -> Result<(usize, Stage), Fault>
     Ok((1, stage))
 }
 
-fn status(value: &[u8]) -> Option<u32> {
+/// A gRPC status as it is written.
+pub(crate) fn status(value: &[u8]) -> Option<u32> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
@@ -356,9 +360,9 @@ fn value_of(character: u8) -> Option<u32> {
     Some(u32::from(value))
 }
 
-/// The envelopes of a body, and the trailer frame that ends them.
+/// The envelopes of a body, and the trailer frame that ends them where there is one.
 #[derive(Debug)]
-struct Envelopes {
+pub(crate) struct Envelopes {
     prefix: [u8; 5],
     /// How much of the prefix has come.
     prefix_length: usize,
@@ -375,7 +379,7 @@ struct Envelopes {
 }
 
 impl Envelopes {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             prefix: [0; 5],
             prefix_length: 0,
@@ -390,7 +394,8 @@ impl Envelopes {
         }
     }
 
-    fn reset(&mut self) {
+    /// Ready for the next body.
+    pub(crate) fn reset(&mut self) {
         self.prefix_length = 0;
         self.at = 0;
         self.stamps.clear();
@@ -401,7 +406,15 @@ impl Envelopes {
         self.ended = false;
     }
 
-    fn feed(&mut self, mut bytes: &[u8], expected: &Expected) -> Result<(), Fault> {
+    /// Messages that came since this was asked last.
+    pub(crate) fn take_messages(&mut self) -> u64 {
+        let new = self.messages - self.told;
+        self.told = self.messages;
+        new
+    }
+
+    /// Takes the next bytes of the body.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8], expected: &Expected) -> Result<(), Fault> {
         while !bytes.is_empty() {
             if self.ended {
                 return Err(Fault::Excess);
@@ -441,7 +454,7 @@ impl Envelopes {
         let length = u32::from_be_bytes(length);
         self.at = 0;
         if flags & 0x80 != 0 {
-            if length as usize > HEAD_BYTES_MAX {
+            if length as usize > HEAD_BYTES_MAX || expected.native {
                 return Err(Fault::Length(length));
             }
         } else if flags != 0 || length as usize != expected.payload.len() {
@@ -482,7 +495,14 @@ impl Envelopes {
     }
 
     /// The body is over: was it all?
-    fn end(&self, expected: &Expected) -> Result<(), Fault> {
+    pub(crate) fn end(&self, expected: &Expected) -> Result<(), Fault> {
+        if expected.native {
+            return match expected.messages {
+                _ if self.prefix_length > 0 => Err(Fault::Closed),
+                Some(messages) if messages == self.messages => Ok(()),
+                _ => Err(Fault::Messages(self.messages)),
+            };
+        }
         if !self.ended {
             return Err(Fault::NoTrailer);
         }

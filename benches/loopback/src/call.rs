@@ -52,6 +52,61 @@ pub(crate) fn request(host: &str, path: &str, payload: &[u8], text: bool) -> Vec
     request
 }
 
+/// What the same client sends over HTTP/2: the same fields, `host` under its other name. `length` is the body's.
+pub(crate) fn web_fields(host: &str, path: &str, length: usize) -> Vec<(String, String)> {
+    let kind = "application/grpc-web+proto";
+    let length = length.to_string();
+    fields(
+        host,
+        path,
+        &[
+            ("content-type", kind),
+            ("content-length", &length),
+            ("accept", kind),
+            ("origin", "https://shop.example.com"),
+            (
+                "user-agent",
+                "Mozilla/5.0 (X11; Linux x86_64; rv:143.0) Gecko/20100101 Firefox/143.0",
+            ),
+            ("x-user-agent", "grpc-web-javascript/0.1"),
+            ("x-grpc-web", "1"),
+            (
+                "authorization",
+                "Bearer 6f1c1b5e0d8f4b7e9a3d2c4b5a69788796a5b4c3",
+            ),
+        ],
+    )
+}
+
+/// What a gRPC client sends.
+pub(crate) fn native_fields(host: &str, path: &str) -> Vec<(String, String)> {
+    fields(
+        host,
+        path,
+        &[
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            (
+                "user-agent",
+                "grpc-c++/1.76.0 grpc-c/51.0.0 (linux; chttp2)",
+            ),
+            ("grpc-accept-encoding", "identity, deflate, gzip"),
+        ],
+    )
+}
+
+fn fields(host: &str, path: &str, own: &[(&str, &str)]) -> Vec<(String, String)> {
+    let pseudo = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", host),
+    ];
+    let all = pseudo.iter().chain(own);
+    all.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
 /// The answer of a floor: as many bytes as a real proxy's, with the message in it, so that who checks answers is content.
 /// `None` where `length` is too short for that; without one it is the answer that wharf gives.
 pub(crate) fn answer(payload: &[u8], length: Option<usize>) -> Option<Vec<u8>> {

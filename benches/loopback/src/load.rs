@@ -1,5 +1,6 @@
-//! The load: gRPC-Web clients over HTTP/1.1, as browsers are. Owns what each kind of load is told, when its measured part
-//! begins and ends, and what it reports; the clients themselves stand in [`clients`]. Every answer is looked at, and one that
+//! The load: gRPC-Web clients over HTTP/1.1, as browsers are, and clients that speak HTTP/2, with gRPC-Web or with gRPC itself.
+//! Owns what each kind of load is told, when its measured part begins and ends, and what it reports; the clients themselves
+//! stand in [`clients`] and [`http2`]. Every answer is looked at, and one that
 //! is not right is a failure in the report.
 //!
 //! The events `begin` and `end` are said at the very moments between which calls are counted, so that whoever listens can read
@@ -17,6 +18,8 @@ use crate::answer::Expected;
 use crate::{call, clock, say, socket};
 
 mod clients;
+mod http2;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +35,35 @@ const CALLS_NS: u64 = 60_000_000_000;
 
 /// The room for what was not read, of a client that does not read. In bytes; the kernel makes of it what it can.
 const STALLED_RECEIVE_BYTES: usize = 4096;
+
+/// What one read takes at most, in bytes. All connections share the buffer.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Connections that are on their way at once: fewer than a listener lets wait.
+const CONNECTING_MAX: usize = 256;
+
+/// How long a connection that broke rests before it is made again, in nanoseconds: a target that refuses is not to be hammered.
+const REST_NS: u64 = 50_000_000;
+
+/// Clients of one kind: what they do between the moments that a load sets.
+trait Crowd {
+    /// Waits until there is no broken connection, until `until_ns` at the latest.
+    fn mend(&mut self, until_ns: u64) -> io::Result<()>;
+    /// Every free client calls.
+    fn call_all(&mut self);
+    /// Counting begins.
+    fn begin(&mut self);
+    /// Counting ends: what was counted, for the event.
+    fn end(&mut self) -> Value;
+    /// Lets open calls end, until `until_ns`; those that do not are failures.
+    fn finish(&mut self, until_ns: u64) -> io::Result<()>;
+    /// What stands at this moment.
+    fn counts(&self) -> Value;
+    /// Everything that was counted.
+    fn report(&self) -> Value;
+    /// Waits until something is ready, `until_ns` at the latest, and does it.
+    fn turn(&mut self, until_ns: u64) -> io::Result<()>;
+}
 
 /// What `loopback load` is told.
 #[derive(Debug, clap::Args)]
@@ -119,14 +151,23 @@ struct Target {
     /// The proxy.
     #[arg(long)]
     target: SocketAddr,
-    /// Connections, each with one call at a time.
+    /// Connections, each with one call at a time over HTTP/1.1.
     #[arg(long, default_value_t = 64)]
     connections: usize,
+    /// gRPC-Web over HTTP/2: closed, stream, bulk and idle.
+    #[arg(long)]
+    http2: bool,
+    /// gRPC itself, over HTTP/2: the same kinds.
+    #[arg(long)]
+    native: bool,
+    /// Calls at a time on each connection of HTTP/2.
+    #[arg(long, default_value_t = 1)]
+    streams: usize,
     /// Bytes of a message: of the request's and the answer's, or of each of a stream's. 16 for unary calls and ticks, 100 for
     /// streams, 65536 for bulk.
     #[arg(long)]
     bytes: Option<usize>,
-    /// gRPC-Web's text mode.
+    /// gRPC-Web's text mode, over HTTP/1.1.
     #[arg(long)]
     text: bool,
     /// The method's path.
@@ -162,6 +203,7 @@ impl Target {
                 messages: Some(1),
                 stamped: false,
                 text: self.text,
+                native: self.native,
             },
             again: true,
             receive_bytes: None,
@@ -175,6 +217,53 @@ impl Target {
         plan.expected.messages = messages;
         plan.expected.stamped = messages.is_none();
         plan
+    }
+
+    /// Connects those who do what the plan says, in the HTTP that was asked for.
+    fn connect(&self, plan: Plan) -> io::Result<Box<dyn Crowd>> {
+        let until_ns = clock::now_ns() + CONNECT_NS;
+        if !self.speaks_http2() {
+            return Ok(Box::new(Clients::connect(plan, until_ns)?));
+        }
+        if self.text {
+            return Err(io::Error::other(
+                "text is what browsers send that have HTTP/1.1: not with --http2 or --native",
+            ));
+        }
+        let host = self.target.to_string();
+        let body = if plan.expected.messages == Some(1) {
+            call::envelope(&plan.expected.payload)
+        } else {
+            call::envelope(&[])
+        };
+        let plan = http2::Plan {
+            target: plan.target,
+            connections: plan.connections,
+            streams: self.streams.max(1),
+            fields: if self.native {
+                call::native_fields(&host, &self.path)
+            } else {
+                call::web_fields(&host, &self.path, body.len())
+            },
+            body,
+            expected: plan.expected,
+            again: plan.again,
+        };
+        Ok(Box::new(http2::Clients::connect(plan, until_ns)?))
+    }
+
+    fn speaks_http2(&self) -> bool {
+        self.http2 || self.native
+    }
+
+    /// This kind of load is of HTTP/1.1 alone.
+    fn only_http1(&self) -> io::Result<()> {
+        if self.speaks_http2() {
+            return Err(io::Error::other(
+                "--http2 and --native go with closed, stream, bulk, and idle without --open-streams",
+            ));
+        }
+        Ok(())
     }
 
     fn event(&self, name: &str, mut more: Value) {
@@ -226,33 +315,29 @@ fn nanoseconds(seconds: f64) -> u64 {
 /// What each connection does as soon as it is free: closed loops, and streams of every kind.
 fn repeated(target: &Target, plan: Plan, time: Time) -> io::Result<Value> {
     let endless = plan.expected.messages.is_none();
-    let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
+    if endless {
+        target.only_http1()?;
+    }
+    let mut clients = target.connect(plan)?;
     clients.call_all();
-    measured(target, time, &mut clients, |clients, until_ns| {
-        clients.turn(until_ns)
-    })?;
+    measured(target, time, &mut *clients)?;
     if !endless {
         clients.finish(clock::now_ns() + PATIENCE_NS)?;
     }
     Ok(clients.report())
 }
 
-/// Warm-up, and the part that counts; `turn` lets the clients do something until it is that late at most.
-fn measured(
-    target: &Target,
-    time: Time,
-    clients: &mut Clients,
-    mut turn: impl FnMut(&mut Clients, u64) -> io::Result<()>,
-) -> io::Result<()> {
+/// Warm-up, and the part that counts.
+fn measured(target: &Target, time: Time, clients: &mut dyn Crowd) -> io::Result<()> {
     let begin_ns = clock::now_ns() + nanoseconds(time.warm_up);
     while clock::now_ns() < begin_ns {
-        turn(clients, begin_ns)?;
+        clients.turn(begin_ns)?;
     }
     target.event("begin", json!({}));
     clients.begin();
     let end_ns = clock::now_ns() + nanoseconds(time.seconds);
     while clock::now_ns() < end_ns {
-        turn(clients, end_ns)?;
+        clients.turn(end_ns)?;
     }
     let counts = clients.end();
     target.event("end", counts);
@@ -260,13 +345,12 @@ fn measured(
 }
 
 fn open(target: &Target, time: Time, rate: u64) -> io::Result<Value> {
+    target.only_http1()?;
     let mut plan = target.plan(16);
     plan.again = false;
     let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
     clients.schedule(rate)?;
-    measured(target, time, &mut clients, |clients, until_ns| {
-        clients.turn(until_ns)
-    })?;
+    measured(target, time, &mut clients)?;
     clients.finish(clock::now_ns() + PATIENCE_NS)?;
     Ok(clients.report())
 }
@@ -280,19 +364,21 @@ fn idle(
 ) -> io::Result<Value> {
     let mut plan = target.plan(16);
     plan.again = false;
-    let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
-    clients.begin();
-    for _ in 0..calls_each {
-        let until_ns = clock::now_ns() + CALLS_NS;
-        clients.call_all();
-        clients.finish(until_ns)?;
-        clients.mend(until_ns)?;
-    }
-    if open_streams {
+    let mut clients = if open_streams {
+        target.only_http1()?;
+        let mut clients = Clients::connect(plan, clock::now_ns() + CONNECT_NS)?;
+        clients.begin();
+        calls(&mut clients, calls_each)?;
         clients.expect_no_end();
         clients.call_all();
         clients.wait_for_heads(clock::now_ns() + CALLS_NS)?;
-    }
+        Box::new(clients) as Box<dyn Crowd>
+    } else {
+        let mut clients = target.connect(plan)?;
+        clients.begin();
+        calls(&mut *clients, calls_each)?;
+        clients
+    };
     clients.end();
     target.event("holding", clients.counts());
     let until_ns = clock::now_ns() + nanoseconds(hold);
@@ -306,7 +392,19 @@ fn idle(
     Ok(report)
 }
 
+/// So many on each connection, one after the other, on all at once.
+fn calls(clients: &mut dyn Crowd, each: u64) -> io::Result<()> {
+    for _ in 0..each {
+        let until_ns = clock::now_ns() + CALLS_NS;
+        clients.call_all();
+        clients.finish(until_ns)?;
+        clients.mend(until_ns)?;
+    }
+    Ok(())
+}
+
 fn stalled(target: &Target, hold: f64) -> io::Result<Value> {
+    target.only_http1()?;
     let mut plan = target.streams(65_536, None);
     plan.again = false;
     plan.receive_bytes = Some(STALLED_RECEIVE_BYTES);

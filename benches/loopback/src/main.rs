@@ -16,6 +16,7 @@ mod clock;
 mod echo;
 mod floor;
 mod floor_echo;
+mod frames;
 mod histogram;
 mod load;
 mod run;
@@ -32,7 +33,7 @@ enum Command {
     Floor(floor::Args),
     /// What stands behind a floor.
     FloorEcho(floor_echo::Args),
-    /// gRPC-Web clients.
+    /// gRPC-Web and gRPC clients.
     Load(load::Args),
     /// Starts proxies, backend and load, measures, and writes the report.
     Run(run::Args),

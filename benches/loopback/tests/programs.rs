@@ -243,6 +243,99 @@ fn the_backend_answers_a_frame_client_by_the_port_it_came_in_on() {
 }
 
 #[test]
+fn clients_of_http_2_make_calls_and_streams_and_are_held() {
+    let echo = Server::start(&[
+        "echo",
+        "--listen",
+        "unary=127.0.0.1:0",
+        "--listen",
+        "stream=127.0.0.1:0",
+        "--listen",
+        "bulk=127.0.0.1:0",
+        "--for",
+        "60",
+    ]);
+    let time = ["--seconds", "0.3", "--warm-up", "0.1"];
+    for (kind, mode, per_call, more) in [
+        (
+            "closed",
+            "unary",
+            1,
+            &["--connections", "4", "--streams", "8"][..],
+        ),
+        (
+            "closed",
+            "unary",
+            1,
+            &["--connections", "64", "--bytes", "60000"],
+        ),
+        (
+            "stream",
+            "stream",
+            1000,
+            &["--connections", "2", "--streams", "4"],
+        ),
+        (
+            "bulk",
+            "bulk",
+            64,
+            &["--connections", "2", "--streams", "2"],
+        ),
+    ] {
+        let address = echo.first["all"][mode].as_str().unwrap();
+        let arguments = [
+            &["load", kind, "--native", "--target", address],
+            more,
+            &time,
+        ]
+        .concat();
+        let (output, lines) = run(&arguments);
+        assert!(output.status.success(), "{output:?}");
+        let report = lines.last().unwrap();
+        assert_eq!(report["failures"], 0, "{report}");
+        assert!(report["calls"].as_u64().unwrap() > 0, "{report}");
+        assert!(
+            report["messages"].as_u64()
+                >= report["calls"].as_u64().map(|calls| calls * per_call / 2),
+            "{report}"
+        );
+        assert_eq!(report["reconnects"], 0, "{report}");
+    }
+    let address = echo.first["all"]["unary"].as_str().unwrap();
+    let (_, lines) = run(&[
+        "load",
+        "idle",
+        "--native",
+        "--target",
+        address,
+        "--connections",
+        "200",
+        "--streams",
+        "3",
+        "--calls-each",
+        "2",
+        "--hold",
+        "0.1",
+    ]);
+    assert_eq!(lines[0]["connections"], 200, "{lines:?}");
+    assert_eq!(lines.last().unwrap()["calls"], 1200, "{lines:?}");
+    for refused in [
+        &["open", "--rate", "10"][..],
+        &["tick"],
+        &["stalled", "--hold", "0"],
+        &["closed", "--text"],
+    ] {
+        let (output, _) = run(&[
+            &["load"],
+            refused,
+            &["--native", "--target", address, "--connections", "1"],
+        ]
+        .concat());
+        assert!(!output.status.success(), "{refused:?}");
+    }
+}
+
+#[test]
 fn programs_end_by_themselves_and_say_what_is_wrong() {
     let (output, lines) = run(&["echo", "--listen", "hang=127.0.0.1:0", "--for", "0"]);
     assert!(output.status.success());

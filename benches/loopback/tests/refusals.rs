@@ -145,7 +145,7 @@ fn a_word_that_nobody_knows_is_told_what_there_is() {
     let output = place.run(&["--scenarios", "unary-17"]);
     assert_eq!(output.status.code(), Some(64), "{output:?}");
     assert!(complaint(&output).contains("unary-16-c64"));
-    let output = place.run(&["--proxies", "nginx"]);
+    let output = place.run(&["--proxies", "traefik"]);
     assert_eq!(output.status.code(), Some(64), "{output:?}");
     assert!(complaint(&output).contains("pingora"));
 }

@@ -1,8 +1,9 @@
 //! A peer for the trials: tonic-web's layer in front of hyper's pooling client, which sends every call to one h2c backend.
 //!
 //! `peer-hyper LISTEN-PORT BACKEND-PORT`, both on loopback; one thread. This is what a Rust program does that translates
-//! gRPC-Web itself: bodies stream both ways, trailers are kept, a call that cannot be sent ends as UNAVAILABLE. Plain use of
-//! the libraries: what differs from their defaults is said at the line.
+//! gRPC-Web itself: bodies stream both ways, trailers are kept, a call that cannot be sent ends as UNAVAILABLE. Clients come
+//! with HTTP/1.1 or, told by their first bytes, with HTTP/2, where gRPC passes as it is. Plain use of the libraries: what
+//! differs from their defaults is said at the line.
 
 use std::convert::Infallible;
 use std::env;
@@ -12,10 +13,10 @@ use std::task::{Context, Poll};
 
 use http::uri::{Authority, Parts, Scheme};
 use http::{Request, Response, Uri, Version};
-use hyper::server::conn::http1;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tonic::Status;
@@ -96,11 +97,17 @@ async fn main() {
         let _ = socket.set_nodelay(true);
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
-            let connection = http1::Builder::new()
+            let mut server = auto::Builder::new(TokioExecutor::new());
+            server.http1().timer(TokioTimer::new());
+            server
+                .http2()
                 .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(socket), service);
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+                // The same as the other peers have; hyper's own is 200.
+                .max_concurrent_streams(1000);
             // A client that leaves is no news.
-            let _ = connection.await;
+            let _ = server.serve_connection(TokioIo::new(socket), service).await;
         });
     }
 }

@@ -26,6 +26,9 @@ const RESETS_PER_SECOND_MAX: u32 = 2 * STREAMS_MAX;
 const UNANSWERED_RESETS_PER_SECOND_MAX: u32 = STREAMS_MAX;
 /// PING frames in one second. Each is answered.
 const PINGS_PER_SECOND_MAX: u32 = 100;
+/// How many more for each DATA frame of ours: a reader that wants to know how much it should let us send (grpc-go and the C core
+/// do, unasked) sends one behind what it has read, as soon as the last one has been answered.
+const PINGS_PER_DATA: u32 = 1;
 /// SETTINGS frames in one second. Each is answered, and may change the window of every stream.
 const SETTINGS_PER_SECOND_MAX: u32 = 50;
 /// Frames in one second in which nothing stands: DATA without content or end, HEADERS and CONTINUATION without a byte.
@@ -88,8 +91,15 @@ struct Counts {
     settings: u32,
     empty: u32,
     chatter: u32,
-    /// How much of it there may be.
-    chatter_allowed: u32,
+    /// DATA frames of ours.
+    data: u32,
+}
+
+impl Counts {
+    /// So many of one kind, and so many more for each DATA frame of ours.
+    const fn allows(self, most: u32, per_data: u32) -> u32 {
+        most.saturating_add(self.data.saturating_mul(per_data))
+    }
 }
 
 impl Notes {
@@ -230,7 +240,11 @@ impl Notes {
                 UNANSWERED_RESETS_PER_SECOND_MAX,
                 "it resets calls before they are answered",
             ),
-            (counts.pings, PINGS_PER_SECOND_MAX, "it floods PING"),
+            (
+                counts.pings,
+                counts.allows(PINGS_PER_SECOND_MAX, PINGS_PER_DATA),
+                "it floods PING",
+            ),
             (
                 counts.settings,
                 SETTINGS_PER_SECOND_MAX,
@@ -239,7 +253,7 @@ impl Notes {
             (counts.empty, EMPTY_PER_SECOND_MAX, "it floods empty frames"),
             (
                 counts.chatter,
-                CHATTER_PER_SECOND_MAX + counts.chatter_allowed,
+                counts.allows(CHATTER_PER_SECOND_MAX, CHATTER_PER_DATA),
                 "it floods frames that say nothing",
             ),
         ] {
@@ -254,8 +268,7 @@ impl Notes {
         match frame.kind {
             kind::DATA => {
                 let mut counts = self.counts.get();
-                let more = counts.chatter_allowed.saturating_add(CHATTER_PER_DATA);
-                counts.chatter_allowed = more;
+                counts.data = counts.data.saturating_add(1);
                 self.counts.set(counts);
             }
             kind::HEADERS | kind::RST_STREAM => {

@@ -11,6 +11,7 @@ fn expected() -> Expected {
         messages: Some(1),
         stamped: false,
         text: false,
+        native: false,
     }
 }
 
@@ -196,6 +197,7 @@ fn stamps_are_read_and_counted() {
         messages: None,
         stamped: true,
         text: false,
+        native: false,
     };
     let mut message = call::payload(16);
     let mut bytes = format!("{HEAD}transfer-encoding: chunked\r\n\r\n2a\r\n").into_bytes();

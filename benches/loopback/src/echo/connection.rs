@@ -5,28 +5,20 @@
 //! Source: RFC 9113 (frames 4.1 and 6, flow control 5.2), RFC 7541 (literals 6.2.2, the table's size 6.3).
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use mio::net::TcpStream;
 
+use crate::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, FIRST_WINDOW, FRAME_BYTES_MAX, FRAME_HEAD, HEADERS,
+    IdHasher, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, unpadded, window_update,
+};
 use crate::socket::{self, Readout};
-
-/// The client's first bytes (RFC 9113 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A frame's head, in bytes.
-const FRAME_HEAD: usize = 9;
-
-/// The largest payload of a frame, in bytes: what HTTP/2 allows unasked. We neither announce nor use more.
-const FRAME_BYTES_MAX: usize = 16_384;
 
 /// What a client may send on one stream, and on all together, before we say that it was read. In bytes.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 32 << 20;
-
-/// The window of HTTP/2 before anybody has said anything, in bytes.
-const FIRST_WINDOW: i64 = 65_535;
 
 /// Calls that a client may have open at once.
 const STREAMS_MAX: u32 = 1_000_000;
@@ -39,18 +31,6 @@ const SHARE_BYTES: usize = 64 * 1024;
 
 /// The room for writing that a connection with nothing to say may keep, in bytes.
 const OUT_BYTES_KEPT: usize = 1 << 20;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
 
 /// `:status: 200` and `content-type: application/grpc`.
 const HEAD: &[u8] = b"\x88\x0f\x10\x10application/grpc";
@@ -92,27 +72,6 @@ struct Stream {
     answers: bool,
     /// It stands in the queue of those that send.
     is_queued: bool,
-}
-
-/// Stream ids are counted up by the client: their own bits are hash enough.
-#[derive(Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0 << 8 | u64::from(*byte);
-        }
-    }
-
-    fn write_u32(&mut self, id: u32) {
-        // The table looks at the highest bits as well as at the lowest.
-        self.0 = u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
 }
 
 /// The client did what HTTP/2 does not allow.
@@ -344,15 +303,7 @@ impl Speech {
         let Some(stream) = self.streams.get_mut(&id) else {
             return Ok(());
         };
-        let mut bytes = payload;
-        if flags & PADDED != 0 {
-            let (padding, rest) = payload.split_first().ok_or(Broken)?;
-            let length = rest
-                .len()
-                .checked_sub(usize::from(*padding))
-                .ok_or(Broken)?;
-            bytes = &rest[..length];
-        }
+        let bytes = unpadded(flags, payload).ok_or(Broken)?;
         if let Conduct::Echo = self.conduct {
             stream.body.extend_from_slice(bytes);
         }
@@ -531,18 +482,6 @@ impl Speech {
         }
         ticked
     }
-}
-
-/// A frame's head.
-fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, id: u32, length: usize) {
-    let [_, l0, l1, l2] = (length as u32).to_be_bytes();
-    let [i0, i1, i2, i3] = id.to_be_bytes();
-    out.extend_from_slice(&[l0, l1, l2, kind, flags, i0, i1, i2, i3]);
-}
-
-fn window_update(out: &mut Vec<u8>, id: u32, more: u32) {
-    frame(out, WINDOW_UPDATE, 0, id, 4);
-    out.extend_from_slice(&more.to_be_bytes());
 }
 
 #[cfg(test)]

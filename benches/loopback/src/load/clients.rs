@@ -10,19 +10,11 @@ use mio::net::TcpStream;
 use mio::{Events, Poll, Token};
 use serde_json::{Value, json};
 
+use super::tally::Tally;
+use super::{CONNECTING_MAX, Crowd, READ_BYTES, REST_NS};
 use crate::answer::{Answer, Expected, Fault};
 use crate::clock::{self, Timer};
-use crate::histogram::Histogram;
 use crate::socket::{self, Readout};
-
-/// What one read takes at most, in bytes. All connections share the buffer.
-const READ_BYTES: usize = 256 * 1024;
-
-/// Connections that are on their way at once: fewer than a listener lets wait.
-const CONNECTING_MAX: usize = 256;
-
-/// How long a connection that broke rests before it is made again, in nanoseconds: a target that refuses is not to be hammered.
-const REST_NS: u64 = 50_000_000;
 
 const TIMER: Token = Token(usize::MAX);
 
@@ -70,17 +62,6 @@ struct Client {
     has_head: bool,
 }
 
-/// What was counted.
-#[derive(Debug)]
-struct Tally {
-    begin_ns: u64,
-    end_ns: u64,
-    own_cpu_ns: u64,
-    calls: u64,
-    messages: u64,
-    latency: Histogram,
-}
-
 /// Calls at a rate.
 #[derive(Debug)]
 struct Schedule {
@@ -113,12 +94,8 @@ pub(super) struct Clients {
     heads: usize,
     again: bool,
     reads: bool,
-    /// Failures count always, also those outside the measured part: a proxy that fails is not to be measured.
-    failures: u64,
-    first_failure: Option<Fault>,
     /// Connections made anew.
     reconnects: u64,
-    counting: bool,
     tally: Tally,
     schedule: Option<Schedule>,
 }
@@ -152,18 +129,8 @@ impl Clients {
             // Nobody calls before all are there.
             again: false,
             reads: true,
-            failures: 0,
-            first_failure: None,
             reconnects: 0,
-            counting: false,
-            tally: Tally {
-                begin_ns: 0,
-                end_ns: 0,
-                own_cpu_ns: 0,
-                calls: 0,
-                messages: 0,
-                latency: Histogram::new(),
-            },
+            tally: Tally::new(),
             schedule: None,
             plan,
         };
@@ -179,22 +146,6 @@ impl Clients {
         all.reconnects = 0;
         all.again = all.plan.again;
         Ok(all)
-    }
-
-    /// Waits until there is no broken connection, until `until_ns` at the latest.
-    pub(super) fn mend(&mut self, until_ns: u64) -> io::Result<()> {
-        while (!self.broken.is_empty() || self.connecting > 0) && clock::now_ns() < until_ns {
-            self.turn(until_ns)?;
-        }
-        Ok(())
-    }
-
-    /// Every free client calls.
-    pub(super) fn call_all(&mut self) {
-        let now_ns = clock::now_ns();
-        for key in std::mem::take(&mut self.free) {
-            self.call(key, now_ns);
-        }
     }
 
     /// From now on calls are made at this rate per second.
@@ -224,44 +175,6 @@ impl Clients {
         self.reads = false;
     }
 
-    /// Counting begins.
-    pub(super) fn begin(&mut self) {
-        self.counting = true;
-        self.tally.own_cpu_ns = clock::own_cpu_ns();
-        self.tally.begin_ns = clock::now_ns();
-    }
-
-    /// Counting ends: what was counted, for the event.
-    pub(super) fn end(&mut self) -> Value {
-        self.counting = false;
-        self.tally.end_ns = clock::now_ns();
-        self.tally.own_cpu_ns = clock::own_cpu_ns() - self.tally.own_cpu_ns;
-        json!({
-            "calls": self.tally.calls,
-            "messages": self.tally.messages,
-            "failures": self.failures,
-        })
-    }
-
-    /// Lets open calls end, until `until_ns`; those that do not are failures.
-    pub(super) fn finish(&mut self, until_ns: u64) -> io::Result<()> {
-        let again = std::mem::replace(&mut self.again, false);
-        if let Some(schedule) = &mut self.schedule {
-            schedule.next_ns = u64::MAX;
-            schedule.overdue.clear();
-        }
-        while self.calling > 0 && clock::now_ns() < until_ns {
-            self.turn(until_ns)?;
-        }
-        for key in 0..self.clients.len() {
-            if self.clients[key].state == State::Calling {
-                self.fail(key, Fault::Unanswered);
-            }
-        }
-        self.again = again;
-        Ok(())
-    }
-
     /// Waits until each open call has a head.
     pub(super) fn wait_for_heads(&mut self, until_ns: u64) -> io::Result<()> {
         while self.heads < self.calling && clock::now_ns() < until_ns {
@@ -273,88 +186,6 @@ impl Clients {
                 self.fail(key, Fault::Unanswered);
             }
         }
-        Ok(())
-    }
-
-    /// What stands at this moment.
-    pub(super) fn counts(&self) -> Value {
-        let there = |client: &&Client| matches!(client.state, State::Free | State::Calling);
-        json!({
-            "connections": self.clients.iter().filter(there).count(),
-            "open": self.calling,
-            "calls": self.tally.calls,
-            "failures": self.failures,
-            "first_failure": self.first_failure.map(|fault| fault.to_string()),
-        })
-    }
-
-    /// Everything that was counted.
-    pub(super) fn report(&self) -> Value {
-        let tally = &self.tally;
-        let payload = self.plan.expected.payload.len() as u64;
-        let streams = self.plan.expected.messages != Some(1);
-        json!({
-            "calls": tally.calls,
-            "messages": tally.messages,
-            "streams": if streams { tally.calls } else { 0 },
-            "failures": self.failures,
-            "first_failure": self.first_failure.map(|fault| fault.to_string()),
-            "reconnects": self.reconnects,
-            "seconds": tally.end_ns.saturating_sub(tally.begin_ns) as f64 / 1e9,
-            "bytes": tally.messages * payload,
-            "latency_us": tally.latency.summary_us(),
-            "overdue_max": self.schedule.as_ref().map(|schedule| schedule.overdue_max),
-            "request_bytes": self.plan.request.len(),
-            "own_cpu_ns": tally.own_cpu_ns,
-        })
-    }
-
-    /// Waits until something is ready, `until_ns` at the latest, and does it.
-    pub(super) fn turn(&mut self, until_ns: u64) -> io::Result<()> {
-        let now_ns = clock::now_ns();
-        if !self.broken.is_empty() && now_ns >= self.mend_ns {
-            self.reconnect(now_ns);
-        }
-        let mut timeout_ns = until_ns.saturating_sub(now_ns);
-        if !self.readable.is_empty() {
-            timeout_ns = 0;
-        } else if !self.broken.is_empty() {
-            timeout_ns = timeout_ns.min(self.mend_ns.saturating_sub(now_ns));
-        }
-        socket::wait(
-            &mut self.poll,
-            &mut self.events,
-            Duration::from_nanos(timeout_ns),
-        )?;
-        let mut timer = false;
-        let mut writable = Vec::new();
-        for event in &self.events {
-            if event.token() == TIMER {
-                timer = true;
-                continue;
-            }
-            let Token(key) = event.token();
-            let Some(client) = self.clients.get_mut(key).filter(|one| one.stream.is_some()) else {
-                continue;
-            };
-            if event.is_writable() && !std::mem::replace(&mut client.writable, true) {
-                writable.push(key);
-            }
-            client.ended |= event.is_read_closed();
-            if event.is_readable() && self.reads && !std::mem::replace(&mut client.readable, true) {
-                self.readable.push(key);
-            }
-        }
-        for key in writable {
-            self.resume(key);
-        }
-        for key in std::mem::take(&mut self.readable) {
-            self.read(key);
-        }
-        if timer && let Some(schedule) = &self.schedule {
-            schedule.timer.rearm();
-        }
-        self.call_due();
         Ok(())
     }
 
@@ -495,15 +326,11 @@ impl Clients {
             .answer
             .feed(&self.buffer[..bytes], &self.plan.expected);
         let messages = client.answer.take_messages();
-        if self.counting {
-            self.tally.messages += messages;
-        }
+        self.tally.messages(messages);
         if self.plan.expected.stamped {
             let now_ns = clock::now_ns();
             for stamp in client.answer.stamps() {
-                if self.counting {
-                    self.tally.latency.count(now_ns.saturating_sub(stamp));
-                }
+                self.tally.latency(now_ns.saturating_sub(stamp));
             }
         }
         if !client.has_head && client.answer.has_head() {
@@ -524,12 +351,7 @@ impl Clients {
         client.state = State::Free;
         self.calling -= 1;
         self.heads -= usize::from(client.has_head);
-        if self.counting {
-            self.tally.calls += 1;
-            self.tally
-                .latency
-                .count(now_ns.saturating_sub(client.since_ns));
-        }
+        self.tally.call(now_ns.saturating_sub(client.since_ns));
         if client.answer.closes() {
             self.close(key);
         } else if self.again {
@@ -541,8 +363,7 @@ impl Clients {
 
     /// A call went wrong, and its connection with it.
     fn fail(&mut self, key: usize, fault: Fault) {
-        self.failures += 1;
-        self.first_failure.get_or_insert(fault);
+        self.tally.failure(fault);
         self.close(key);
     }
 
@@ -589,5 +410,110 @@ impl Clients {
                 self.call(key, due_ns);
             }
         }
+    }
+}
+
+impl Crowd for Clients {
+    fn mend(&mut self, until_ns: u64) -> io::Result<()> {
+        while (!self.broken.is_empty() || self.connecting > 0) && clock::now_ns() < until_ns {
+            self.turn(until_ns)?;
+        }
+        Ok(())
+    }
+
+    fn call_all(&mut self) {
+        let now_ns = clock::now_ns();
+        for key in std::mem::take(&mut self.free) {
+            self.call(key, now_ns);
+        }
+    }
+
+    fn begin(&mut self) {
+        self.tally.begin();
+    }
+
+    fn end(&mut self) -> Value {
+        self.tally.end()
+    }
+
+    fn finish(&mut self, until_ns: u64) -> io::Result<()> {
+        let again = std::mem::replace(&mut self.again, false);
+        if let Some(schedule) = &mut self.schedule {
+            schedule.next_ns = u64::MAX;
+            schedule.overdue.clear();
+        }
+        while self.calling > 0 && clock::now_ns() < until_ns {
+            self.turn(until_ns)?;
+        }
+        for key in 0..self.clients.len() {
+            if self.clients[key].state == State::Calling {
+                self.fail(key, Fault::Unanswered);
+            }
+        }
+        self.again = again;
+        Ok(())
+    }
+
+    fn counts(&self) -> Value {
+        let there = |client: &&Client| matches!(client.state, State::Free | State::Calling);
+        let connections = self.clients.iter().filter(there).count();
+        self.tally.counts(connections, self.calling)
+    }
+
+    fn report(&self) -> Value {
+        let streams = self.plan.expected.messages != Some(1);
+        let mut report = self.tally.report(self.plan.expected.payload.len(), streams);
+        report["reconnects"] = json!(self.reconnects);
+        report["overdue_max"] = json!(self.schedule.as_ref().map(|schedule| schedule.overdue_max));
+        report["request_bytes"] = json!(self.plan.request.len());
+        report
+    }
+
+    fn turn(&mut self, until_ns: u64) -> io::Result<()> {
+        let now_ns = clock::now_ns();
+        if !self.broken.is_empty() && now_ns >= self.mend_ns {
+            self.reconnect(now_ns);
+        }
+        let mut timeout_ns = until_ns.saturating_sub(now_ns);
+        if !self.readable.is_empty() {
+            timeout_ns = 0;
+        } else if !self.broken.is_empty() {
+            timeout_ns = timeout_ns.min(self.mend_ns.saturating_sub(now_ns));
+        }
+        socket::wait(
+            &mut self.poll,
+            &mut self.events,
+            Duration::from_nanos(timeout_ns),
+        )?;
+        let mut timer = false;
+        let mut writable = Vec::new();
+        for event in &self.events {
+            if event.token() == TIMER {
+                timer = true;
+                continue;
+            }
+            let Token(key) = event.token();
+            let Some(client) = self.clients.get_mut(key).filter(|one| one.stream.is_some()) else {
+                continue;
+            };
+            if event.is_writable() && !std::mem::replace(&mut client.writable, true) {
+                writable.push(key);
+            }
+            client.ended |= event.is_read_closed();
+            if event.is_readable() && self.reads && !std::mem::replace(&mut client.readable, true) {
+                self.readable.push(key);
+            }
+        }
+        for key in writable {
+            self.resume(key);
+        }
+        for key in std::mem::take(&mut self.readable) {
+            self.read(key);
+        }
+        if timer && let Some(schedule) = &self.schedule {
+            schedule.timer.rearm();
+        }
+        self.call_due();
+        Ok(())
     }
 }

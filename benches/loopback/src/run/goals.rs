@@ -267,7 +267,7 @@ at_most = 1.6
         for (word, wrong) in [
             ("\"cpu_us\"", "\"cpu_ms\""),
             ("\"unary-16-c64\"", "\"unary-17\""),
-            ("\"hyper\"", "\"nginx\""),
+            ("\"hyper\"", "\"traefik\""),
         ] {
             let text = include_str!("../../goals.toml").replace(word, wrong);
             let error = Goals::parse(&text)

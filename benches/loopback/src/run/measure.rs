@@ -83,6 +83,8 @@ pub(super) struct Crowd {
     pub(super) connections: usize,
     /// Open, silent streams.
     pub(super) streams: usize,
+    /// Connections of HTTP/2.
+    pub(super) http2: usize,
 }
 
 /// What all cells share.
@@ -137,6 +139,7 @@ impl Bench {
                 workers,
             } => self.load(scenario, proxy, load, bytes, workers),
             Work::Memory => self.memory(proxy),
+            Work::MemoryHttp2 => self.memory_http2(proxy),
             Work::Start => self.starts(scenario, proxy),
             Work::SystemCalls { load } => self.counted(proxy, load, "system_calls", &STRACE),
             Work::Instructions { load } => self.counted(proxy, load, "instructions", &VALGRIND),
@@ -276,6 +279,7 @@ impl Bench {
         let Crowd {
             connections,
             streams,
+            ..
         } = self.crowd;
 
         // Connections that never call.
@@ -314,6 +318,28 @@ impl Bench {
         let held = self.hold(&running, &crowd, &["--open-streams"])?;
         sample.set("rss_per_stream", grown(held.now.rss, idle.rss, streams));
         held.finish(&mut sample)?;
+        Ok(sample)
+    }
+
+    /// Connections of HTTP/2 that have greeted and been greeted, and never call; and those that have called once, all at once.
+    fn memory_http2(&mut self, proxy: Proxy) -> Result<Sample, Gap> {
+        let mut sample = Sample::default();
+        let connections = self.crowd.http2;
+        let crowd = [
+            "--native".to_owned(),
+            "--connections".to_owned(),
+            connections.to_string(),
+        ];
+        for (metric, more) in [
+            ("rss_per_connection", &[][..]),
+            ("rss_per_used_connection", &["--calls-each", "1"]),
+        ] {
+            let (running, idle) = self.settled(proxy, Backend::Unary)?;
+            let held = self.hold(&running, &crowd, more)?;
+            sample.set("rss_idle", idle.rss as f64);
+            sample.set(metric, grown(held.now.rss, idle.rss, connections));
+            held.finish(&mut sample)?;
+        }
         Ok(sample)
     }
 

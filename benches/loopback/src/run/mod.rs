@@ -87,7 +87,7 @@ pub(crate) struct Args {
     /// Scenarios or groups of them, with commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     scenarios: Vec<String>,
-    /// Proxies beside wharf, with commas: floor, hyper, envoy, pingora [default: all]
+    /// Proxies beside wharf, with commas: floor, hyper, envoy, pingora, nginx [default: all]
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     proxies: Vec<String>,
     /// Rounds, forwards and backwards in turn [default: 5, smoke: 1]
@@ -234,11 +234,13 @@ fn run(args: &Args) -> Result<u8, Stop> {
             Crowd {
                 connections: 500,
                 streams: 200,
+                http2: 100,
             }
         } else {
             Crowd {
                 connections: 10_000,
                 streams: 5_000,
+                http2: 1_000,
             }
         },
         interrupted,
@@ -465,6 +467,10 @@ fn wanted_scenarios(args: &Args) -> Result<Vec<Scenario>, String> {
             "text-1k-c64",
             "stream-100-c16",
             "open-3000",
+            "native-16-c1",
+            "native-stream-100",
+            "http2-16-c64",
+            "memory-http2",
             "memory",
             "start",
         ];

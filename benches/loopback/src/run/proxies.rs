@@ -10,6 +10,8 @@ use super::machine::said_by;
 
 /// Envoy's configuration, with names in the place of the two ports.
 const ENVOY: &str = include_str!("../../../../peers/envoy.yaml");
+/// nginx's, the same way; it has a folder, too.
+const NGINX: &str = include_str!("../../../../peers/nginx.conf");
 /// What the small peers are built from.
 const PEERS_LOCK: &str = include_str!("../../../../peers/Cargo.lock");
 
@@ -26,16 +28,19 @@ pub(super) enum Proxy {
     Envoy,
     /// Pingora with its gRPC-Web module.
     Pingora,
+    /// nginx, which forwards gRPC as it is and knows no gRPC-Web.
+    Nginx,
 }
 
 impl Proxy {
     /// All, in the order of a report.
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Wharf,
         Self::Floor,
         Self::Hyper,
         Self::Envoy,
         Self::Pingora,
+        Self::Nginx,
     ];
 
     /// As it is called on command lines and in files.
@@ -46,6 +51,7 @@ impl Proxy {
             Self::Hyper => "hyper",
             Self::Envoy => "envoy",
             Self::Pingora => "pingora",
+            Self::Nginx => "nginx",
         }
     }
 
@@ -87,6 +93,8 @@ impl Places {
             Proxy::Envoy => self.tools.join("envoy/envoy/_bin/envoy"),
             Proxy::Hyper => self.tools.join("peers/release/peer-hyper"),
             Proxy::Pingora => self.tools.join("peers/release/peer-pingora"),
+            // Debian's; /usr/sbin is not on everybody's PATH.
+            Proxy::Nginx => PathBuf::from("/usr/sbin/nginx"),
         }
     }
 
@@ -101,6 +109,7 @@ impl Places {
             Proxy::Floor => "this program has lost itself",
             Proxy::Envoy => "`scripts/tools envoy` installs it",
             Proxy::Hyper | Proxy::Pingora => "`scripts/tools peers` builds it",
+            Proxy::Nginx => "`scripts/tools nginx` installs it",
         };
         Some(format!(
             "{} is missing ({}): {cure}",
@@ -137,12 +146,7 @@ impl Places {
                 &backend,
             ]),
             Proxy::Envoy => {
-                let configuration = self.out.join("envoy.yaml");
-                let text = ENVOY
-                    .replace("LISTEN_PORT", &task.listen.to_string())
-                    .replace("BACKEND_PORT", &task.backend.to_string());
-                std::fs::write(&configuration, text)
-                    .map_err(|error| format!("{}: {error}", configuration.display()))?;
+                let configuration = self.configuration("envoy.yaml", ENVOY, task)?;
                 let mut arguments = words(&[
                     "--concurrency",
                     "1",
@@ -154,6 +158,13 @@ impl Places {
                 arguments.push(configuration.into());
                 arguments
             }
+            Proxy::Nginx => {
+                let configuration = self.configuration("nginx.conf", NGINX, task)?;
+                // Its own words for "nowhere": until it has read its configuration it would write below /var/log.
+                let mut arguments = words(&["-e", "stderr", "-c"]);
+                arguments.push(configuration.into());
+                arguments
+            }
             Proxy::Hyper | Proxy::Pingora => {
                 words(&[&task.listen.to_string(), &task.backend.to_string()])
             }
@@ -161,6 +172,19 @@ impl Places {
         let mut program = Program::new(file, arguments);
         program.log = Some(self.out.join(format!("{}.log", proxy.name())));
         Ok(program)
+    }
+
+    /// Writes a peer's configuration for this task; where it is.
+    fn configuration(&self, name: &str, text: &str, task: Task) -> Result<PathBuf, String> {
+        let unable = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+        let folder = std::fs::canonicalize(&self.out).map_err(|error| unable(&self.out, error))?;
+        let path = folder.join(name);
+        let text = text
+            .replace("LISTEN_PORT", &task.listen.to_string())
+            .replace("BACKEND_PORT", &task.backend.to_string())
+            .replace("FOLDER", &folder.display().to_string());
+        std::fs::write(&path, text).map_err(|error| unable(&path, error))?;
+        Ok(path)
     }
 
     /// A program that listens and does nothing before: what every program needs from exec to listening.
@@ -203,6 +227,12 @@ impl Places {
             }
             Proxy::Hyper => versions_of(&["tonic-web", "hyper", "hyper-util", "h2", "tokio"]),
             Proxy::Pingora => versions_of(&["pingora-proxy", "h2", "tokio"]),
+            Proxy::Nginx => {
+                // It says so on stderr.
+                let mut said = Command::new("sh");
+                said.args(["-c", "\"$0\" -v 2>&1"]).arg(self.file(proxy));
+                format!("{}, Debian's", said_by(&mut said))
+            }
         }
     }
 }
@@ -261,6 +291,9 @@ mod tests {
         assert!(missing(Proxy::Envoy).contains("scripts/tools envoy"));
         assert!(missing(Proxy::Hyper).starts_with("hyper is missing (/nowhere/tools/"));
         assert!(missing(Proxy::Pingora).contains("scripts/tools peers"));
+        // Where it is there is nothing to say.
+        let nginx = places().missing(Proxy::Nginx);
+        assert!(nginx.is_none_or(|text| text.contains("scripts/tools nginx")));
         assert!(missing(Proxy::Wharf).contains("cargo build --release"));
     }
 
@@ -279,6 +312,22 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_has_ports_and_no_names_left_in_it() {
+        for proxy in [Proxy::Envoy, Proxy::Nginx] {
+            let program = places().program(proxy, TASK).expect("a program");
+            let file = program.arguments.last().expect("the configuration");
+            let text = std::fs::read_to_string(file).expect("it was written");
+            assert!(text.contains("21000") && text.contains("21001"), "{text}");
+            for name in ["LISTEN_PORT", "BACKEND_PORT", "FOLDER"] {
+                let lines = text
+                    .lines()
+                    .filter(|line| !line.trim_start().starts_with('#'));
+                assert!(lines.into_iter().all(|line| !line.contains(name)), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn versions_come_from_what_the_peers_are_locked_to() {
         let lock = "[[package]]\nname = \"hyper-util\"\nversion = \"0.1.21\"\n\n[[package]]\nname = \"hyper\"\nversion = \"1.12.0\"\n";
         assert_eq!(locked(lock, "hyper"), Some("1.12.0"));
@@ -293,6 +342,6 @@ mod tests {
         for proxy in Proxy::ALL {
             assert_eq!(Proxy::named(proxy.name()), Some(proxy));
         }
-        assert_eq!(Proxy::named("nginx"), None);
+        assert_eq!(Proxy::named("traefik"), None);
     }
 }

@@ -42,6 +42,8 @@ pub(super) enum Work {
     },
     /// Resident memory: idle, with connections that never called, that have called, after they left, with open streams.
     Memory,
+    /// Resident memory of connections of HTTP/2: idle, that have never called, and that have.
+    MemoryHttp2,
     /// From exec to listening.
     Start,
     /// System calls of a call, counted by strace in a pass of its own, since it slows everything.
@@ -88,10 +90,21 @@ pub(super) struct Scenario {
     pub(super) work: Work,
 }
 
-const ALL: &[Proxy] = &Proxy::ALL;
+/// Those that speak gRPC-Web, and the floor.
+const ALL: &[Proxy] = &[
+    Proxy::Wharf,
+    Proxy::Floor,
+    Proxy::Hyper,
+    Proxy::Envoy,
+    Proxy::Pingora,
+];
 const PEERS: &[Proxy] = &[Proxy::Wharf, Proxy::Hyper, Proxy::Envoy, Proxy::Pingora];
 /// Pingora's module knows no text.
 const TEXT: &[Proxy] = &[Proxy::Wharf, Proxy::Hyper, Proxy::Envoy];
+/// Those that take HTTP/2 from clients without TLS, and gRPC-Web on it; the floor of these rows would know no streams.
+const WEB_HTTP2: &[Proxy] = &[Proxy::Wharf, Proxy::Hyper, Proxy::Envoy];
+/// Those that forward gRPC as it is.
+const NATIVE: &[Proxy] = &[Proxy::Wharf, Proxy::Hyper, Proxy::Envoy, Proxy::Nginx];
 const WHARF: &[Proxy] = &[Proxy::Wharf];
 const WHARF_AND_FLOOR: &[Proxy] = &[Proxy::Wharf, Proxy::Floor];
 
@@ -190,6 +203,20 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Backend::Tick, &["tick", "--connections", "200"]),
     unary("open-3000", "open-3000", "3,000 calls a second by the clock, 256 B, latency from when each was due", ALL,
         &["open", "--rate", "3000", "--connections", "64", "--bytes", "256"], 256),
+    streams("native-16-c1", "native-16-c1", "gRPC: 16 B there and back, one connection with 32 calls in flight", NATIVE,
+        Backend::Unary, &["closed", "--native", "--connections", "1", "--streams", "32", "--bytes", "16"]).per("call"),
+    streams("native-16-c64", "native-16-c64", "gRPC: 16 B there and back, 64 connections with 4 calls each in flight", NATIVE,
+        Backend::Unary, &["closed", "--native", "--connections", "64", "--streams", "4", "--bytes", "16"]).per("call"),
+    streams("native-stream-100", "native-stream-100", "gRPC: server streams of 1,000 messages of 100 B, 16 at a time on one connection",
+        NATIVE, Backend::Stream, &["stream", "--native", "--connections", "1", "--streams", "16"]),
+    streams("http2-16-c64", "http2-16-c64", "gRPC-Web over HTTP/2: 16 B there and back, 64 connections with 4 calls each in flight",
+        WEB_HTTP2, Backend::Unary, &["closed", "--http2", "--connections", "64", "--streams", "4", "--bytes", "16"]).per("call"),
+    streams("http2-stream-100", "http2-stream-100", "gRPC-Web over HTTP/2: server streams of 1,000 messages of 100 B, 16 at a time",
+        WEB_HTTP2, Backend::Stream, &["stream", "--http2", "--connections", "4", "--streams", "4"]),
+    Scenario {
+        name: "memory-http2", group: "memory-http2", about: "resident memory of one worker with 1,000 connections of HTTP/2", per: "",
+        backend: Backend::Unary, proxies: NATIVE, work: Work::MemoryHttp2,
+    },
     Scenario {
         name: "memory", group: "memory", about: "resident memory of one worker", per: "", backend: Backend::Unary,
         proxies: PEERS, work: Work::Memory,
@@ -222,6 +249,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         Work::Instructions { load: &["closed", "--connections", "64", "--bytes", "16"] }),
     counted("instructions-1k", "the same, 1 KiB",
         Work::Instructions { load: &["closed", "--connections", "64", "--bytes", "1024"] }),
+    counted("instructions-native-16", "the same of a 16 B call of gRPC, 32 on one connection",
+        Work::Instructions { load: &["closed", "--native", "--connections", "1", "--streams", "32", "--bytes", "16"] }),
+    counted("instructions-http2-16", "the same of a 16 B call of gRPC-Web over HTTP/2, 32 on one connection",
+        Work::Instructions { load: &["closed", "--http2", "--connections", "1", "--streams", "32", "--bytes", "16"] }),
     counted("instructions-text-1k", "the same, 1 KiB in base64",
         Work::Instructions { load: &["closed", "--connections", "64", "--bytes", "1024", "--text"] }),
 ];
@@ -250,6 +281,12 @@ const LOADED: &[Column] = &[
     column("utilisation", "CPU used", 1.0, 2),
 ];
 
+const MEMORY_HTTP2: &[Column] = &[
+    column("rss_idle", "idle, MB", 1e6, 2),
+    column("rss_per_connection", "B per connection", 1.0, 0),
+    column("rss_per_used_connection", "B per used connection", 1.0, 0),
+];
+
 const MEMORY: &[Column] = &[
     column("rss_idle", "idle, MB", 1e6, 2),
     column("pss_idle", "Pss, MB", 1e6, 2),
@@ -260,11 +297,18 @@ const MEMORY: &[Column] = &[
 ];
 
 impl Scenario {
+    /// The same, with its CPU time divided by these.
+    const fn per(mut self, per: &'static str) -> Self {
+        self.per = per;
+        self
+    }
+
     /// Its figures. The first is the one that proxies are compared by.
     pub(super) fn columns(&self) -> &'static [Column] {
         match self.work {
             Work::Load { .. } => LOADED,
             Work::Memory => MEMORY,
+            Work::MemoryHttp2 => MEMORY_HTTP2,
             Work::Start => START,
             Work::SystemCalls { .. } => SYSTEM_CALLS,
             Work::Instructions { .. } => INSTRUCTIONS,
@@ -275,7 +319,7 @@ impl Scenario {
     pub(super) fn rounds(&self, wanted: u32) -> u32 {
         match self.work {
             Work::Load { .. } | Work::Start => wanted,
-            Work::Memory => wanted.min(3),
+            Work::Memory | Work::MemoryHttp2 => wanted.min(3),
             Work::SystemCalls { .. } | Work::Instructions { .. } => 1,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::call;
+use crate::frames::PADDED;
 
 /// What the server said, frame by frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
