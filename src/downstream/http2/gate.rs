@@ -41,6 +41,8 @@ const CONTINUATIONS_MAX: u32 = 20;
 const HEADER_BLOCK_BYTES_MAX: usize = (64 << 10) + 1024;
 /// Above this number streams run out soon (RFC 9113 §5.1.1): the client is asked to come again.
 const STREAM_ID_MAX: u32 = (1 << 31) - (1 << 16);
+/// What a frame of a client may carry, bytes: what RFC 9113 §4.2 allows whoever was told nothing else.
+const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Streams without an answer that are remembered. There are more only of those that `h2` ignores.
 const UNANSWERED_MAX: usize = 4 * STREAMS_MAX as usize;
 
@@ -175,6 +177,9 @@ impl Notes {
                 return self.weigh(counts);
             }
         };
+        if !is_sized(frame) {
+            return self.judge(H2Reason::FRAME_SIZE_ERROR, "a frame of a wrong size");
+        }
         let mut counts = self.counts.get();
         match frame.kind {
             kind::DATA => return,
@@ -266,6 +271,20 @@ impl Notes {
             }
             _ => {}
         }
+    }
+}
+
+/// Whether it is as long as its type says (RFC 9113 §6). `h2` finds that too, and calls it by another name.
+const fn is_sized(frame: FrameHead) -> bool {
+    let length = frame.length;
+    match frame.kind {
+        kind::PRIORITY => length == 5,
+        kind::RST_STREAM | kind::WINDOW_UPDATE => length == 4,
+        kind::PING => length == 8,
+        kind::SETTINGS if frame.has(flag::ACK) => length == 0,
+        kind::SETTINGS => length.is_multiple_of(6) && length <= FRAME_BYTES_MAX,
+        kind::GOAWAY => length >= 8 && length <= FRAME_BYTES_MAX,
+        _ => length <= FRAME_BYTES_MAX,
     }
 }
 

@@ -1,0 +1,116 @@
+//! What a client can make its connection hold: never more than 256 KiB besides what its open streams may hold.
+
+use std::cell::Cell;
+use std::thread;
+use std::time::Duration;
+
+use allocation_counter::measure;
+
+use crate::backend::{Backend, block, frame};
+use crate::caller::{
+    CALL, CONTINUATION, Caller, DATA, END_STREAM, HEADERS, PING, PRIORITY, call_with, head, head_of,
+};
+use crate::client::message;
+use crate::world::{Plan, Stepped};
+
+/// Besides its open streams, bytes.
+const HELD_MAX: i64 = 256 << 10;
+/// What an open stream may hold, bytes.
+const BUFFER_PER_STREAM: i64 = 256 << 10;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// What a core holds at most more than before while a client says that and reads nothing, bytes. A connection from the same
+/// core has gone by before, so what is made once is not counted.
+fn held(settings: &[(u16, u32)], bytes: Vec<u8>) -> i64 {
+    let backend = Backend::new();
+    let mut world = Stepped::new(Plan::default(), &[&backend]);
+    let mut first = Caller::new(world.address);
+    first.raw(&head(1, &call_with(&[]), true));
+    let mut peer = backend.accept_turning(|| world.turn());
+    (0..5).for_each(|_| world.turn());
+    drop(first);
+    let served = thread::spawn(move || {
+        // Whatever is asked of it is answered at length.
+        let answer = message(&vec![7; 100_000]);
+        while let Some(seen) = peer.next_within(Duration::from_millis(1_500)) {
+            match seen {
+                crate::backend::Seen::Head { stream, .. } => {
+                    peer.grpc_head(stream);
+                    peer.data(stream, &answer, false);
+                }
+                crate::backend::Seen::End => break,
+                _ => {}
+            }
+        }
+    });
+    let mut caller = Caller::narrow(world.address, 4 << 10, settings);
+    let writer = thread::spawn(move || {
+        caller.send_within(&bytes, Duration::from_millis(500));
+        caller
+    });
+    let turns = Cell::new(0);
+    let info = measure(|| {
+        while turns.get() < 400 {
+            thread::sleep(Duration::from_millis(2));
+            world.turn();
+            turns.set(turns.get() + 1);
+        }
+    });
+    drop(writer.join().expect("it writes"));
+    let until = std::time::Instant::now() + crate::world::PATIENCE;
+    while world.core.census().0 > 0 {
+        assert!(std::time::Instant::now() < until, "it is not let go");
+        world.turn();
+    }
+    world.stop();
+    assert!(world.core.is_empty());
+    served.join().expect("it answers");
+    i64::try_from(info.bytes_max).expect("few")
+}
+
+#[test]
+fn h2_19_no_attack_makes_a_connection_hold_much_besides_its_streams() {
+    let fresh = |n: usize| 1 + 2 * n as u32;
+    let each = |frames: &dyn Fn(u32) -> Vec<u8>, count: usize| {
+        (0..count).flat_map(|n| frames(fresh(n))).collect::<Vec<u8>>()
+    };
+    let reset = |stream: u32| {
+        let mut bytes = head(stream, &CALL, false);
+        bytes.extend(frame(3, 0, stream, &8u32.to_be_bytes()));
+        bytes
+    };
+    let mut endless = frame(HEADERS, 0, 1, &block(&CALL));
+    endless.extend(frame(CONTINUATION, 0, 1, &[0x82; 3_200]).repeat(19));
+    let mut remembered = block(&[("x-large", &"v".repeat(3_900))]);
+    remembered[0] = 0x40;
+    let bomb = [&block(&CALL)[..], &remembered, &[0xbe; 15]].concat();
+    let crumbs = [&block(&CALL)[..], &[0x40, 1, b'a', 0], &[0xbe; 1_400]].concat();
+    let rows: Vec<(&str, usize, Vec<u8>)> = vec![
+        ("rapid resets", 0, each(&reset, 3_000)),
+        ("PING", 0, frame(PING, 0, 0, &[7; 8]).repeat(100)),
+        ("PRIORITY", 0, each(&|n| frame(PRIORITY, 0, n, &[0, 0, 0, 0, 7]), 900)),
+        ("half a head", 0, endless),
+        ("malformed heads", 0, each(&|n| head(n, &call_with(&[("X", "")]), true), 3_000)),
+        ("large heads", 0, each(&|n| head_of(n, &bomb, true), 90)),
+        ("small fields", 0, each(&|n| head_of(n, &crumbs, true), 90)),
+        ("refused streams", 100, each(&|n| head(n, &CALL, false), 190)),
+    ];
+    for (name, streams, bytes) in rows {
+        let held = held(&[(INITIAL_WINDOW_SIZE, 0)], bytes);
+        let most = HELD_MAX + BUFFER_PER_STREAM * streams as i64;
+        println!("{name}: {held} of {most} bytes");
+        assert!(held <= most, "{name}: {held} bytes");
+    }
+}
+
+#[test]
+fn h2_22_what_a_hundred_shut_windows_hold() {
+    let mut bytes = Vec::new();
+    for n in 0..100u32 {
+        bytes.extend(head(1 + 2 * n, &CALL, false));
+        bytes.extend(frame(DATA, END_STREAM, 1 + 2 * n, &message(b"hi")));
+    }
+    let held = held(&[(INITIAL_WINDOW_SIZE, 0)], bytes);
+    println!("{held} bytes");
+    assert!(held <= HELD_MAX + 100 * BUFFER_PER_STREAM);
+}
