@@ -14,5 +14,3 @@ pub use http1::{Http1, Incoming};
 pub use http2::{Arrival, Http2, Http2Stream};
 pub use refused::Refused;
 pub use stream::Stream;
-
-

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use httlib_hpack::Decoder;
-use socket2::SockRef;
 
 use crate::backend::{block, frame, settings_payload};
 use crate::client::PATH;
@@ -351,18 +350,6 @@ impl Caller {
             self.frame(PING, 0, 0, b"anything");
             assert_eq!(self.next(), Heard::Pong, "something came unasked");
         }
-    }
-
-    /// Says that no more will come, and goes on listening.
-    pub(crate) fn finish(&self) {
-        let shut = self.socket.shutdown(Shutdown::Write);
-        shut.expect("an open socket");
-    }
-
-    /// Resets the connection.
-    pub(crate) fn abort(self) {
-        let linger = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
-        linger.expect("a socket option");
     }
 
     /// `None`: nothing in time. `Some(None)`: the connection has ended.

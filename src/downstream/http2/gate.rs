@@ -8,7 +8,7 @@
 //! Reset), CVE-2024-27316 (CONTINUATION).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
@@ -41,6 +41,9 @@ const CONTINUATIONS_MAX: u32 = 20;
 const HEADER_BLOCK_BYTES_MAX: usize = (64 << 10) + 1024;
 /// Above this number streams run out soon (RFC 9113 §5.1.1): the client is asked to come again.
 const STREAM_ID_MAX: u32 = (1 << 31) - (1 << 16);
+/// Heads in the life of a connection that are reset because they are none. `h2` counts those that it finds by itself, see
+/// [`crate::downstream::http2::settings`]; these are the others.
+const FAULTS_MAX: u32 = 100;
 /// What a frame of a client may carry, bytes: what RFC 9113 §4.2 allows whoever was told nothing else.
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Streams without an answer that are remembered. There are more only of those that `h2` ignores.
@@ -63,9 +66,11 @@ pub struct Notes {
     acknowledged: Cell<bool>,
     /// Streams whose answer has not begun.
     unanswered: RefCell<BTreeMap<u32, Seen>>,
-    /// Streams that `h2` has ended before they were a request.
-    turned_away: Cell<u32>,
+    /// Streams that `h2` has ended before they were given out as requests; it may still give them out.
+    turned_away: RefCell<BTreeSet<u32>>,
     counts: Cell<Counts>,
+    /// Heads that were none.
+    faults: Cell<u32>,
     /// How much has come of a head that is not whole, bytes.
     head_bytes: Cell<usize>,
     /// Content that `h2` was given and has not written.
@@ -105,16 +110,25 @@ impl Notes {
         self.acknowledged.get()
     }
 
-    /// That stream is a request.
+    /// That stream is a request, however it stands by now.
     pub fn note_request(&self, stream: u32) {
+        self.turned_away.borrow_mut().remove(&stream);
         if let Some(seen) = self.unanswered.borrow_mut().get_mut(&stream) {
             *seen = Seen::Request;
         }
     }
 
+    /// One more head that is none.
+    pub fn note_fault(&self) {
+        self.faults.set(self.faults.get().saturating_add(1));
+        if self.faults.get() > FAULTS_MAX {
+            self.calm("it sends one head after another that is none");
+        }
+    }
+
     /// How many streams `h2` has turned away since this was asked last.
-    pub fn take_turned_away(&self) -> u32 {
-        self.turned_away.take()
+    pub fn take_turned_away(&self) -> usize {
+        self.turned_away.take().len()
     }
 
     /// How much has come of a head that is not whole, heads of its frames included, bytes.
@@ -266,7 +280,7 @@ impl Notes {
             kind::HEADERS | kind::RST_STREAM => {
                 let seen = self.unanswered.borrow_mut().remove(&frame.stream);
                 if seen == Some(Seen::Head) {
-                    self.turned_away.set(self.turned_away.get() + 1);
+                    self.turned_away.borrow_mut().insert(frame.stream);
                 }
             }
             _ => {}

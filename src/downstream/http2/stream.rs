@@ -17,8 +17,8 @@ use h2::{Reason as H2Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Response, StatusCode};
 
-use crate::downstream::refused::forbids_content;
 use crate::downstream::http2::gate::Notes;
+use crate::downstream::refused::forbids_content;
 use crate::http2::{Gathered, HandedOn, Unsent};
 use crate::telemetry::panics;
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};

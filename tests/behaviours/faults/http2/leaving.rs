@@ -19,7 +19,13 @@ fn s_01_a_drain_says_goodbye_in_two_steps_and_waits_for_what_is_open() {
     let begun = scene.peer.request().stream;
     scene.world.command(Command::Drain(PATIENCE));
     // The first step names no stream: whoever is on the way is served.
-    assert_eq!(caller.next(), Heard::GoAway { last: WINDOW_MAX, code: NO_ERROR });
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
     // s_02: a call that comes between the two.
     let between = caller.call(&message(b"hi"));
     let second = scene.peer.request().stream;
@@ -28,7 +34,13 @@ fn s_01_a_drain_says_goodbye_in_two_steps_and_waits_for_what_is_open() {
     assert_eq!(scene.world.record().reason, Reason::Ok);
     // The answer to the PING that came with it brings the second step.
     caller.frame(6, 1, 0, &SHUTDOWN_PING);
-    assert_eq!(caller.next(), Heard::GoAway { last: between, code: NO_ERROR });
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: between,
+            code: NO_ERROR
+        }
+    );
     // The open call is served to its end, and that is the end of the connection.
     scene.peer.answer(begun, &message(b"well"));
     assert_good(&caller.answer(stream), b"well");
@@ -46,7 +58,13 @@ fn s_02_a_call_between_the_two_steps_is_served() {
     let first = caller.call(&message(b"hi"));
     let begun = scene.peer.request().stream;
     scene.world.command(Command::Drain(PATIENCE));
-    assert_eq!(caller.next(), Heard::GoAway { last: WINDOW_MAX, code: NO_ERROR });
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
     // Sent before the PING is answered.
     caller.acknowledges = false;
     let between = caller.call(&message(b"hi"));
@@ -76,8 +94,20 @@ fn s_03_a_call_behind_the_second_step_reaches_nobody_and_may_be_made_elsewhere()
     let stream = caller.call(&message(b"hi"));
     let begun = scene.peer.request().stream;
     scene.world.command(Command::Drain(PATIENCE));
-    assert_eq!(caller.next(), Heard::GoAway { last: WINDOW_MAX, code: NO_ERROR });
-    assert_eq!(caller.next(), Heard::GoAway { last: stream, code: NO_ERROR });
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: stream,
+            code: NO_ERROR
+        }
+    );
     // Above the last stream of a GOAWAY nothing is processed (RFC 9113 §6.8): no word about it is needed.
     let late = caller.call(&message(b"late"));
     caller.assert_quiet();
@@ -98,14 +128,25 @@ fn s_03_who_does_not_answer_the_first_step_is_refused_after_a_second() {
     caller.assert_quiet();
     caller.acknowledges = false;
     scene.world.command(Command::Drain(PATIENCE));
-    assert_eq!(caller.next(), Heard::GoAway { last: WINDOW_MAX, code: NO_ERROR });
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
     assert_eq!(caller.next_within(Duration::from_millis(1_500)), None);
     let late = caller.open(&CALL, true);
     caller.assert_reset(late, REFUSED_STREAM);
     scene.peer.assert_quiet();
     scene.peer.answer(begun, &message(b"well"));
     assert_good(&caller.answer(stream), b"well");
-    assert!(caller.last_words().iter().all(|&(_, code)| code == NO_ERROR));
+    assert!(
+        caller
+            .last_words()
+            .iter()
+            .all(|&(_, code)| code == NO_ERROR)
+    );
     assert_eq!(scene.world.record().reason, Reason::Ok);
 }
 

@@ -60,7 +60,8 @@ impl Scene {
         assert_eq!(request.body, message(b"hi"));
         self.peer.answer(request.stream, &message(b"well"));
         assert_good(&caller.answer(stream), b"well");
-        assert_eq!(self.world.record().reason, Reason::Ok);
+        let record = self.world.record();
+        assert_eq!((record.reason, record.refusal), (Reason::Ok, None));
     }
 
     /// The head of the next call, whose rest is still to come.
