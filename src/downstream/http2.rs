@@ -145,6 +145,7 @@ impl<S: Socket> Http2<S> {
             };
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, answer)))) => {
+                    self.notes.let_heads_on();
                     if let Some(arrival) = self.arrive(request, answer, now) {
                         return Poll::Ready(arrival);
                     }
@@ -159,6 +160,7 @@ impl<S: Socket> Http2<S> {
                     }
                 }
                 Poll::Ready(None) => self.linger(),
+                Poll::Pending if self.notes.let_heads_on() => {}
                 Poll::Pending => {
                     let turned_away = self.notes.take_turned_away();
                     if turned_away > 0 {

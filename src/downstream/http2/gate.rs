@@ -73,6 +73,10 @@ pub struct Notes {
     faults: Cell<u32>,
     /// How much has come of a head that is not whole, bytes.
     head_bytes: Cell<usize>,
+    /// A head has been handed on that may not have been given out.
+    head_ahead: Cell<bool>,
+    /// Another one waits for that.
+    held_back: Cell<bool>,
     /// Content that `h2` was given and has not written.
     loans: RefCell<Loans>,
 }
@@ -129,6 +133,29 @@ impl Notes {
     /// How many streams `h2` has turned away since this was asked last.
     pub fn take_turned_away(&self) -> usize {
         self.turned_away.take().len()
+    }
+
+    /// All that was handed on has been given out. Whether a head was held back meanwhile, which may go on now.
+    ///
+    /// `h2` reads all heads that it can have before it gives out the first of them. A byte of a head can be a hundred bytes of a
+    /// field's place in a table, so a read of heads would be many megabytes; held back, there is one of them at any time.
+    pub fn let_heads_on(&self) -> bool {
+        self.head_ahead.set(false);
+        self.held_back.take()
+    }
+
+    /// Whether that frame waits until the head before it was given out.
+    fn hold_back(&self, met: Met) -> bool {
+        let Met::HandedOn(FrameHead {
+            kind: kind::HEADERS,
+            ..
+        }) = met
+        else {
+            return false;
+        };
+        let waits = self.head_ahead.replace(true);
+        self.held_back.set(waits);
+        waits
     }
 
     /// How much has come of a head that is not whole, heads of its frames included, bytes.
@@ -376,6 +403,9 @@ impl Sieve for Gate {
                                 .judge(H2Reason::PROTOCOL_ERROR, "it does not begin with SETTINGS");
                         }
                     }
+                    if notes.hold_back(met) {
+                        return Err(());
+                    }
                     notes.see(met, block);
                     match notes.is_closed() {
                         true => Err(()),
@@ -397,6 +427,10 @@ impl Sieve for Gate {
         } else if self.entering.passed(bytes) && self.block.last {
             self.notes.head_bytes.set(0);
         }
+    }
+
+    fn holds_back(&self) -> bool {
+        self.notes.held_back.get()
     }
 
     fn owes_answer(&self) -> bool {

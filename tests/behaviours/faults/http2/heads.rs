@@ -497,6 +497,11 @@ fn h2_27_two_hosts_are_one_too_many() {
     assert_ends(&[
         ("another host", "400", host("other.test")),
         ("another port", "400", host("wharf.test:81")),
+        (
+            "the same twice",
+            "400",
+            call_with(&[("host", "wharf.test"), ("host", "wharf.test")]),
+        ),
         ("none at all", "400", but(":authority", None)),
         ("an empty one", "reset", but(":authority", Some(""))),
         (
