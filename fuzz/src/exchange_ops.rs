@@ -62,6 +62,7 @@ struct State {
     heads: Vec<ResponseHead>,
     body: Vec<u8>,
     ended: bool,
+    trailers: Option<HeaderMap>,
     condemned: bool,
     /// Of the way in: what of it was handed out.
     handed_out: Vec<u8>,
@@ -157,7 +158,7 @@ type Shared = Rc<RefCell<State>>;
 /// The caller's end.
 struct Down {
     own: Shared,
-    rpc: bool,
+    dialect: Dialect,
     /// The stream that is open now, for invariant 3.
     up: Rc<RefCell<Option<Shared>>>,
 }
@@ -200,10 +201,17 @@ impl Sink for Down {
             }
             Part::End(fields) => {
                 assert!(!own.heads.is_empty(), "invariant 4: the head first");
-                assert!(
-                    fields.is_none() || !self.rpc,
-                    "gRPC-Web has no HTTP trailers"
-                );
+                match self.dialect {
+                    Dialect::Grpc => {
+                        let alone = own.heads.first().is_some_and(|head| head.end);
+                        assert_eq!(fields.is_none(), alone, "one section ends it");
+                    }
+                    Dialect::GrpcWeb { .. } => {
+                        assert!(fields.is_none(), "gRPC-Web has no HTTP trailers");
+                    }
+                    Dialect::Plain => {}
+                }
+                own.trailers = fields.map(|fields| *fields);
                 own.sends += 1;
                 own.ended = true;
             }
@@ -404,6 +412,7 @@ impl World {
     fn new(how: u8, time: u8) -> Self {
         let form = |text: bool| if text { Form::Text } else { Form::Binary };
         let dialect = match how & 7 {
+            6 => Dialect::Grpc,
             7 => Dialect::Plain,
             bits => Dialect::GrpcWeb {
                 request: form(bits & 1 != 0),
@@ -424,7 +433,10 @@ impl World {
                 authority: None,
                 headers: headers.into(),
             },
-            version: Version::HTTP_11,
+            version: match dialect {
+                Dialect::Grpc => Version::HTTP_2,
+                _ => Version::HTTP_11,
+            },
             dialect,
             snapshot: Rules::new(Arc::new(snapshot(limit))),
             route: 0,
@@ -435,7 +447,7 @@ impl World {
         let up: Rc<RefCell<Option<Shared>>> = Rc::default();
         let down = Down {
             own: Rc::clone(&own),
-            rpc: dialect.is_rpc(),
+            dialect,
             up: Rc::clone(&up),
         };
         Self {
@@ -832,7 +844,7 @@ impl World {
             return;
         }
 
-        // A whole answer: messages that were sent, in order, and one frame with what the outcome says.
+        // A whole answer: messages that were sent, in order, and what the outcome says, in one frame or in trailers.
         let head = down.heads.first().expect("a head");
         assert_eq!(head.status, StatusCode::OK);
         let text = matches!(
@@ -855,11 +867,17 @@ impl World {
             read.begun.is_none() && read.rest.is_empty(),
             "a whole frame is last"
         );
-        let (flags, block) = read.whole.pop().expect("a frame");
-        assert_eq!(flags, 0x80);
-        let lines = trailers(block);
-        let code = lines.iter().find(|(name, _)| *name == "grpc-status");
-        let code = code.expect("a status").1;
+        let code = if self.dialect == Dialect::Grpc {
+            let last = down.trailers.as_ref().unwrap_or(&head.headers);
+            let code = last.get("grpc-status").expect("a status");
+            code.to_str().expect("ASCII").to_owned()
+        } else {
+            let (flags, block) = read.whole.pop().expect("a frame");
+            assert_eq!(flags, 0x80);
+            let lines = trailers(block);
+            let code = lines.iter().find(|(name, _)| *name == "grpc-status");
+            code.expect("a status").1.to_owned()
+        };
         assert_eq!(
             code,
             outcome.status.code.number().to_string(),

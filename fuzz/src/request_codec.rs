@@ -1,4 +1,5 @@
-//! Requests through their codec: the same at every split and in both forms, and nothing of a message that may not pass.
+//! Requests through their codec: the same at every split, in both forms and from a native caller, and nothing of a message that
+//! may not pass.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -28,6 +29,7 @@ pub fn check(input: &[u8]) {
     let expected = naive(body, None, limit, end);
     for pieces in ways(body, sizes) {
         assert_eq!(run(BINARY, limit, &pieces, end), expected);
+        assert_eq!(run(Dialect::Grpc, limit, &pieces, end), expected, "native");
     }
     let text: String = pieces(body, sizes)
         .iter()

@@ -1,5 +1,5 @@
 //! Answers through their codec: the same at every split and in both forms, ended by exactly one trailer frame, and nothing in
-//! front of it that the backend did not send.
+//! front of it that the backend did not send. A native caller is told the same, in trailers.
 
 use std::io::{Read as _, Write as _};
 
@@ -43,6 +43,22 @@ pub fn check(input: &[u8]) {
             }
             assert_eq!(seen, expected, "{form:?}, {} parts", script.len());
         }
+    }
+
+    let native = run_native(&options, &script);
+    check_native(&script, &native);
+    for script in ways_of(&script, &options.sizes) {
+        let seen = run_native(&options, &script);
+        assert_eq!(seen, native, "native, {} parts", script.len());
+    }
+    if names_usual_codings(&script) {
+        // Of such a caller of gRPC-Web nothing has to be unpacked, either.
+        let mut options = options;
+        options.request = HeaderMap::new();
+        let accepted = HeaderValue::from_static("gzip,deflate");
+        options.request.append("grpc-accept-encoding", accepted);
+        let model = run(Form::Binary, &options, &script);
+        check_alike(&native, &model);
     }
 }
 
@@ -265,6 +281,175 @@ fn run(form: Form, options: &Options, script: &[Said]) -> Seen {
         seen.head = Some(head.headers);
     }
     seen
+}
+
+/// What a native caller gets.
+#[derive(Debug, Default, PartialEq)]
+struct Native {
+    head: Option<HeaderMap>,
+    /// The head was all of it: trailers-only.
+    alone: bool,
+    body: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    ending: Option<Ending>,
+    fault: Option<Reset>,
+    closing: Option<Closing>,
+    /// `None` after a fault.
+    messages: Option<u64>,
+}
+
+impl Native {
+    fn take(&mut self, part: Part) {
+        assert!(!self.ended, "nothing comes after the end");
+        match part {
+            Part::Head(head) => {
+                assert!(self.head.is_none(), "one head");
+                assert_eq!(head.status, StatusCode::OK);
+                self.alone = head.end;
+                self.head = Some(head.headers);
+            }
+            Part::Data(data) => {
+                assert!(self.head.is_some() && !self.alone, "a head comes first");
+                assert!(!data.is_empty(), "no empty data");
+                self.body.extend_from_slice(&data);
+            }
+            Part::End(trailers) => {
+                assert!(self.head.is_some(), "a head comes first");
+                assert_eq!(trailers.is_none(), self.alone, "one section ends it");
+                self.trailers = trailers.map(|trailers| *trailers);
+                self.ended = true;
+            }
+        }
+    }
+
+    /// The section that ends the call.
+    fn last(&self) -> &HeaderMap {
+        let last = self.trailers.as_ref().or(self.head.as_ref());
+        last.expect("it has ended")
+    }
+}
+
+fn run_native(options: &Options, script: &[Said]) -> Native {
+    let request = options.request.clone().into();
+    let mut codec = ResponseCodec::new(Dialect::Grpc, &request, options.limit);
+    let mut seen = Native::default();
+    for said in script {
+        match codec.translate(part(said), &mut |part| seen.take(part)) {
+            Ok(ending) => seen.ending = ending,
+            Err(fault) => seen.fault = Some(fault),
+        }
+        assert_eq!(seen.ending.is_some(), seen.ended, "an end is told");
+        if seen.ending.is_some() || seen.fault.is_some() {
+            break;
+        }
+        assert_eq!(codec.head_sent(), seen.head.is_some());
+        assert_eq!(codec.bytes(), seen.body.len() as u64);
+    }
+    seen.messages = seen.fault.is_none().then(|| codec.messages());
+    if let Some(fault) = seen.fault {
+        let again = codec.translate(Part::End(None), &mut |_| panic!("a fault writes nothing"));
+        assert_eq!(again, Err(fault), "a fault is sticky");
+    }
+    if seen.ending.is_none() {
+        let status = Status::new(Code::ABORTED, OWN);
+        let closing = codec.end(&status, &mut |part| seen.take(part));
+        assert_eq!(closing == Closing::Ended, seen.ended);
+        seen.closing = Some(closing);
+    }
+    let late = Status::new(Code::INTERNAL, "late");
+    let closing = codec.end(&late, &mut |_| panic!("late"));
+    assert_eq!(closing, Closing::Ended);
+    seen
+}
+
+/// Holds what a native caller got against what was sent: the same bytes from the beginning on, and fields that came.
+fn check_native(script: &[Said], seen: &Native) {
+    let (mut content, mut sections) = (Vec::new(), Vec::new());
+    for said in script {
+        match said {
+            Said::Head(head) => sections.push(&head.headers),
+            Said::Data(data) => content.extend_from_slice(data),
+            Said::End(fields) => sections.extend(fields.as_deref()),
+        }
+    }
+    if !seen.alone {
+        assert!(content.starts_with(&seen.body), "not what was sent");
+    }
+    let own = ["grpc-status", "grpc-message", "content-type"];
+    for fields in seen.head.iter().chain(&seen.trailers) {
+        for (name, value) in fields {
+            assert!(!is_hop_by_hop(name), "{name}");
+            let mut sent = sections.iter().flat_map(|fields| fields.get_all(name));
+            assert!(
+                own.contains(&name.as_str()) || sent.any(|sent| sent == value),
+                "{name}: {value:?} was not sent"
+            );
+        }
+    }
+    if let Some(head) = &seen.head {
+        let types: Vec<_> = head.get_all(CONTENT_TYPE).iter().collect();
+        let [content_type] = types[..] else {
+            panic!("one content type: {types:?}")
+        };
+        let essence = content_type.as_bytes().get(..16).unwrap_or_default();
+        assert!(essence.eq_ignore_ascii_case(b"application/grpc"));
+        for name in head.keys() {
+            assert!(!name.as_str().starts_with("access-control-"), "{name}");
+            let status = ["grpc-status", "grpc-message", "grpc-status-details-bin"];
+            assert!(seen.alone || !status.contains(&name.as_str()), "{name}");
+        }
+    }
+    let read = envelopes(&seen.body);
+    if !seen.ended {
+        assert_eq!(seen.closing, Some(Closing::Cut));
+        assert!(read.begun.is_some() && read.rest.is_empty());
+        return;
+    }
+    assert!(read.begun.is_none() && read.rest.is_empty());
+    let only = |name: &str| {
+        let values: Vec<_> = seen.last().get_all(name).iter().collect();
+        assert!(values.len() <= 1, "{name} once: {values:?}");
+        values.first().map(|value| value.as_bytes())
+    };
+    let code = only("grpc-status").expect("a status");
+    let message = percent_decoded(only("grpc-message").unwrap_or_default());
+    let (expected, words) = match &seen.ending {
+        Some(ending) => (ending.status.code, &*ending.status.message),
+        None => (Code::ABORTED, OWN),
+    };
+    assert_eq!(code, expected.number().to_string().as_bytes());
+    assert_eq!(message, words);
+}
+
+/// Whether messages of all answers in it may be compressed by the same rule for every caller: in a coding that ours can name.
+fn names_usual_codings(script: &[Said]) -> bool {
+    script.iter().all(|said| {
+        let Said::Head(head) = said else { return true };
+        let mut codings = head.headers.get_all("grpc-encoding").iter();
+        let first = codings
+            .next()
+            .map_or(&b"identity"[..], HeaderValue::as_bytes);
+        let usual = [&b"identity"[..], b"gzip", b"deflate"];
+        usual.contains(&first) && codings.next().is_none()
+    })
+}
+
+/// Two callers of one answer come to the same end with the same messages.
+fn check_alike(native: &Native, web: &Seen) {
+    assert_eq!(native.ending, web.ending);
+    assert_eq!(native.fault, web.fault);
+    assert_eq!(native.closing, web.closing);
+    assert_eq!(native.messages, web.messages);
+    let mut body = web.body.as_slice();
+    if web.ended {
+        let frame = envelopes(body)
+            .whole
+            .pop()
+            .map(|(_, block)| block.len() + 5);
+        body = &body[..body.len() - frame.expect("a frame")];
+    }
+    assert_eq!(native.body, body);
 }
 
 fn part(said: &Said) -> Part {

@@ -77,7 +77,7 @@ impl Whose {
 }
 
 /// Decides about a request. The head may be changed by the route's filters.
-fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision {
+fn decide(snapshot: &Snapshot, head: &mut RequestHead, version: Version, peer: &Peer) -> Decision {
     if snapshot.live_path.as_deref() == Some(head.path.path())
         && matches!(head.method, Method::GET | Method::HEAD)
     {
@@ -103,11 +103,11 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
         }
     }
     let Some((index, route)) = found else {
-        return no_route(head);
+        return no_route(head, version);
     };
     let dialect = match route.kind {
         RouteKind::Plain => Dialect::Plain,
-        RouteKind::Rpc => match classify(head) {
+        RouteKind::Rpc => match classify(head, version) {
             Ok(dialect) => dialect,
             Err(refusal) => {
                 let answer = refuse_rpc(head, refusal.status, refusal.word, refusal.message);
@@ -160,11 +160,11 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, peer: &Peer) -> Decision 
 }
 
 /// Deciding has panicked: an RPC ends as one, whatever else is answered in HTTP. The head may have been changed by half.
-fn excuse(snapshot: &Snapshot, head: &RequestHead) -> Decision {
+fn excuse(snapshot: &Snapshot, head: &RequestHead, version: Version) -> Decision {
     let reset = Reset::proxy(Reason::Panic);
     let message = message_of(reset, "");
     let route = panics::contained(|| snapshot.route(head).map(|(index, _)| index)).flatten();
-    match panics::contained(|| classify(head)) {
+    match panics::contained(|| classify(head, version)) {
         Some(Ok(dialect)) => Decision::End {
             dialect,
             status: Status::new(status_of(reset.reason).0, message),
@@ -184,8 +184,8 @@ fn excuse(snapshot: &Snapshot, head: &RequestHead) -> Decision {
     }
 }
 
-fn no_route(head: &RequestHead) -> Decision {
-    match classify(head) {
+fn no_route(head: &RequestHead, version: Version) -> Decision {
+    match classify(head, version) {
         Ok(dialect) => Decision::End {
             dialect,
             status: Status::new(Code::UNIMPLEMENTED, "no route takes this method"),
@@ -367,13 +367,13 @@ impl<D: Driver> Core<D> {
         let snapshot = self.snapshot.clone();
         let decided = panics::contained(|| {
             trip(Place::Admit);
-            decide(&snapshot, &mut head, &peer)
+            decide(&snapshot, &mut head, request.version, &peer)
         });
         let decision = match decided {
             Some(decision) => decision,
             None => {
                 self.count_panic(now);
-                excuse(&snapshot, &head)
+                excuse(&snapshot, &head, request.version)
             }
         };
         match decision {

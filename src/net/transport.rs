@@ -56,7 +56,7 @@ pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
 /// What the transports of one core share: a buffer to read into, buffers to write from, and the notes for the end of the turn.
 pub struct Staging {
     /// Borrowed for one read: a panic inside gives it back. Empty while a transport shows what it has read where it lies.
-    scratch: RefCell<Option<Box<Shown>>>,
+    scratch: RefCell<Option<Box<Lying>>>,
     /// Borrowed for one read of what is copied away or kept where it lies; what keeps it leaves another one here.
     block: RefCell<BytesMut>,
     /// Such blocks, with those who have yet to write what is in them.
@@ -110,7 +110,7 @@ impl Staging {
         Self::drain(&self.starved, into);
     }
 
-    fn take_scratch(&self) -> Box<Shown> {
+    fn take_scratch(&self) -> Box<Lying> {
         // Where there is none, whoever has it was stopped by its reader, or is gone with it.
         self.scratch.take().unwrap_or_default()
     }
@@ -203,10 +203,9 @@ pub struct Transport<S> {
     staging: Rc<Staging>,
 
     unread: BytesMut,
-    /// There while what was read is shown where it lies; then `unread` is empty.
-    shown: Option<Box<Shown>>,
-    /// There while what was read is kept where it lies; then `unread` is empty, and nothing is shown.
-    kept: Option<Box<Kept>>,
+    /// There while what was read is shown or kept where it lies; then `unread` is empty. One field for both: of thousands of
+    /// connections few have either.
+    lying: Option<Box<Lying>>,
     /// How much was taken from in front of it out of the same buffer, bytes.
     taken: u16,
     readable: bool,
@@ -242,53 +241,48 @@ enum Shutdown {
     Done,
 }
 
-/// The core's buffer for reading, with what is unread in it.
-struct Shown {
-    buffer: Vec<u8>,
+/// What was read and has been left where it lies, with what is unread in it.
+struct Lying {
+    buffer: Buffer,
     from: usize,
     to: usize,
 }
 
-impl Default for Shown {
+enum Buffer {
+    /// The core's own, for who copies it away within this turn.
+    Shown(Vec<u8>),
+    /// A block.
+    Kept(BytesMut),
+}
+
+impl Default for Lying {
     fn default() -> Self {
         Self {
-            buffer: vec![0; SCRATCH_BYTES],
+            buffer: Buffer::Shown(vec![0; SCRATCH_BYTES]),
             from: 0,
             to: 0,
         }
     }
 }
 
-impl Shown {
+impl Lying {
+    fn is_kept(&self) -> bool {
+        matches!(self.buffer, Buffer::Kept(_))
+    }
+
     fn unread(&self) -> &[u8] {
-        &self.buffer[self.from..self.to]
+        let bytes = match &self.buffer {
+            Buffer::Shown(scratch) => &scratch[..],
+            Buffer::Kept(block) => &block[..],
+        };
+        &bytes[self.from..self.to]
     }
 }
 
-/// A block with what is unread in it.
-struct Kept {
-    block: BytesMut,
-    from: usize,
-    to: usize,
-}
-
-impl Kept {
-    fn unread(&self) -> &[u8] {
-        &self.block[self.from..self.to]
-    }
-}
-
-impl fmt::Debug for Kept {
+impl fmt::Debug for Lying {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kept")
-            .field("bytes", &(self.to - self.from))
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown")
+        f.debug_struct("Lying")
+            .field("kept", &self.is_kept())
             .field("bytes", &(self.to - self.from))
             .finish_non_exhaustive()
     }
@@ -318,8 +312,7 @@ impl<S: Socket> Transport<S> {
             key,
             staging: Rc::clone(staging),
             unread: BytesMut::new(),
-            shown: None,
-            kept: None,
+            lying: None,
             taken: 0,
             readable: connected,
             read_closed: false,
@@ -383,8 +376,8 @@ impl<S: Socket> Transport<S> {
                 && let Some(other) = self.staging.another_block()
             {
                 let block = mem::replace(&mut *block, other);
-                self.kept = Some(Box::new(Kept {
-                    block,
+                self.lying = Some(Box::new(Lying {
+                    buffer: Buffer::Kept(block),
                     from: 0,
                     to: n,
                 }));
@@ -399,57 +392,60 @@ impl<S: Socket> Transport<S> {
     /// Reads once, if there is anything to read, and shows it where it lies, for whoever copies it away within this turn.
     /// When it has what it can use it says so with [`Transport::keep_unread`]; nobody else can read so cheaply until then.
     pub fn fill_shown(&mut self) -> Filled {
-        if self.kept.is_some() || self.unread().len() >= SCRATCH_BYTES / 2 {
+        if self.unread().len() >= SCRATCH_BYTES / 2 {
             return self.fill(usize::MAX);
         }
         if let Some(found) = self.may_not_fill(usize::MAX) {
             return found;
         }
-        let shown = match &mut self.shown {
-            Some(shown) => {
-                shown.buffer.copy_within(shown.from..shown.to, 0);
-                shown.to -= shown.from;
-                shown.from = 0;
-                shown
+        if self.lying.is_none() {
+            let mut lying = self.staging.take_scratch();
+            if let Buffer::Shown(scratch) = &mut lying.buffer {
+                scratch[..self.unread.len()].copy_from_slice(&self.unread);
             }
-            none => {
-                let mut shown = self.staging.take_scratch();
-                shown.from = 0;
-                shown.to = self.unread.len();
-                shown.buffer[..self.unread.len()].copy_from_slice(&self.unread);
-                self.unread = BytesMut::new();
-                self.taken = 0;
-                none.insert(shown)
-            }
+            (lying.from, lying.to) = (0, self.unread.len());
+            self.unread = BytesMut::new();
+            self.taken = 0;
+            self.lying = Some(lying);
+        }
+        let Some(Lying {
+            buffer: Buffer::Shown(scratch),
+            from,
+            to,
+        }) = self.lying.as_deref_mut()
+        else {
+            // It lies in a block.
+            return self.fill(usize::MAX);
         };
-        let asked = (shown.buffer.len() - shown.to).min(self.budget as usize);
-        let read = read_once(
-            &mut self.socket,
-            &mut shown.buffer[shown.to..shown.to + asked],
-        );
+        if *from > 0 {
+            scratch.copy_within(*from..*to, 0);
+            (*from, *to) = (0, *to - *from);
+        }
+        let asked = (scratch.len() - *to).min(self.budget as usize);
+        let read = read_once(&mut self.socket, &mut scratch[*to..*to + asked]);
         if let Ok(n) = read {
-            shown.to += n;
+            *to += n;
         }
         self.note_read(read, asked)
     }
 
-    /// What is shown and unread will wait: it moves to a buffer of its own, and the core has its own again.
+    /// What is unread where it lies will wait: it moves to `unread`, and the core has its own buffer again.
     pub fn keep_unread(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            let Kept {
-                mut block,
-                from,
-                to,
-            } = *kept;
-            block.truncate(to);
-            block.advance(from);
-            self.unread = block;
-            self.taken = u16::try_from(from).unwrap_or(u16::MAX);
-            self.give_back();
-        }
-        if let Some(shown) = self.shown.take() {
-            self.unread.extend_from_slice(shown.unread());
-            *self.staging.scratch.borrow_mut() = Some(shown);
+        let Some(mut lying) = self.lying.take() else {
+            return;
+        };
+        match &mut lying.buffer {
+            Buffer::Kept(block) => {
+                self.unread = mem::take(block);
+                self.unread.truncate(lying.to);
+                self.unread.advance(lying.from);
+                self.taken = u16::try_from(lying.from).unwrap_or(u16::MAX);
+                self.give_back();
+            }
+            Buffer::Shown(_) => {
+                self.unread.extend_from_slice(lying.unread());
+                *self.staging.scratch.borrow_mut() = Some(lying);
+            }
         }
     }
 
@@ -508,15 +504,10 @@ impl<S: Socket> Transport<S> {
 
     /// Forgets the first `n` unread bytes.
     pub fn consume(&mut self, n: usize) {
-        if let Some(shown) = &mut self.shown {
-            shown.from += n;
-            debug_assert!(shown.from <= shown.to, "consumed more than was unread");
-            return;
-        }
-        if let Some(kept) = &mut self.kept {
-            kept.from += n;
-            debug_assert!(kept.from <= kept.to, "consumed more than was unread");
-            if kept.to - kept.from < KEPT_BYTES_MIN {
+        if let Some(lying) = &mut self.lying {
+            lying.from += n;
+            debug_assert!(lying.from <= lying.to, "consumed more than was unread");
+            if lying.is_kept() && lying.to - lying.from < KEPT_BYTES_MIN {
                 self.keep_unread();
             }
             return;
@@ -528,10 +519,14 @@ impl<S: Socket> Transport<S> {
 
     /// Takes the first `n` unread bytes.
     pub fn split(&mut self, n: usize) -> Bytes {
-        if let Some(kept) = self.kept.take_if(|_| n >= KEPT_BYTES_MIN) {
-            let (start, end) = (kept.from, kept.from + n);
-            self.unread.extend_from_slice(&kept.unread()[n..]);
-            let block = kept.block.freeze();
+        if n >= KEPT_BYTES_MIN
+            && let Some(Lying { buffer, from, to }) = self.lying.as_deref_mut()
+            && let Buffer::Kept(block) = buffer
+        {
+            let (start, end) = (*from, *from + n);
+            self.unread.extend_from_slice(&block[end..*to]);
+            let block = mem::take(block).freeze();
+            self.lying = None;
             let taken = block.slice(start..end);
             self.staging.lend(block);
             return taken;
@@ -572,10 +567,9 @@ impl<S: Socket> Transport<S> {
 
     /// Bytes that were read and not yet taken.
     pub fn unread(&self) -> &[u8] {
-        match (&self.shown, &self.kept) {
-            (Some(shown), _) => shown.unread(),
-            (None, Some(kept)) => kept.unread(),
-            (None, None) => &self.unread,
+        match &self.lying {
+            Some(lying) => lying.unread(),
+            None => &self.unread,
         }
     }
 

@@ -7,7 +7,7 @@
 //! connectrpc.com `docs/protocol.md`.
 
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode, Version};
 
 use crate::rpc::dialect::{Dialect, Form};
 use crate::rpc::media_type::MediaType;
@@ -15,23 +15,26 @@ use crate::wire::{Fields, RequestHead};
 
 const CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-protocol-version");
 
-/// The dialect of a request on an RPC route.
-pub fn classify(head: &RequestHead) -> Result<Dialect, Refusal> {
+/// The dialect of a request on an RPC route, which came in that version of HTTP.
+pub fn classify(head: &RequestHead, version: Version) -> Result<Dialect, Refusal> {
     if head.method != Method::POST {
         return Err(Refusal::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method",
             format!(
-                "calls are made with POST, not {}: this port speaks gRPC-Web",
+                "calls are made with POST, not {}: this port speaks gRPC and gRPC-Web",
                 quote(head.method.as_str().as_bytes()),
             ),
         ));
     }
-    let request = request_form(&head.headers)?;
+    let request = request_form(&head.headers, version)?;
     refuse_content_encoding(&head.headers)?;
-    Ok(Dialect::GrpcWeb {
-        request,
-        response: response_form(&head.headers, request),
+    Ok(match request {
+        None => Dialect::Grpc,
+        Some(request) => Dialect::GrpcWeb {
+            request,
+            response: response_form(&head.headers, request),
+        },
     })
 }
 
@@ -65,14 +68,18 @@ impl Refusal {
     }
 }
 
-/// The form of the request, which its one `content-type` must name.
-fn request_form(headers: &Fields) -> Result<Form, Refusal> {
+/// The form of a gRPC-Web request, which its one `content-type` must name; `None`: gRPC itself, which needs HTTP/2.
+fn request_form(headers: &Fields, version: Version) -> Result<Option<Form>, Refusal> {
+    let wanted = match version {
+        Version::HTTP_2 => "application/grpc or application/grpc-web+proto",
+        _ => "application/grpc-web+proto",
+    };
     let mut types = headers.get_all(CONTENT_TYPE);
     let Some(content_type) = types.next() else {
         return Err(Refusal::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "content_type",
-            "there is no content-type: send application/grpc-web+proto".to_owned(),
+            format!("there is no content-type: send {wanted}"),
         ));
     };
     if types.next().is_some() {
@@ -90,14 +97,16 @@ fn request_form(headers: &Fields) -> Result<Form, Refusal> {
         ))
     };
     let media_type = MediaType::parse(content_type);
-    if let MediaType::GrpcWeb(form, _) = media_type {
-        return Ok(form);
+    match (media_type, version) {
+        (MediaType::GrpcWeb(form, _), _) => return Ok(Some(form)),
+        (MediaType::Grpc(_), Version::HTTP_2) => return Ok(None),
+        _ => {}
     }
     if media_type == MediaType::Connect || headers.contains(CONNECT_PROTOCOL_VERSION) {
         return refuse(
             "connect_protocol",
-            "this is the Connect protocol, and this port speaks gRPC-Web: make the client with \
-             createGrpcWebTransport in place of createConnectTransport"
+            "this is the Connect protocol, and this port speaks gRPC and gRPC-Web: make the client \
+             with createGrpcWebTransport in place of createConnectTransport"
                 .to_owned(),
         );
     }
@@ -106,14 +115,17 @@ fn request_form(headers: &Fields) -> Result<Form, Refusal> {
         return refuse(
             "content_type",
             format!(
-                "{quoted} needs HTTP/2 from end to end: call the backend itself, or send \
-                 application/grpc-web+proto"
+                "{quoted} needs HTTP/2: speak that to this port, with prior knowledge where there is no \
+                 TLS, or send {wanted}"
             ),
         );
     }
     refuse(
         "content_type",
-        format!("{quoted} is not gRPC-Web: send application/grpc-web+proto"),
+        match version {
+            Version::HTTP_2 => format!("{quoted} is neither gRPC nor gRPC-Web: send {wanted}"),
+            _ => format!("{quoted} is not gRPC-Web: send {wanted}"),
+        },
     )
 }
 
@@ -198,6 +210,11 @@ mod tests {
     use http::{HeaderName, HeaderValue};
 
     use super::*;
+
+    /// As over HTTP/1.1.
+    fn classify(head: &RequestHead) -> Result<Dialect, Refusal> {
+        super::classify(head, Version::HTTP_11)
+    }
 
     fn request(method: Method, fields: &[(&'static str, &'static str)]) -> RequestHead {
         let mut headers = Fields::new();
@@ -305,6 +322,109 @@ mod tests {
             ("content-encoding", "Identity"),
         ];
         assert!(classify(&request(Method::POST, &identity)).is_ok());
+    }
+
+    #[test]
+    fn h2_38_native_grpc_is_taken_over_http_2_and_refused_with_a_hint_below_it() {
+        let types = [
+            "application/grpc",
+            "application/grpc+proto",
+            "application/grpc+json",
+            "Application/GRPC; charset=utf-8",
+        ];
+        for content_type in types {
+            let head = request(Method::POST, &[("content-type", content_type)]);
+            let dialect = super::classify(&head, Version::HTTP_2);
+            assert_eq!(dialect, Ok(Dialect::Grpc), "{content_type}");
+            assert_eq!(dialect.map(Dialect::name), Ok("grpc"));
+            for version in [Version::HTTP_10, Version::HTTP_11] {
+                let refusal = super::classify(&head, version).expect_err("a refusal");
+                assert_eq!(
+                    (refusal.status.as_u16(), refusal.word),
+                    (415, "content_type")
+                );
+                assert_eq!(
+                    refusal.message,
+                    format!(
+                        "\"{content_type}\" needs HTTP/2: speak that to this port, with prior knowledge \
+                         where there is no TLS, or send application/grpc-web+proto"
+                    )
+                );
+            }
+        }
+        // What accept names is for gRPC-Web.
+        let fields = [
+            ("content-type", "application/grpc"),
+            ("accept", "application/grpc-web-text"),
+        ];
+        let head = request(Method::POST, &fields);
+        assert_eq!(super::classify(&head, Version::HTTP_2), Ok(Dialect::Grpc));
+    }
+
+    #[test]
+    fn over_http_2_all_but_native_grpc_is_told_apart_as_ever() {
+        type Row<'a> = &'a [(&'static str, &'static str)];
+        let rows: &[Row<'_>] = &[
+            &[("content-type", "application/grpc-web")],
+            &[("content-type", "application/grpc-web-text+proto")],
+            &[
+                ("content-type", "application/grpc-web"),
+                ("accept", "application/grpc-web-text"),
+            ],
+            &[],
+            &[("content-type", "application/grpc-webx")],
+            &[("content-type", "application/grpcx")],
+            &[("content-type", "application/grpc+")],
+            &[("content-type", "image/jpeg")],
+            &[("content-type", "application/json")],
+            &[
+                ("content-type", "application/grpc-web"),
+                ("content-type", "application/grpc"),
+            ],
+            &[
+                ("content-type", "application/grpc-web"),
+                ("content-encoding", "gzip"),
+            ],
+        ];
+        for fields in rows {
+            let told = |version| {
+                super::classify(&request(Method::POST, fields), version)
+                    .map_err(|refusal| (refusal.status, refusal.word))
+            };
+            assert_eq!(told(Version::HTTP_2), told(Version::HTTP_11), "{fields:?}");
+        }
+        let native = [
+            ("content-type", "application/grpc"),
+            ("content-encoding", "gzip"),
+        ];
+        let refusal = super::classify(&request(Method::POST, &native), Version::HTTP_2);
+        assert_eq!(refusal.expect_err("a refusal").word, "content_encoding");
+        let get = request(Method::GET, &native);
+        let refusal = super::classify(&get, Version::HTTP_2).expect_err("a refusal");
+        assert_eq!((refusal.status.as_u16(), refusal.word), (405, "method"));
+        assert_eq!(
+            refusal.message,
+            "calls are made with POST, not \"GET\": this port speaks gRPC and gRPC-Web"
+        );
+    }
+
+    #[test]
+    fn a_refusal_over_http_2_names_both_types_that_are_taken() {
+        for (fields, message) in [
+            (
+                &[][..],
+                "there is no content-type: send application/grpc or application/grpc-web+proto",
+            ),
+            (
+                &[("content-type", "image/jpeg")],
+                "\"image/jpeg\" is neither gRPC nor gRPC-Web: send application/grpc or \
+                 application/grpc-web+proto",
+            ),
+        ] {
+            let head = request(Method::POST, fields);
+            let refusal = super::classify(&head, Version::HTTP_2).expect_err("a refusal");
+            assert_eq!(refusal.message, message);
+        }
     }
 
     #[test]

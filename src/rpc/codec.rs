@@ -8,7 +8,8 @@ use http::HeaderMap;
 
 use crate::rpc::dialect::Dialect;
 use crate::rpc::ending::{Closing, Ending};
-use crate::rpc::grpc_web::{GrpcWebRequest, GrpcWebResponse};
+use crate::rpc::grpc::{GrpcRequest, GrpcResponse, GrpcWriter};
+use crate::rpc::grpc_web::{GrpcWebRequest, GrpcWebResponse, GrpcWebWriter};
 use crate::rpc::plain::{self, PlainResponse};
 use crate::wire::{Fields, Part, Reason, Reset, Status};
 
@@ -21,6 +22,7 @@ pub struct RequestCodec {
 
 #[derive(Debug)]
 enum RequestDialect {
+    Grpc(GrpcRequest),
     GrpcWeb(GrpcWebRequest),
     Plain { bytes: u64 },
 }
@@ -29,6 +31,7 @@ impl RequestCodec {
     /// A codec for one request. `message_bytes_max` limits each message by its declared length.
     pub fn new(dialect: Dialect, message_bytes_max: u32) -> Self {
         let dialect = match dialect {
+            Dialect::Grpc => RequestDialect::Grpc(GrpcRequest::new(message_bytes_max)),
             Dialect::GrpcWeb { request, .. } => {
                 RequestDialect::GrpcWeb(GrpcWebRequest::new(request, message_bytes_max))
             }
@@ -41,10 +44,11 @@ impl RequestCodec {
     }
 
     /// Adds to `forwarded`, which holds what crosses of the caller's `original` fields, what the dialect knows about the
-    /// call: its content type in gRPC's words, `te: trailers`, and `grpc-accept-encoding: identity` where the caller has
-    /// none. `grpc-timeout` and `via` are for others to set.
+    /// call: its content type in gRPC's words, `te: trailers`, and, for a caller of gRPC-Web that has no
+    /// `grpc-accept-encoding`, `identity` as that. `grpc-timeout` and `via` are for others to set.
     pub fn request_fields(&self, original: &Fields, forwarded: &mut HeaderMap) {
         match &self.dialect {
+            RequestDialect::Grpc(_) => GrpcRequest::request_fields(original, forwarded),
             RequestDialect::GrpcWeb(_) => GrpcWebRequest::request_fields(original, forwarded),
             RequestDialect::Plain { .. } => plain::request_fields(original, forwarded),
         }
@@ -60,6 +64,8 @@ impl RequestCodec {
             (_, Part::Head(_)) => Err(Reset::downstream(Reason::ClientProtocol(
                 "a head inside the request",
             ))),
+            (RequestDialect::Grpc(request), Part::Data(data)) => request.data(data, out),
+            (RequestDialect::Grpc(request), Part::End(_)) => request.end(out),
             (RequestDialect::GrpcWeb(request), Part::Data(data)) => request.data(data, out),
             (RequestDialect::GrpcWeb(request), Part::End(_)) => request.end(out),
             (RequestDialect::Plain { bytes }, Part::Data(data)) => {
@@ -79,6 +85,7 @@ impl RequestCodec {
     /// Whether the caller stands between two messages, where it may rest as long as it likes. A plain body has no such place.
     pub fn at_boundary(&self) -> bool {
         match &self.dialect {
+            RequestDialect::Grpc(request) => request.at_boundary(),
             RequestDialect::GrpcWeb(request) => request.at_boundary(),
             RequestDialect::Plain { .. } => false,
         }
@@ -87,6 +94,7 @@ impl RequestCodec {
     /// Whether a message has begun and not ended. A plain body has no messages.
     pub fn in_message(&self) -> bool {
         match &self.dialect {
+            RequestDialect::Grpc(request) => !request.at_boundary(),
             RequestDialect::GrpcWeb(request) => !request.at_boundary(),
             RequestDialect::Plain { .. } => false,
         }
@@ -95,6 +103,7 @@ impl RequestCodec {
     /// Whole messages so far.
     pub fn messages(&self) -> u64 {
         match &self.dialect {
+            RequestDialect::Grpc(request) => request.messages(),
             RequestDialect::GrpcWeb(request) => request.messages(),
             RequestDialect::Plain { .. } => 0,
         }
@@ -103,6 +112,7 @@ impl RequestCodec {
     /// Bytes handed on so far.
     pub fn bytes(&self) -> u64 {
         match &self.dialect {
+            RequestDialect::Grpc(request) => request.bytes(),
             RequestDialect::GrpcWeb(request) => request.bytes(),
             RequestDialect::Plain { bytes } => *bytes,
         }
@@ -118,6 +128,7 @@ pub struct ResponseCodec {
 
 #[derive(Debug)]
 enum ResponseDialect {
+    Grpc(Box<GrpcResponse>),
     GrpcWeb(Box<GrpcWebResponse>),
     Plain(PlainResponse),
 }
@@ -127,8 +138,12 @@ impl ResponseCodec {
     /// each message by its declared length, and once more after unpacking.
     pub fn new(dialect: Dialect, request: &Fields, message_bytes_max: u32) -> Self {
         let dialect = match dialect {
+            Dialect::Grpc => {
+                let writer = GrpcWriter::new(request, message_bytes_max);
+                ResponseDialect::Grpc(Box::new(GrpcResponse::new(writer)))
+            }
             Dialect::GrpcWeb { response, .. } => ResponseDialect::GrpcWeb(Box::new(
-                GrpcWebResponse::new(response, request, message_bytes_max),
+                GrpcWebResponse::new(GrpcWebWriter::new(response, request, message_bytes_max)),
             )),
             Dialect::Plain => ResponseDialect::Plain(PlainResponse::default()),
         };
@@ -149,6 +164,7 @@ impl ResponseCodec {
             return Err(**fault);
         }
         let translated = match &mut self.dialect {
+            ResponseDialect::Grpc(response) => response.translate(part, out),
             ResponseDialect::GrpcWeb(response) => response.translate(part, out),
             ResponseDialect::Plain(response) => response.translate(part, out),
         };
@@ -159,6 +175,7 @@ impl ResponseCodec {
     /// Ends the answer with a status of our own, wherever it stands. After the end it writes nothing and says `Ended`.
     pub fn end(&mut self, status: &Status, out: &mut impl FnMut(Part)) -> Closing {
         match &mut self.dialect {
+            ResponseDialect::Grpc(response) => response.end(status, out),
             ResponseDialect::GrpcWeb(response) => response.end(status, out),
             ResponseDialect::Plain(response) => response.end(status, out),
         }
@@ -167,6 +184,7 @@ impl ResponseCodec {
     /// Whether a head has been handed on.
     pub fn head_sent(&self) -> bool {
         match &self.dialect {
+            ResponseDialect::Grpc(response) => response.head_sent(),
             ResponseDialect::GrpcWeb(response) => response.head_sent(),
             ResponseDialect::Plain(response) => response.head_sent(),
         }
@@ -175,6 +193,7 @@ impl ResponseCodec {
     /// Whether an end could be written now: nothing was begun, or the last message is whole.
     pub fn at_boundary(&self) -> bool {
         match &self.dialect {
+            ResponseDialect::Grpc(response) => response.at_boundary(),
             ResponseDialect::GrpcWeb(response) => response.at_boundary(),
             ResponseDialect::Plain(response) => !response.head_sent(),
         }
@@ -183,6 +202,7 @@ impl ResponseCodec {
     /// Whole messages so far.
     pub fn messages(&self) -> u64 {
         match &self.dialect {
+            ResponseDialect::Grpc(response) => response.messages(),
             ResponseDialect::GrpcWeb(response) => response.messages(),
             ResponseDialect::Plain(_) => 0,
         }
@@ -191,6 +211,7 @@ impl ResponseCodec {
     /// Bytes of messages handed on so far, prefixes included, before text mode and without the trailer frame.
     pub fn bytes(&self) -> u64 {
         match &self.dialect {
+            ResponseDialect::Grpc(response) => response.bytes(),
             ResponseDialect::GrpcWeb(response) => response.bytes(),
             ResponseDialect::Plain(response) => response.bytes(),
         }
@@ -199,6 +220,7 @@ impl ResponseCodec {
     /// Trailer fields that were left out because their values are not printable.
     pub fn dropped_fields(&self) -> u32 {
         match &self.dialect {
+            ResponseDialect::Grpc(response) => response.dropped_fields(),
             ResponseDialect::GrpcWeb(response) => response.dropped_fields(),
             ResponseDialect::Plain(_) => 0,
         }

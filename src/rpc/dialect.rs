@@ -3,6 +3,8 @@
 /// What a caller speaks on a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Dialect {
+    /// gRPC as its own clients speak it: over HTTP/2 alone.
+    Grpc,
     /// gRPC-Web. The two directions choose their form independently: by `content-type` and by `accept`.
     GrpcWeb {
         /// How the request is written.
@@ -32,6 +34,7 @@ impl Dialect {
     /// Its name in logs and metrics.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Grpc => "grpc",
             Self::GrpcWeb {
                 request: Form::Binary,
                 response: Form::Binary,

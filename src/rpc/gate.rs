@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use crate::wire::envelope::{COMPRESSED, Prefix, Step, Walker};
+use crate::wire::{Reason, Reset};
 
 /// What may not pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,29 @@ pub(super) enum GateFault {
     /// A message that declares to be longer than the limit.
     TooLarge,
 }
+
+impl GateFault {
+    /// What it is in a request whose messages may be that long.
+    pub(super) fn of_request(self, message_bytes_max: u32) -> Reset {
+        Reset::downstream(match self {
+            Self::TooLarge => Reason::MessageTooLarge(message_bytes_max),
+            Self::Flags(_) => Reason::ClientProtocol(UNKNOWN_FLAGS),
+        })
+    }
+
+    /// What it is in an answer whose messages may be that long.
+    pub(super) fn of_answer(self, message_bytes_max: u32) -> Reset {
+        Reset::upstream(match self {
+            Self::TooLarge => Reason::MessageTooLarge(message_bytes_max),
+            Self::Flags(COMPRESSED) => {
+                Reason::BackendProtocol("a compressed message without grpc-encoding")
+            }
+            Self::Flags(_) => Reason::BackendProtocol(UNKNOWN_FLAGS),
+        })
+    }
+}
+
+const UNKNOWN_FLAGS: &str = "a message has flags that gRPC does not know";
 
 /// Whether messages may say that they are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

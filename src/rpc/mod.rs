@@ -10,7 +10,9 @@ pub mod dialect;
 pub mod ending;
 pub mod trailer_frame;
 
+mod answer;
 mod gate;
+mod grpc;
 mod grpc_web;
 mod grpc_web_text;
 mod inflate;

@@ -7,6 +7,8 @@
 //! Sources: RFC 9110 §7.6.1 (connection fields), §7.6.3 (`via`); RFC 9113 §8.2.2, §8.2.3; grpc/grpc
 //! `doc/PROTOCOL-HTTP2.md` ("Custom-Metadata", "Call-Definition").
 
+use std::borrow::Borrow;
+
 use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -107,8 +109,8 @@ pub fn forward_response(mut fields: HeaderMap) -> HeaderMap {
 }
 
 /// The trailers of an answer: all of them, or a fault where one has no business in trailers.
-pub fn forward_trailers(trailers: HeaderMap) -> Result<HeaderMap, MetadataFault> {
-    match trailers.keys().find(|name| is_hop_by_hop(name)) {
+pub fn forward_trailers<T: Borrow<HeaderMap>>(trailers: T) -> Result<T, MetadataFault> {
+    match trailers.borrow().keys().find(|name| is_hop_by_hop(name)) {
         Some(_) => Err(MetadataFault::ConnectionField),
         None => Ok(trailers),
     }

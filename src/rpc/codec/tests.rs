@@ -15,6 +15,8 @@ use crate::wire::base64::{Decoder, Encoder};
 use crate::wire::envelope::prefix;
 use crate::wire::{Code, Party, ResponseHead};
 
+mod native;
+
 const LIMIT: u32 = 64;
 
 type Rows<'a> = &'a [(&'a str, &'a str)];
