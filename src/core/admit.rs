@@ -367,13 +367,13 @@ impl<D: Driver> Core<D> {
         let snapshot = self.snapshot.clone();
         let decided = panics::contained(|| {
             trip(Place::Admit);
-            decide(&snapshot, &mut head, request.version, &peer)
+            decide(&snapshot, &mut head, version, &peer)
         });
         let decision = match decided {
             Some(decision) => decision,
             None => {
                 self.count_panic(now);
-                excuse(&snapshot, &head, request.version)
+                excuse(&snapshot, &head, version)
             }
         };
         match decision {

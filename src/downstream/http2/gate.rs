@@ -451,3 +451,6 @@ impl Sieve for Gate {
         passing.wrote(bytes, |frame| notes.note_sent(frame));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -206,3 +206,6 @@ fn host_of(
         (asked, host) => Ok(asked.or(host)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -676,8 +676,22 @@ fn h2_38_what_dialect_a_caller_may_speak_where() {
     );
     assert!(client.answer().head.starts_with("HTTP/1.1 415 "));
     assert_eq!(world.record().refusal, Some("content_type"));
-    // A type that nobody speaks.
+    // Over HTTP/2 it passes as it is.
     let mut caller = Caller::new(world.address);
+    let fields: Vec<_> = [&CALL[..4], &[("content-type", NATIVE), ("te", "trailers")]].concat();
+    let stream = caller.open(&fields, false);
+    caller.data(stream, &message(b"hi"), true);
+    let mut peer = backend.accept();
+    let request = peer.request();
+    assert_eq!(request.body, message(b"hi"));
+    peer.answer(request.stream, &message(b"well"));
+    let answer = caller.answer(stream);
+    assert_eq!(answer.field("content-type"), Some(NATIVE));
+    assert_eq!(answer.body, message(b"well"));
+    assert_eq!(answer.field("grpc-status"), Some("0"));
+    assert!(answer.whole);
+    assert_eq!(world.record().reason, Reason::Ok);
+    // A type that nobody speaks.
     let fields: Vec<_> = [&CALL[..4], &[("content-type", "text/plain")]].concat();
     let stream = caller.open(&fields, false);
     let answer = caller.answer(stream);

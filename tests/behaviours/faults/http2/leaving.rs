@@ -151,6 +151,48 @@ fn s_03_who_does_not_answer_the_first_step_is_refused_after_a_second() {
 }
 
 #[test]
+fn h2_35_data_above_the_last_stream_of_our_goodbye_costs_no_window() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let stream = caller.open(&CALL, false);
+    let begun = scene.begun().stream;
+    scene.world.command(Command::Drain(PATIENCE));
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: stream,
+            code: NO_ERROR
+        }
+    );
+    // More than the connection's window, on streams that nobody will ever look at.
+    for _ in 0..110 {
+        let late = caller.open(&CALL, false);
+        for _ in 0..4 {
+            caller.data(late, &[7; 16_000], false);
+        }
+    }
+    let body = message(&vec![7; 1_000_000]);
+    let expected = body.clone();
+    let mut peer = scene.peer;
+    let reader = std::thread::spawn(move || (peer.body(begun), peer));
+    caller.upload(stream, &body, 16_000, None);
+    caller.data(stream, b"", true);
+    let (heard, mut peer) = reader.join().expect("it reads");
+    assert!(heard == expected);
+    peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    assert_eq!(caller.next(), Heard::End);
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+}
+
+#[test]
 fn s_04_a_request_that_crosses_the_end_of_an_idle_connection_is_answered_or_not_read() {
     // Many times, so that it is met in every order.
     for round in 0..20 {

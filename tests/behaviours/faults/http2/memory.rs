@@ -144,3 +144,59 @@ fn h2_22_what_a_hundred_shut_windows_hold() {
     println!("{held} bytes");
     assert!(held <= HELD_MAX + 100 * BUFFER_PER_STREAM);
 }
+
+#[test]
+fn r_09_uploads_of_many_connections_share_a_budget() {
+    const CONNECTIONS: usize = 8;
+    const STREAMS: u32 = 100;
+    /// What a core may hold of requests in all, bytes, and what so many connections and calls hold besides.
+    const MOST: i64 = (32 << 20) + (8 << 20);
+    let backend = Backend::new();
+    let mut world = Stepped::new(Plan::default(), &[&backend]);
+    let mut first = Caller::new(world.address);
+    first.raw(&head(1, &CALL, true));
+    let mut peer = backend.accept_turning(|| world.turn());
+    // From now on it takes nothing.
+    peer.settings(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let mut upload = Vec::new();
+    for n in 0..STREAMS {
+        let stream = 1 + 2 * n;
+        upload.extend(head(stream, &CALL, false));
+        // The beginning of a message of a megabyte, as far as the stream's first window goes.
+        let mut content = vec![7; 65_535];
+        content[..5].copy_from_slice(&[0, 0, 0x10, 0, 0]);
+        for piece in content.chunks(16 << 10) {
+            upload.extend(frame(DATA, 0, stream, piece));
+        }
+    }
+    let writers: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut caller = Caller::new(world.address);
+            let upload = upload.clone();
+            thread::spawn(move || {
+                caller.send_within(&upload, Duration::from_secs(2));
+                caller
+            })
+        })
+        .collect();
+    let info = measure(|| {
+        while !writers.iter().all(thread::JoinHandle::is_finished) {
+            world.turn();
+        }
+        (0..100).for_each(|_| world.turn());
+    });
+    println!(
+        "{} bytes of {} uploads",
+        info.bytes_max,
+        CONNECTIONS * STREAMS as usize
+    );
+    drop(writers);
+    drop(peer);
+    world.stop();
+    assert!(world.core.is_empty());
+    assert!(
+        i64::try_from(info.bytes_max).expect("few") <= MOST,
+        "{} bytes",
+        info.bytes_max
+    );
+}
