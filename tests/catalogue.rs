@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Groups of rows, as ids begin.
-const GROUPS: [&str; 8] = ["h1", "w", "m", "u", "d", "x", "r", "s"];
+const GROUPS: [&str; 9] = ["h1", "h2", "w", "m", "u", "d", "x", "r", "s"];
 /// A catalogue that was lost in an edit would be covered by nothing.
 const ROWS_MIN: usize = 200;
 

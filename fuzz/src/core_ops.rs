@@ -64,6 +64,60 @@ impl Peer {
         }
     }
 
+    /// HTTP/2: what `n` chooses. Streams are the first of a client's.
+    fn say_http2(&mut self, n: u8) {
+        let stream = 1 + 2 * u32::from(n >> 4);
+        match n % 8 {
+            0 => {
+                self.outbox
+                    .extend_from_slice(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+                self.frame(4, 0, 0, settings(n >> 1));
+                self.frame(4, 1, 0, &[]);
+            }
+            1..=3 => {
+                // POST, http, a method, a host and a type.
+                let mut block = vec![0x83, 0x86];
+                field(
+                    &mut block,
+                    ":path",
+                    if n % 8 == 3 { "/plain/a" } else { "/a.B/C" },
+                );
+                field(&mut block, ":authority", "h");
+                field(&mut block, "content-type", "application/grpc-web");
+                if n % 8 == 2 {
+                    field(&mut block, "grpc-timeout", "900m");
+                }
+                self.frame(1, 4, stream, &block);
+            }
+            4 => self.frame(0, 0, stream, &message(n)),
+            5 => self.frame(0, 1, stream, &[]),
+            6 => self.frame(3, 0, stream, &[0, 0, 0, 8]),
+            _ => {
+                self.frame(8, 0, stream, &[0, 0, 0x40, n]);
+                self.frame(8, 0, 0, &[0, 0, 0x40, n]);
+            }
+        }
+    }
+
+    /// A frame with that content: its kind in the high bits, its flags and stream in the low ones.
+    fn say_frame(&mut self, n: u8, payload: &[u8]) {
+        let flags = [0, 1, 4, 5][usize::from(n & 3)];
+        let stream = if n & 4 == 0 {
+            0
+        } else {
+            1 + 2 * u32::from(n >> 7)
+        };
+        self.frame(n >> 3 & 15, flags, stream, payload);
+    }
+
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = (payload.len() as u32).to_be_bytes();
+        self.outbox.extend_from_slice(&length[1..]);
+        self.outbox.extend_from_slice(&[kind, flags]);
+        self.outbox.extend_from_slice(&stream.to_be_bytes());
+        self.outbox.extend_from_slice(payload);
+    }
+
     fn step(&mut self) {
         let Some(end) = &self.end else { return };
         match end.write(&self.outbox) {
@@ -132,7 +186,7 @@ impl World {
 
     fn obey(&mut self, op: u8, script: &mut Script<'_>) {
         let who = script.byte().unwrap_or_default();
-        match op % 24 {
+        match op % 26 {
             0 => {
                 if self.clients.len() < PEERS_MAX {
                     self.clients.extend(self.machine.dial_in(0).map(Peer::new));
@@ -248,7 +302,16 @@ impl World {
                 }
             }
             22 => (0..who % 16).for_each(|_| self.turn(true, None)),
-            _ => self.command(who),
+            23 => self.command(who),
+            24 => {
+                let n = script.byte().unwrap_or_default();
+                self.client(who, |client| client.say_http2(n));
+            }
+            _ => {
+                let n = script.byte().unwrap_or_default();
+                let bytes = text(script);
+                self.client(who, |client| client.say_frame(n, bytes));
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //! [`TARGETS`], a `[[bin]]` with its three lines in `fuzz_targets/`, and some seeds in `corpus/<target>/`.
 
 pub mod base64_stream;
+pub mod client_gate;
 #[cfg(feature = "sim")]
 pub mod core_ops;
 pub mod cors_origin;
@@ -16,6 +17,7 @@ pub mod frame_gate;
 pub mod grpc_timeout;
 pub mod h1_body;
 pub mod h1_head;
+pub mod h2_head;
 pub mod metadata;
 pub mod request_codec;
 pub mod response_codec;
@@ -32,6 +34,7 @@ pub type Check = fn(&[u8]);
 /// Every target with its check, in alphabetical order.
 pub const TARGETS: &[(&str, Check)] = &[
     ("base64_stream", base64_stream::check),
+    ("client_gate", client_gate::check),
     #[cfg(feature = "sim")]
     ("core_ops", core_ops::check),
     ("cors_origin", cors_origin::check),
@@ -41,6 +44,7 @@ pub const TARGETS: &[(&str, Check)] = &[
     ("grpc_timeout", grpc_timeout::check),
     ("h1_body", h1_body::check),
     ("h1_head", h1_head::check),
+    ("h2_head", h2_head::check),
     ("metadata", metadata::check),
     ("request_codec", request_codec::check),
     ("response_codec", response_codec::check),

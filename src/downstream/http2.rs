@@ -84,6 +84,15 @@ enum Phase<S: Socket> {
     },
 }
 
+/// What the clock has brought.
+enum Due {
+    Nothing,
+    /// There is something to say: `h2` has to be asked once more.
+    Words,
+    /// The client has failed to do something. In a few words.
+    End(&'static str),
+}
+
 impl<S: Socket> Http2<S> {
     /// The engine of a connection whose first unread bytes are the preface. `reset_stream_duration`: as in
     /// [`settings::builder`].
@@ -139,6 +148,7 @@ impl<S: Socket> Http2<S> {
             };
             match connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, answer)))) => {
+                    self.notes.let_heads_on();
                     if let Some(arrival) = self.arrive(request, answer, now) {
                         return Poll::Ready(arrival);
                     }
@@ -153,6 +163,7 @@ impl<S: Socket> Http2<S> {
                     }
                 }
                 Poll::Ready(None) => self.linger(),
+                Poll::Pending if self.notes.let_heads_on() => {}
                 Poll::Pending => {
                     let turned_away = self.notes.take_turned_away();
                     if turned_away > 0 {
@@ -162,8 +173,11 @@ impl<S: Socket> Http2<S> {
                         return Poll::Ready(Arrival::Malformed(words));
                     }
                     match self.watch(now) {
-                        true => {}
-                        false => return Poll::Pending,
+                        Due::Nothing => return Poll::Pending,
+                        Due::Words => {}
+                        Due::End(words) => {
+                            return Poll::Ready(Arrival::Malformed(words.to_owned()));
+                        }
                     }
                 }
             }
@@ -212,16 +226,18 @@ impl<S: Socket> Http2<S> {
             }
             Err(Http2Fault::Malformed(words)) => {
                 stream.reset(H2Reason::PROTOCOL_ERROR);
+                self.notes.note_fault();
                 Arrival::Malformed(words.to_owned())
             }
             Err(Http2Fault::TooMany) => {
                 stream.reset(H2Reason::ENHANCE_YOUR_CALM);
+                self.notes.note_fault();
                 Arrival::Malformed("too many fields: limits.header_fields bounds it".to_owned())
             }
         })
     }
 
-    fn say_turned_away(&self, count: u32) -> String {
+    fn say_turned_away(&self, count: usize) -> String {
         let what = match count {
             1 => "a stream was".to_owned(),
             count => format!("{count} streams were"),
@@ -255,8 +271,8 @@ impl<S: Socket> Http2<S> {
         true
     }
 
-    /// Looks at the time. Whether something has become of it.
-    fn watch(&mut self, now: Instant) -> bool {
+    /// Looks at the time.
+    fn watch(&mut self, now: Instant) -> Due {
         match self.notes.head_bytes() {
             0 => self.head_since = None,
             _ => {
@@ -273,21 +289,22 @@ impl<S: Socket> Http2<S> {
         let passed =
             |since: Option<Instant>, limit: Duration| since.is_some_and(|at| now >= at + limit);
         if !self.notes.acknowledged() && passed(Some(self.since), SETTINGS_TIME) {
-            return self.end(H2Reason::SETTINGS_TIMEOUT);
+            self.end(H2Reason::SETTINGS_TIMEOUT);
+            return Due::End("it does not acknowledge our SETTINGS");
         }
         if passed(self.head_since, self.limits.head_timeout) {
-            log::debug!("{}", TOO_SLOW.detail);
-            return self.end(H2Reason::ENHANCE_YOUR_CALM);
+            self.end(H2Reason::ENHANCE_YOUR_CALM);
+            return Due::End(TOO_SLOW.detail);
         }
         if is_idle && passed(self.closing, GOAWAY_TIME) {
-            return self.end(H2Reason::NO_ERROR);
+            self.end(H2Reason::NO_ERROR);
+            return Due::Words;
         }
         if self.closing.is_none() && passed(self.idle_since, self.limits.idle_timeout) {
             self.close(now);
-            // The GOAWAY is to be written.
-            return true;
+            return Due::Words;
         }
-        false
+        Due::Nothing
     }
 
     /// No more calls: the first step of a GOAWAY, and the second when the client has seen it. Calls that are open go on.

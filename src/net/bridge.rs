@@ -19,6 +19,12 @@ pub trait Sieve: Unpin {
     /// in front of them, which are gone then. Zero: it needs more. `Err`: the peer is to be given up.
     fn pass(&mut self, unread: &mut impl Buf) -> io::Result<usize>;
 
+    /// Whether no more is to be read, since what is there waits for something else than more bytes. Whoever holds back asks again
+    /// by himself.
+    fn holds_back(&self) -> bool {
+        false
+    }
+
     /// So many of them were handed on.
     fn passed(&mut self, bytes: usize);
 
@@ -91,6 +97,10 @@ impl<S: Socket, F: Sieve> AsyncRead for Bridge<S, F> {
             }
             if removed > 0 {
                 transport.consume(removed);
+            }
+            if sieve.holds_back() {
+                transport.keep_unread();
+                return Poll::Pending;
             }
             // A sieve holds back a frame head at most, or all of a foreign peer's turn; the turn's budget bounds both.
             let filled = transport.fill_shown();

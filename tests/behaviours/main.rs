@@ -5,6 +5,7 @@
 //! The rows of the catalogue of faults stand in `faults`, each test named after its row.
 
 mod backend;
+mod caller;
 mod client;
 mod ends;
 mod faults;

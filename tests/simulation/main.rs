@@ -13,6 +13,7 @@ mod browser;
 mod clock;
 mod cores;
 mod http1;
+mod http2;
 mod limits;
 mod model;
 mod panics;

@@ -8,7 +8,7 @@
 //! Reset), CVE-2024-27316 (CONTINUATION).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
 
@@ -44,6 +44,11 @@ const CONTINUATIONS_MAX: u32 = 20;
 const HEADER_BLOCK_BYTES_MAX: usize = (64 << 10) + 1024;
 /// Above this number streams run out soon (RFC 9113 §5.1.1): the client is asked to come again.
 const STREAM_ID_MAX: u32 = (1 << 31) - (1 << 16);
+/// Heads in the life of a connection that are reset because they are none. `h2` counts those that it finds by itself, see
+/// [`crate::downstream::http2::settings`]; these are the others.
+const FAULTS_MAX: u32 = 100;
+/// What a frame of a client may carry, bytes: what RFC 9113 §4.2 allows whoever was told nothing else.
+const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Streams without an answer that are remembered. There are more only of those that `h2` ignores.
 const UNANSWERED_MAX: usize = 4 * STREAMS_MAX as usize;
 
@@ -64,11 +69,17 @@ pub struct Notes {
     acknowledged: Cell<bool>,
     /// Streams whose answer has not begun.
     unanswered: RefCell<BTreeMap<u32, Seen>>,
-    /// Streams that `h2` has ended before they were a request.
-    turned_away: Cell<u32>,
+    /// Streams that `h2` has ended before they were given out as requests; it may still give them out.
+    turned_away: RefCell<BTreeSet<u32>>,
     counts: Cell<Counts>,
+    /// Heads that were none.
+    faults: Cell<u32>,
     /// How much has come of a head that is not whole, bytes.
     head_bytes: Cell<usize>,
+    /// A head has been handed on that may not have been given out.
+    head_ahead: Cell<bool>,
+    /// Another one waits for that.
+    held_back: Cell<bool>,
     /// Content that `h2` was given and has not written.
     loans: RefCell<Loans>,
 }
@@ -113,16 +124,48 @@ impl Notes {
         self.acknowledged.get()
     }
 
-    /// That stream is a request.
+    /// That stream is a request, however it stands by now.
     pub fn note_request(&self, stream: u32) {
+        self.turned_away.borrow_mut().remove(&stream);
         if let Some(seen) = self.unanswered.borrow_mut().get_mut(&stream) {
             *seen = Seen::Request;
         }
     }
 
+    /// One more head that is none.
+    pub fn note_fault(&self) {
+        self.faults.set(self.faults.get().saturating_add(1));
+        if self.faults.get() > FAULTS_MAX {
+            self.calm("it sends one head after another that is none");
+        }
+    }
+
     /// How many streams `h2` has turned away since this was asked last.
-    pub fn take_turned_away(&self) -> u32 {
-        self.turned_away.take()
+    pub fn take_turned_away(&self) -> usize {
+        self.turned_away.take().len()
+    }
+
+    /// All that was handed on has been given out. Whether a head was held back meanwhile, which may go on now.
+    ///
+    /// `h2` reads all heads that it can have before it gives out the first of them. A byte of a head can be a hundred bytes of a
+    /// field's place in a table, so a read of heads would be many megabytes; held back, there is one of them at any time.
+    pub fn let_heads_on(&self) -> bool {
+        self.head_ahead.set(false);
+        self.held_back.take()
+    }
+
+    /// Whether that frame waits until the head before it was given out.
+    fn hold_back(&self, met: Met) -> bool {
+        let Met::HandedOn(FrameHead {
+            kind: kind::HEADERS,
+            ..
+        }) = met
+        else {
+            return false;
+        };
+        let waits = self.head_ahead.replace(true);
+        self.held_back.set(waits);
+        waits
     }
 
     /// How much has come of a head that is not whole, heads of its frames included, bytes.
@@ -185,6 +228,9 @@ impl Notes {
                 return self.weigh(counts);
             }
         };
+        if !is_sized(frame) {
+            return self.judge(H2Reason::FRAME_SIZE_ERROR, "a frame of a wrong size");
+        }
         let mut counts = self.counts.get();
         match frame.kind {
             kind::DATA => return,
@@ -274,11 +320,25 @@ impl Notes {
             kind::HEADERS | kind::RST_STREAM => {
                 let seen = self.unanswered.borrow_mut().remove(&frame.stream);
                 if seen == Some(Seen::Head) {
-                    self.turned_away.set(self.turned_away.get() + 1);
+                    self.turned_away.borrow_mut().insert(frame.stream);
                 }
             }
             _ => {}
         }
+    }
+}
+
+/// Whether it is as long as its type says (RFC 9113 §6). `h2` finds that too, and calls it by another name.
+const fn is_sized(frame: FrameHead) -> bool {
+    let length = frame.length;
+    match frame.kind {
+        kind::PRIORITY => length == 5,
+        kind::RST_STREAM | kind::WINDOW_UPDATE => length == 4,
+        kind::PING => length == 8,
+        kind::SETTINGS if frame.has(flag::ACK) => length == 0,
+        kind::SETTINGS => length.is_multiple_of(6) && length <= FRAME_BYTES_MAX,
+        kind::GOAWAY => length >= 8 && length <= FRAME_BYTES_MAX,
+        _ => length <= FRAME_BYTES_MAX,
     }
 }
 
@@ -356,6 +416,9 @@ impl Sieve for Gate {
                                 .judge(H2Reason::PROTOCOL_ERROR, "it does not begin with SETTINGS");
                         }
                     }
+                    if notes.hold_back(met) {
+                        return Err(());
+                    }
                     notes.see(met, block);
                     match notes.is_closed() {
                         true => Err(()),
@@ -379,6 +442,10 @@ impl Sieve for Gate {
         }
     }
 
+    fn holds_back(&self) -> bool {
+        self.notes.held_back.get()
+    }
+
     fn owes_answer(&self) -> bool {
         self.entering.owes_answer()
     }
@@ -397,3 +464,6 @@ impl Sieve for Gate {
         passing.wrote(bytes, |frame| notes.note_sent(frame));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,9 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
         return Err(Http2Fault::TooMany);
     }
     let mut reading = Reading::default();
+    if headers.get_all(HOST).iter().nth(1).is_some() {
+        reading.fault(HeadFault::bad("two hosts"));
+    }
     let host = headers.remove(HOST);
     let mut fields = Fields::with_capacity(headers.len());
     let mut last = None;
@@ -64,7 +67,9 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
         }
     }
     let asked = uri.authority().map(|asked| asked.as_str());
-    let (scheme, path) = (uri.scheme_str(), uri.path_and_query());
+    // `h2` drops the scheme of a target without `:authority`, which has `host` then (RFC 9113 §8.3.1).
+    let scheme = uri.scheme_str().or(asked.is_none().then_some("http"));
+    let path = uri.path_and_query();
     let refused = |fault, path: Option<&PathAndQuery>, fields: &Fields| {
         let known = path.filter(|path| path.as_str().starts_with('/'));
         let who = WHO_ASKS.iter().filter_map(|name| {
@@ -201,3 +206,6 @@ fn host_of(
         (asked, host) => Ok(asked.or(host)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 mod event_loop;
 mod grpc_web;
 mod http1;
+mod http2;
 mod metadata;
 mod panics;
 mod phases;

@@ -1,0 +1,229 @@
+//! Rows S-01 to S-04: a proxy that is told to leave tells its callers so, serves what they had begun, and cuts no answer.
+
+use std::time::Duration;
+
+use wharf::core::Command;
+use wharf::wire::Reason;
+
+use super::{Scene, assert_good};
+use crate::caller::{CALL, Heard, NO_ERROR, REFUSED_STREAM, WINDOW_MAX};
+use crate::client::{Client, message, streamed, trailer_frame};
+use crate::world::PATIENCE;
+
+#[test]
+fn s_01_a_drain_says_goodbye_in_two_steps_and_waits_for_what_is_open() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    caller.acknowledges = false;
+    let stream = caller.call(&message(b"hi"));
+    let begun = scene.peer.request().stream;
+    scene.world.command(Command::Drain(PATIENCE));
+    // The first step names no stream: whoever is on the way is served.
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
+    // s_02: a call that comes between the two.
+    let between = caller.call(&message(b"hi"));
+    let second = scene.peer.request().stream;
+    scene.peer.answer(second, &message(b"well"));
+    assert_good(&caller.answer(between), b"well");
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+    // The answer to the PING that came with it brings the second step.
+    caller.frame(6, 1, 0, &SHUTDOWN_PING);
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: between,
+            code: NO_ERROR
+        }
+    );
+    // The open call is served to its end, and that is the end of the connection.
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+    assert_eq!(caller.next(), Heard::End);
+}
+
+/// What `h2` asks with before the second step (0.4.20).
+const SHUTDOWN_PING: [u8; 8] = [0x0b, 0x7b, 0xa2, 0xf0, 0x8b, 0x9b, 0xfe, 0x54];
+
+#[test]
+fn s_02_a_call_between_the_two_steps_is_served() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let first = caller.call(&message(b"hi"));
+    let begun = scene.peer.request().stream;
+    scene.world.command(Command::Drain(PATIENCE));
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
+    // Sent before the PING is answered.
+    caller.acknowledges = false;
+    let between = caller.call(&message(b"hi"));
+    let second = scene.peer.request().stream;
+    scene.peer.answer(second, &message(b"well"));
+    scene.peer.answer(begun, &message(b"well"));
+    let mut ends = 0;
+    while ends < 2 {
+        match caller.next() {
+            Heard::Data { stream, end, .. } => {
+                assert!(stream == first || stream == between);
+                ends += usize::from(end);
+            }
+            Heard::Head { .. } | Heard::GoAway { code: NO_ERROR, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for _ in 0..2 {
+        assert_eq!(scene.world.record().reason, Reason::Ok);
+    }
+}
+
+#[test]
+fn s_03_a_call_behind_the_second_step_reaches_nobody_and_may_be_made_elsewhere() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let stream = caller.call(&message(b"hi"));
+    let begun = scene.peer.request().stream;
+    scene.world.command(Command::Drain(PATIENCE));
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: stream,
+            code: NO_ERROR
+        }
+    );
+    // Above the last stream of a GOAWAY nothing is processed (RFC 9113 §6.8): no word about it is needed.
+    let late = caller.call(&message(b"late"));
+    caller.assert_quiet();
+    scene.peer.assert_quiet();
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    assert_eq!(caller.next(), Heard::End);
+    let _ = late;
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+}
+
+#[test]
+fn s_03_who_does_not_answer_the_first_step_is_refused_after_a_second() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let stream = caller.call(&message(b"hi"));
+    let begun = scene.peer.request().stream;
+    caller.assert_quiet();
+    caller.acknowledges = false;
+    scene.world.command(Command::Drain(PATIENCE));
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
+    assert_eq!(caller.next_within(Duration::from_millis(1_500)), None);
+    let late = caller.open(&CALL, true);
+    caller.assert_reset(late, REFUSED_STREAM);
+    scene.peer.assert_quiet();
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    assert!(
+        caller
+            .last_words()
+            .iter()
+            .all(|&(_, code)| code == NO_ERROR)
+    );
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+}
+
+#[test]
+fn h2_35_data_above_the_last_stream_of_our_goodbye_costs_no_window() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let stream = caller.open(&CALL, false);
+    let begun = scene.begun().stream;
+    scene.world.command(Command::Drain(PATIENCE));
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: WINDOW_MAX,
+            code: NO_ERROR
+        }
+    );
+    assert_eq!(
+        caller.next(),
+        Heard::GoAway {
+            last: stream,
+            code: NO_ERROR
+        }
+    );
+    // More than the connection's window, on streams that nobody will ever look at.
+    for _ in 0..110 {
+        let late = caller.open(&CALL, false);
+        for _ in 0..4 {
+            caller.data(late, &[7; 16_000], false);
+        }
+    }
+    let body = message(&vec![7; 1_000_000]);
+    let expected = body.clone();
+    let mut peer = scene.peer;
+    let reader = std::thread::spawn(move || (peer.body(begun), peer));
+    caller.upload(stream, &body, 16_000, None);
+    caller.data(stream, b"", true);
+    let (heard, mut peer) = reader.join().expect("it reads");
+    assert!(heard == expected);
+    peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    assert_eq!(caller.next(), Heard::End);
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+}
+
+#[test]
+fn s_04_a_request_that_crosses_the_end_of_an_idle_connection_is_answered_or_not_read() {
+    // Many times, so that it is met in every order.
+    for round in 0..20 {
+        let mut scene = Scene::new();
+        let mut client = Client::new(scene.world.address);
+        client.post("", &message(b"hi"));
+        let stream = scene.peer.request().stream;
+        scene.peer.answer(stream, &message(b"well"));
+        let good = streamed(&[&message(b"well"), &trailer_frame(super::OK)]);
+        assert_eq!(client.answer(), good);
+        assert_eq!(scene.world.record().reason, Reason::Ok);
+        let request = crate::client::request("", &message(b"hi"));
+        if round % 2 == 0 {
+            scene.world.command(Command::Drain(PATIENCE));
+            client.try_send(&request);
+        } else {
+            client.try_send(&request);
+            scene.world.command(Command::Drain(PATIENCE));
+        }
+        // Either the backend has it, and then it is answered, or nobody has, and the connection ends without a word and without
+        // a reset that would have taken an answer away.
+        match scene.peer.next_within(Duration::from_millis(200)) {
+            Some(crate::backend::Seen::Head { stream, .. }) => {
+                assert_eq!(scene.peer.body(stream), message(b"hi"));
+                scene.peer.answer(stream, &message(b"well"));
+                let answer = client.answer();
+                assert!(answer.whole && answer.body == good.body, "round {round}");
+                client.assert_closed();
+            }
+            None => client.assert_closed(),
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What a client can make its connection hold: never more than 256 KiB besides what its open streams may hold.
+
+use std::cell::Cell;
+use std::thread;
+use std::time::Duration;
+
+use allocation_counter::measure;
+
+use crate::backend::{Backend, block, frame};
+use crate::caller::{
+    CALL, CONTINUATION, Caller, DATA, END_STREAM, HEADERS, PING, PRIORITY, call_with, head, head_of,
+};
+use crate::client::message;
+use crate::world::{Plan, Stepped};
+
+/// Besides its open streams, bytes.
+const HELD_MAX: i64 = 256 << 10;
+/// What an open stream may hold, bytes.
+const BUFFER_PER_STREAM: i64 = 256 << 10;
+/// What a stream that has carried no content holds, bytes.
+const BARE: i64 = 8 << 10;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// What a core holds at most more than before while a client says that and reads nothing, bytes.
+fn held(settings: &[(u16, u32)], bytes: Vec<u8>) -> i64 {
+    let backend = Backend::new();
+    let mut world = Stepped::new(Plan::default(), &[&backend]);
+    let mut first = Caller::new(world.address);
+    first.raw(&head(1, &CALL, true));
+    let mut peer = backend.accept_turning(|| world.turn());
+    let served = thread::spawn(move || {
+        // Whatever is asked of it is answered at length.
+        let answer = message(&vec![7; 100_000]);
+        while let Some(seen) = peer.next_within(Duration::from_secs(3)) {
+            match seen {
+                crate::backend::Seen::Head { stream, .. } => {
+                    peer.grpc_head(stream);
+                    peer.data(stream, &answer, false);
+                }
+                crate::backend::Seen::End => break,
+                _ => {}
+            }
+        }
+    });
+    drop(first);
+    // Once beforehand, so that what the core makes once and keeps is there.
+    attack(&mut world, settings, bytes.clone());
+    let held = attack(&mut world, settings, bytes);
+    world.stop();
+    assert!(world.core.is_empty());
+    served.join().expect("it answers");
+    held
+}
+
+/// What the core holds more at most while that goes on; then the client leaves.
+fn attack(world: &mut Stepped, settings: &[(u16, u32)], bytes: Vec<u8>) -> i64 {
+    let mut caller = Caller::narrow(world.address, 4 << 10, settings);
+    let writer = thread::spawn(move || {
+        caller.send_within(&bytes, Duration::from_millis(500));
+        caller
+    });
+    let turns = Cell::new(0);
+    let info = measure(|| {
+        while turns.get() < 400 {
+            thread::sleep(Duration::from_millis(2));
+            world.turn();
+            turns.set(turns.get() + 1);
+        }
+    });
+    drop(writer.join().expect("it writes"));
+    let until = std::time::Instant::now() + crate::world::PATIENCE;
+    while world.core.census().0 > 0 {
+        assert!(std::time::Instant::now() < until, "it is not let go");
+        world.turn();
+    }
+    i64::try_from(info.bytes_max).expect("few")
+}
+
+#[test]
+fn h2_19_no_attack_makes_a_connection_hold_much_besides_its_streams() {
+    let fresh = |n: usize| 1 + 2 * n as u32;
+    let each = |frames: &dyn Fn(u32) -> Vec<u8>, count: usize| {
+        (0..count)
+            .flat_map(|n| frames(fresh(n)))
+            .collect::<Vec<u8>>()
+    };
+    let reset = |stream: u32| {
+        let mut bytes = head(stream, &CALL, false);
+        bytes.extend(frame(3, 0, stream, &8u32.to_be_bytes()));
+        bytes
+    };
+    let mut endless = frame(HEADERS, 0, 1, &block(&CALL));
+    endless.extend(frame(CONTINUATION, 0, 1, &[0x82; 3_200]).repeat(19));
+    let mut remembered = block(&[("x-large", &"v".repeat(3_900))]);
+    remembered[0] = 0x40;
+    let bomb = [&block(&CALL)[..], &remembered, &[0xbe; 15]].concat();
+    let crumbs = [&block(&CALL)[..], &[0x40, 1, b'a', 0], &[0xbe; 1_400]].concat();
+    let rows: Vec<(&str, i64, Vec<u8>)> = vec![
+        ("rapid resets", 100 * BARE, each(&reset, 3_000)),
+        ("PING", 0, frame(PING, 0, 0, &[7; 8]).repeat(100)),
+        (
+            "PRIORITY",
+            0,
+            each(&|n| frame(PRIORITY, 0, n, &[0, 0, 0, 0, 7]), 900),
+        ),
+        ("half a head", 0, endless),
+        (
+            "malformed heads",
+            0,
+            each(&|n| head(n, &call_with(&[("te", "gzip")]), true), 3_000),
+        ),
+        (
+            "large heads",
+            90 * BARE,
+            each(&|n| head_of(n, &bomb, true), 90),
+        ),
+        (
+            "small fields",
+            90 * BARE,
+            each(&|n| head_of(n, &crumbs, true), 90),
+        ),
+        (
+            "refused streams",
+            100 * BUFFER_PER_STREAM,
+            each(&|n| head(n, &CALL, false), 190),
+        ),
+    ];
+    for (name, streams, bytes) in rows {
+        let held = held(&[(INITIAL_WINDOW_SIZE, 0)], bytes);
+        let most = HELD_MAX + streams;
+        println!("{name}: {held} of {most} bytes");
+        assert!(held <= most, "{name}: {held} bytes");
+    }
+}
+
+#[test]
+fn h2_22_what_a_hundred_shut_windows_hold() {
+    let mut bytes = Vec::new();
+    for n in 0..100u32 {
+        bytes.extend(head(1 + 2 * n, &CALL, false));
+        bytes.extend(frame(DATA, END_STREAM, 1 + 2 * n, &message(b"hi")));
+    }
+    let held = held(&[(INITIAL_WINDOW_SIZE, 0)], bytes);
+    println!("{held} bytes");
+    assert!(held <= HELD_MAX + 100 * BUFFER_PER_STREAM);
+}
+
+#[test]
+fn r_09_uploads_of_many_connections_share_a_budget() {
+    const CONNECTIONS: usize = 8;
+    const STREAMS: u32 = 100;
+    /// What a core may hold of requests in all, bytes, and what so many connections and calls hold besides.
+    const MOST: i64 = (32 << 20) + (8 << 20);
+    let backend = Backend::new();
+    let mut world = Stepped::new(Plan::default(), &[&backend]);
+    let mut first = Caller::new(world.address);
+    first.raw(&head(1, &CALL, true));
+    let mut peer = backend.accept_turning(|| world.turn());
+    // From now on it takes nothing.
+    peer.settings(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let mut upload = Vec::new();
+    for n in 0..STREAMS {
+        let stream = 1 + 2 * n;
+        upload.extend(head(stream, &CALL, false));
+        // The beginning of a message of a megabyte, as far as the stream's first window goes.
+        let mut content = vec![7; 65_535];
+        content[..5].copy_from_slice(&[0, 0, 0x10, 0, 0]);
+        for piece in content.chunks(16 << 10) {
+            upload.extend(frame(DATA, 0, stream, piece));
+        }
+    }
+    let writers: Vec<_> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut caller = Caller::new(world.address);
+            let upload = upload.clone();
+            thread::spawn(move || {
+                caller.send_within(&upload, Duration::from_secs(2));
+                caller
+            })
+        })
+        .collect();
+    let info = measure(|| {
+        while !writers.iter().all(thread::JoinHandle::is_finished) {
+            world.turn();
+        }
+        (0..100).for_each(|_| world.turn());
+    });
+    println!(
+        "{} bytes of {} uploads",
+        info.bytes_max,
+        CONNECTIONS * STREAMS as usize
+    );
+    drop(writers);
+    drop(peer);
+    world.stop();
+    assert!(world.core.is_empty());
+    assert!(
+        i64::try_from(info.bytes_max).expect("few") <= MOST,
+        "{} bytes",
+        info.bytes_max
+    );
+}

@@ -1,0 +1,582 @@
+//! Streams: resets that are asked for, too many of them, windows that are overrun or kept shut, and numbers that are none.
+
+use std::time::Duration;
+
+use wharf::wire::{Party, Reason};
+
+use super::{Scene, assert_good, assert_told};
+use crate::backend::{Seen, frame};
+use crate::caller::{
+    CALL, CANCEL, Caller, DATA, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, GOAWAY, Heard,
+    INTERNAL_ERROR, NO_ERROR, PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, WINDOW_MAX,
+    WINDOW_UPDATE, call_with, head,
+};
+use crate::client::{PATH, message};
+use crate::world::{Plan, Stepped, World};
+
+/// Streams that a client may have open.
+const STREAMS_MAX: usize = 100;
+/// What one stream of a request may send ahead, bytes.
+const STREAM_WINDOW_BYTES: usize = 64 << 10;
+/// What may be held for a stream in all, bytes.
+const BUFFER_PER_STREAM: usize = 256 << 10;
+const INITIAL_WINDOW_SIZE: u16 = 4;
+
+/// Makes calls and breaks each of them with those frames until it is turned out. Each is reset with that code or is the last,
+/// each is taken back at the backend at once, and there are no more than may be.
+fn made_to_reset(code: u32, last_code: u32, most: usize, frames: impl Fn(u32) -> Vec<u8>) {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let mut broken = 0;
+    loop {
+        let stream = caller.open(&CALL, false);
+        let begun = scene.begun().stream;
+        caller.raw(&frames(stream));
+        let heard = caller.next();
+        // Whatever the caller is told, the backend is told that it is over.
+        scene.peer.assert_reset(begun, CANCEL);
+        broken += 1;
+        match heard {
+            Heard::Reset {
+                stream: own,
+                code: with,
+            } => assert_eq!((own, with), (stream, code)),
+            Heard::GoAway { code: with, .. } => {
+                assert_eq!(with, last_code, "after {broken}");
+                break;
+            }
+            other => panic!("after {broken}: {other:?}"),
+        }
+        assert!(broken <= most, "{broken} resets were asked for");
+    }
+    assert_eq!(caller.last_words(), []);
+    scene.peer.assert_quiet();
+    let records = scene.end();
+    let (refused, calls): (Vec<_>, Vec<_>) = records.iter().partition(|own| own.refusal.is_some());
+    assert_eq!(calls.len(), broken, "each call has its line");
+    assert!(calls.iter().all(|own| own.by == Party::Downstream));
+    assert_eq!(refused.len(), 1, "and one tells why: {refused:?}");
+}
+
+fn window_update(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes())
+}
+
+#[test]
+fn h2_05_a_window_that_grows_by_nothing() {
+    // A fault of the stream; an endpoint may take it for one of the connection (RFC 9113 §5.4.2).
+    made_to_reset(PROTOCOL_ERROR, PROTOCOL_ERROR, 101, |stream| {
+        window_update(stream, 0)
+    });
+}
+
+#[test]
+fn h2_05_b_windows_beyond_the_largest() {
+    made_to_reset(FLOW_CONTROL_ERROR, ENHANCE_YOUR_CALM, 101, |stream| {
+        window_update(stream, WINDOW_MAX)
+    });
+}
+
+#[test]
+fn h2_05_c_priority_of_a_wrong_length() {
+    made_to_reset(6, 6, 101, |stream| frame(PRIORITY, 0, stream, &[0; 4]));
+}
+
+#[test]
+fn h2_05_d_priority_on_itself() {
+    made_to_reset(PROTOCOL_ERROR, ENHANCE_YOUR_CALM, 101, |stream| {
+        frame(
+            PRIORITY,
+            0,
+            stream,
+            &[&stream.to_be_bytes()[..], &[7]].concat(),
+        )
+    });
+}
+
+#[test]
+fn h2_05_e_a_head_behind_the_end() {
+    made_to_reset(STREAM_CLOSED, PROTOCOL_ERROR, 101, |stream| {
+        let mut frames = frame(DATA, END_STREAM, stream, &message(b"hi"));
+        frames.extend(head(stream, &CALL, true));
+        frames
+    });
+}
+
+#[test]
+fn h2_05_f_data_behind_the_end() {
+    made_to_reset(STREAM_CLOSED, PROTOCOL_ERROR, 101, |stream| {
+        let mut frames = frame(DATA, END_STREAM, stream, &message(b"hi"));
+        frames.extend(frame(DATA, 0, stream, b"more"));
+        frames
+    });
+}
+
+#[test]
+fn h2_06_streams_beyond_the_limit_are_refused_and_a_flood_of_them_ends_the_connection() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let open: Vec<u32> = (0..STREAMS_MAX)
+        .map(|_| caller.open(&CALL, false))
+        .collect();
+    let begun: Vec<u32> = open.iter().map(|_| scene.begun().stream).collect();
+    let refused = caller.open(&CALL, false);
+    caller.assert_reset(refused, REFUSED_STREAM);
+    assert_eq!(scene.world.record().refusal, Some("bad_http"));
+    // A place that is free is given again.
+    caller.data(open[0], &message(b"hi"), true);
+    assert_eq!(scene.peer.body(begun[0]), message(b"hi"));
+    scene.peer.answer(begun[0], &message(b"well"));
+    assert_good(&caller.answer(open[0]), b"well");
+    let again = caller.open(&CALL, false);
+    assert!(again > refused);
+    scene.begun();
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+    let mut bytes = Vec::new();
+    for _ in 0..1_000 {
+        bytes.extend(head(caller.fresh(), &CALL, false));
+    }
+    caller.try_raw(&bytes);
+    caller.assert_turned_out(ENHANCE_YOUR_CALM);
+    for _ in 0..STREAMS_MAX {
+        assert!(matches!(
+            scene.peer.next(),
+            Seen::Reset { code: CANCEL, .. }
+        ));
+    }
+    scene.peer.assert_quiet();
+    let records = scene.end();
+    let calls = records.iter().filter(|own| own.refusal.is_none()).count();
+    assert_eq!(calls, STREAMS_MAX);
+    assert!(
+        records.len() - calls <= 2,
+        "{} lines",
+        records.len() - calls
+    );
+}
+
+/// All that the backend can send on that stream until nobody takes more.
+fn pour(scene: &mut Scene, stream: u32) -> usize {
+    const PIECE: usize = 16 << 10;
+    const PATIENCE: Duration = Duration::from_millis(300);
+    let (mut left, mut sent) = (WINDOW, 0);
+    let piece = message(&vec![7; PIECE - 5]);
+    scene.peer.grpc_head(stream);
+    loop {
+        while left >= PIECE && sent < (1 << 26) {
+            left -= PIECE;
+            sent += PIECE;
+            scene.peer.data(stream, &piece, false);
+        }
+        match scene.peer.next_or_window(stream, PATIENCE) {
+            Some(Ok(more)) => left += more as usize,
+            _ => return sent,
+        }
+    }
+}
+/// What a backend's stream may send ahead, bytes.
+const WINDOW: usize = 128 << 10;
+
+#[test]
+fn h2_18_a_window_that_is_open_and_a_socket_that_is_not_read() {
+    let mut plan = Plan::default();
+    plan.limits.stall_timeout = Duration::from_secs(2);
+    let mut scene = Scene::with(plan);
+    let settings = [(INITIAL_WINDOW_SIZE, WINDOW_MAX)];
+    let mut caller = Caller::narrow(scene.world.address, 4 << 10, &settings);
+    caller.window(0, WINDOW_MAX - 65_535);
+    let stream = caller.call(&message(b"hi"));
+    let _ = stream;
+    let begun = scene.peer.request().stream;
+    let taken = pour(&mut scene, begun);
+    // A stream's share, what is staged, and what the kernel takes.
+    assert!(
+        taken <= BUFFER_PER_STREAM + (1 << 20),
+        "{taken} bytes were taken for nobody"
+    );
+    scene.peer.assert_reset(begun, CANCEL);
+    let record = scene.world.record();
+    assert_eq!(record.by, Party::Downstream, "{record:?}");
+    assert!(record.aborted);
+    scene.end();
+}
+
+#[test]
+fn h2_19_faults_that_ask_for_answers_nobody_reads_end_the_connection() {
+    let scene = Scene::new();
+    let mut caller = Caller::narrow(scene.world.address, 4 << 10, &[]);
+    let mut bytes = Vec::new();
+    for _ in 0..100_000 {
+        bytes.extend(head(caller.fresh(), &call_with(&[("te", "gzip")]), true));
+    }
+    caller.send_within(&bytes, Duration::from_secs(5));
+    caller.assert_turned_out(ENHANCE_YOUR_CALM);
+    let records = scene.end();
+    assert!(records.len() <= 102, "{} lines", records.len());
+}
+
+#[test]
+fn h2_21_who_sends_more_than_the_window_is_cut() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let stream = caller.open(&CALL, false);
+    let begun = scene.begun().stream;
+    // Its backend takes as much as its own window allows; more than both is held for nobody.
+    let mut prefix = message(b"");
+    prefix[1..].copy_from_slice(&(1u32 << 20).to_be_bytes());
+    caller.data(stream, &prefix, false);
+    let piece = vec![7; 16 << 10];
+    let mut sent = 0;
+    let code = loop {
+        // Never a look at the windows.
+        let taken = caller.try_raw(&frame(DATA, 0, stream, &piece).repeat(8));
+        sent += 8 * piece.len();
+        assert!(taken && sent <= 64 << 20, "it takes all");
+        match caller.next_within(Duration::from_millis(1)) {
+            None => {}
+            Some(Heard::Reset { code, .. } | Heard::GoAway { code, .. }) => break code,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(code, FLOW_CONTROL_ERROR, "after {sent} bytes");
+    let mut reset = false;
+    while !reset {
+        match scene.peer.next() {
+            Seen::Data { end: false, .. } => {}
+            Seen::Reset { stream, code } => {
+                assert_eq!((stream, code), (begun, CANCEL));
+                reset = true;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let records = scene.end();
+    assert_eq!(
+        records.iter().filter(|own| own.refusal.is_none()).count(),
+        1
+    );
+    let _ = STREAM_WINDOW_BYTES;
+}
+
+#[test]
+fn h2_22_a_hundred_streams_whose_windows_stay_shut_hold_little_and_are_given_up() {
+    const PIECE: usize = 16 << 10;
+    let mut plan = Plan::default();
+    plan.limits.stall_timeout = Duration::from_secs(3);
+    let mut scene = Scene::with(plan);
+    let mut caller = Caller::with(scene.world.address, &[(INITIAL_WINDOW_SIZE, 0)]);
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        caller.call(&message(b"hi"));
+        let stream = scene.peer.request().stream;
+        scene.peer.grpc_head(stream);
+        streams.push(stream);
+    }
+    // As much as the proxy's windows allow.
+    let piece = message(&vec![7; PIECE - 5]);
+    let mut left = std::collections::BTreeMap::new();
+    for &stream in &streams {
+        left.insert(stream, WINDOW);
+    }
+    let mut taken = 0;
+    loop {
+        for (&stream, left) in &mut left {
+            while *left >= PIECE {
+                *left -= PIECE;
+                taken += PIECE;
+                scene.peer.data(stream, &piece, false);
+            }
+        }
+        match scene.peer.next_or_windows(Duration::from_millis(300)) {
+            Some(Ok((0, _))) => {}
+            Some(Ok((stream, more))) => {
+                *left.get_mut(&stream).expect("one of them") += more as usize
+            }
+            Some(Err(Seen::Reset { .. })) | None => break,
+            Some(Err(other)) => panic!("{other:?}"),
+        }
+    }
+    let each = taken / STREAMS_MAX;
+    assert!(
+        each <= BUFFER_PER_STREAM,
+        "{each} bytes were taken for nobody"
+    );
+    for _ in 0..STREAMS_MAX {
+        let record = scene.world.record();
+        assert_eq!(
+            (record.reason, record.by),
+            (Reason::ClientTooSlow, Party::Downstream)
+        );
+        assert!(record.aborted);
+    }
+    // Each is reset, with CANCEL, and their places are free.
+    let mut resets = 0;
+    while resets < STREAMS_MAX {
+        match caller.next() {
+            Heard::Reset { code: CANCEL, .. } => resets += 1,
+            Heard::Head { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    caller.settings(&[(INITIAL_WINDOW_SIZE, 65_535)]);
+    // What else the peer has seen are the resets of those streams.
+    let stream = caller.call(&message(b"hi"));
+    let begun = loop {
+        match scene.peer.next() {
+            Seen::Reset { .. } => {}
+            Seen::Head { stream, .. } => break stream,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(scene.peer.body(begun), message(b"hi"));
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    scene.end();
+}
+
+#[test]
+fn h2_23_numbers_that_no_stream_has_end_the_connection() {
+    for (name, first, second) in [
+        ("even", None, 2),
+        ("zero", None, 0),
+        ("smaller", Some(5), 3),
+        ("the same again", Some(5), 5),
+    ] {
+        let mut scene = Scene::new();
+        let mut caller = scene.caller();
+        if let Some(first) = first {
+            caller.raw(&crate::caller::call(first, &message(b"hi")));
+            let begun = scene.peer.request().stream;
+            scene.peer.answer(begun, &message(b"well"));
+            assert_good(&caller.answer(first), b"well");
+            assert_eq!(scene.world.record().reason, Reason::Ok);
+        }
+        caller.raw(&head(second, &CALL, true));
+        let code = caller.last_words().last().map(|&(_, code)| code);
+        assert!(
+            code == Some(PROTOCOL_ERROR) || (code == Some(STREAM_CLOSED) && first == Some(second)),
+            "{name}: {code:?}"
+        );
+        scene.peer.assert_quiet();
+        assert_eq!(scene.end().len(), 1, "{name}");
+    }
+}
+
+#[test]
+fn h2_23_before_its_numbers_run_out_a_client_is_asked_to_come_again() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let late = (1u32 << 31) - 65_535 + 2;
+    caller.raw(&crate::caller::call(late, &message(b"hi")));
+    let begun = scene.peer.request().stream;
+    // It is served, and so is who comes before the second word.
+    scene.peer.answer(begun, &message(b"well"));
+    let mut answer = crate::caller::Answer::default();
+    let mut last = Vec::new();
+    loop {
+        match caller.next() {
+            Heard::Head { fields, .. } => answer.fields.extend(fields),
+            Heard::Data { bytes, end, .. } => {
+                answer.body.extend(bytes);
+                answer.whole = end;
+            }
+            Heard::GoAway { last: id, code } => last.push((id, code)),
+            Heard::End => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_good(&answer, b"well");
+    assert_eq!(last, [(WINDOW_MAX, NO_ERROR), (late, NO_ERROR)]);
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+    assert_told(&scene.end(), &[]);
+}
+
+#[test]
+fn h2_30_a_caller_who_resets_is_gone_in_the_same_turn() {
+    let backend = crate::backend::Backend::new();
+    let mut world = Stepped::new(Plan::default(), &[&backend]);
+    let mut caller = Caller::new(world.address);
+    let turn = |world: &mut Stepped| (0..4).for_each(|_| world.turn());
+    turn(&mut world);
+    // In the middle of a request, in the middle of an answer, and between the two.
+    caller.raw(&head(1, &CALL, false));
+    let mut peer = backend.accept_turning(|| world.turn());
+    turn(&mut world);
+    caller.raw(&head(3, &CALL, false));
+    caller.data(3, &message(b"hi"), true);
+    caller.raw(&head(5, &CALL, false));
+    caller.data(5, &message(b"hi"), true);
+    let until = std::time::Instant::now() + crate::world::PATIENCE;
+    while world.core.census().1 < 3 {
+        assert!(std::time::Instant::now() < until);
+        world.turn();
+    }
+    turn(&mut world);
+    let mut begun = Vec::new();
+    while begun.len() < 3 {
+        if let Some(Seen::Head { stream, .. }) = peer.next_within(Duration::from_secs(1)) {
+            begun.push(stream);
+        }
+        world.turn();
+    }
+    peer.grpc_head(begun[1]);
+    peer.data(begun[1], &message(b"some")[..7], false);
+    turn(&mut world);
+    for (left, stream) in [(2, 1), (1, 3), (0, 5)] {
+        caller.reset(stream, CANCEL);
+        // The kernel may take a moment to bring it; then one turn is enough.
+        while world.core.census().1 > left {
+            assert!(std::time::Instant::now() < until, "{left} are still open");
+            world.turn();
+        }
+        let record = world.record().expect("in that same turn");
+        assert_eq!(
+            (record.reason, record.by),
+            (Reason::ClientLeft, Party::Downstream)
+        );
+        // And the backend's socket was told before the turn was over: no further one is made.
+        let told = loop {
+            match peer.next() {
+                Seen::Data { .. } | Seen::Head { .. } => {}
+                other => break other,
+            }
+        };
+        let index = usize::from(stream == 3) + 2 * usize::from(stream == 5);
+        assert_eq!(
+            told,
+            Seen::Reset {
+                stream: begun[index],
+                code: CANCEL
+            }
+        );
+    }
+    assert_eq!(world.core.census(), (1, 0, 1));
+    world.stop();
+    assert!(world.core.is_empty());
+}
+
+#[test]
+fn h2_31_a_client_that_says_goodbye_has_its_open_calls_served() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let stream = caller.call(&message(b"hi"));
+    let begun = scene.peer.request().stream;
+    caller.frame(GOAWAY, 0, 0, &[0; 8]);
+    caller.assert_quiet();
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+    assert!(
+        caller
+            .last_words()
+            .iter()
+            .all(|&(_, code)| code == NO_ERROR)
+    );
+    assert_told(&scene.end(), &[]);
+}
+
+#[test]
+fn h2_34_data_behind_our_reset_is_ignored_and_its_window_comes_back() {
+    // Of all streams together more than the connection's window.
+    const STREAMS: usize = 95;
+    const ROUNDS: usize = 4;
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let crumbs: Vec<_> = (0..200).map(|_| ("cookie", "a=b")).collect();
+    let too_many = call_with(&crumbs);
+    let piece = vec![7; 16 << 10];
+    for stream in 0..STREAMS {
+        let own = caller.fresh();
+        // Our reset leaves at the end of the turn that reads all of this.
+        let mut bytes = head(own, &too_many, false);
+        for _ in 0..ROUNDS {
+            bytes.extend(frame(DATA, 0, own, &piece[..16_000]));
+        }
+        caller.raw(&bytes);
+        caller.assert_reset(own, ENHANCE_YOUR_CALM);
+        assert_eq!(scene.world.record().refusal, Some("bad_http"), "{stream}");
+    }
+    // 6.08 MB of 6.55 are gone by if nothing came back; the rest of this would not fit.
+    let stream = caller.open(&CALL, false);
+    let begun = scene.begun().stream;
+    let body = message(&vec![7; 2_000_000]);
+    let expected = body.clone();
+    let mut peer = scene.peer;
+    let reader = std::thread::spawn(move || (peer.body(begun), peer));
+    caller.upload(stream, &body, 16_000, None);
+    caller.data(stream, b"", true);
+    let (heard, peer) = reader.join().expect("it reads");
+    assert!(heard == expected);
+    scene.peer = peer;
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(stream), b"well");
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+    assert_told(&scene.end(), &[]);
+}
+
+#[test]
+fn h2_39_one_stream_at_full_rate_starves_nobody() {
+    const OTHERS: usize = 99;
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let fast = caller.call(&message(b"much"));
+    caller.window(0, WINDOW_MAX - 65_535);
+    caller.window(fast, WINDOW_MAX - 65_535);
+    let begun = scene.peer.request().stream;
+    let small: Vec<u32> = (0..OTHERS).map(|_| caller.call(&message(b"hi"))).collect();
+    let requests = scene.peer.requests(OTHERS);
+    // The backend pours into one and answers the others in the middle of it.
+    scene.peer.grpc_head(begun);
+    let piece = message(&vec![7; (16 << 10) - 5]);
+    for _ in 0..8 {
+        scene.peer.data(begun, &piece, false);
+    }
+    for request in &requests {
+        scene.peer.answer(request.stream, &message(b"well"));
+    }
+    for _ in 0..OTHERS {
+        assert_eq!(scene.world.record().reason, Reason::Ok);
+    }
+    // None of them has to wait for more of the fast one than is on its way.
+    let (mut answered, mut fast_bytes) = (0, 0);
+    while answered < OTHERS {
+        match caller.next() {
+            Heard::Data { stream, bytes, end } => match stream == fast {
+                true => fast_bytes += bytes.len(),
+                false => {
+                    assert!(small.contains(&stream));
+                    answered += usize::from(end);
+                }
+            },
+            Heard::Head { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(fast_bytes <= 8 * (16 << 10));
+    // And a stream that stands still does not hold up the others: it has had all its window of them.
+    scene.peer.data(begun, &piece, false);
+    scene.assert_serves_beside(&mut caller, fast);
+    let _ = (PATH, INTERNAL_ERROR, World::new);
+}
+
+impl Scene {
+    /// A small call on that connection is served while another one is in full flow.
+    fn assert_serves_beside(&mut self, caller: &mut Caller, fast: u32) {
+        let stream = caller.call(&message(b"hi"));
+        let request = self.peer.request();
+        self.peer.answer(request.stream, &message(b"well"));
+        loop {
+            match caller.next() {
+                Heard::Data {
+                    stream: own,
+                    end: true,
+                    ..
+                } if own == stream => return,
+                Heard::Data { stream: own, .. } | Heard::Head { stream: own, .. } => {
+                    assert!(own == stream || own == fast);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
