@@ -46,6 +46,9 @@ const LOST_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is said that clients are turned away.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// How many calls of HTTP/2 clients begin in one turn. A hundred connections may bring ten thousand at once; each is a head to be
+/// written to a backend, which takes them a turn at a time.
+const CALLS_MAX: usize = 256;
 /// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
 const ROUNDS_MAX: usize = 8;
 /// Whose address is not known any more.
@@ -98,6 +101,10 @@ pub struct Core<D: Driver> {
     unserved: usize,
     /// How long `h2` remembers a stream that was reset.
     reset_stream_duration: Duration,
+    /// Calls of HTTP/2 clients that have begun in this turn.
+    begun: usize,
+    /// HTTP/2 connections that may have more.
+    held_over: Vec<Key>,
     events: Vec<Event>,
     batch: Vec<Task>,
     keys: Vec<Key>,
@@ -271,6 +278,8 @@ impl<D: Driver> Core<D> {
             turned_away: None,
             unserved: 0,
             reset_stream_duration,
+            begun: 0,
+            held_over: Vec::new(),
             events: Vec::new(),
             batch: Vec::new(),
             keys: Vec::new(),
@@ -310,8 +319,12 @@ impl<D: Driver> Core<D> {
         self.events = events;
         self.obey(now);
         self.expire(now);
+        self.begun = 0;
         self.run_ready(now);
         self.flush(now);
+        for key in mem::take(&mut self.held_over) {
+            self.wake(Task::Downstream(key));
+        }
         self.leave(now)
     }
 
@@ -862,6 +875,7 @@ impl<D: Driver> Core<D> {
     /// One step of an HTTP/2 connection. `Break`: it waits, or (`false`) is gone.
     fn advance_http2(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
         let draining = self.drain != Drain::No;
+        let accepts = self.begun < CALLS_MAX;
         let Some(Connection {
             seat: Seat::Shared(shared),
             ..
@@ -875,9 +889,12 @@ impl<D: Driver> Core<D> {
         }
         let cx = &mut Context::from_waker(wakeup.waker());
         let work = Work::Task(Task::Downstream(key));
-        match engine.poll(now.instant, cx) {
+        match engine.poll(accepts, now.instant, cx) {
             Poll::Pending => {
                 let bytes = engine.head_bytes();
+                if !accepts {
+                    self.held_over.push(key);
+                }
                 let most = self.snapshot.limits.heads_bytes_max;
                 if !self.hold_head(key, bytes) || self.heads_bytes <= most {
                     return ControlFlow::Break(true);
@@ -905,6 +922,7 @@ impl<D: Driver> Core<D> {
                 });
             }
             Poll::Ready(Arrival::Request(head, stream)) => {
+                self.begun += 1;
                 self.accounted(key, work, now, |core| {
                     core.admit(key, Stream::Http2(stream), head, Version::HTTP_2, now);
                 });

@@ -62,6 +62,10 @@ pub struct Http2<S: Socket> {
     /// How many streams there are of it, those that leave included.
     open: Rc<Cell<usize>>,
     /// Streams whose call has ended, and whose last bytes wait for window.
+    #[expect(
+        clippy::vec_box,
+        reason = "they come so, and few stay for longer than a turn"
+    )]
     leaving: Vec<Box<Http2Stream>>,
     /// When it began.
     since: Instant,
@@ -123,8 +127,9 @@ impl<S: Socket> Http2<S> {
         }
     }
 
-    /// Goes on as far as it can.
-    pub fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<Arrival> {
+    /// Goes on as far as it can. `accepts`: requests are given out; else what has come waits where it is, and all but that goes
+    /// on.
+    pub fn poll(&mut self, accepts: bool, now: Instant, cx: &mut Context<'_>) -> Poll<Arrival> {
         if now >= self.second + SECOND {
             self.second = now;
             self.notes.next_second();
@@ -146,7 +151,11 @@ impl<S: Socket> Http2<S> {
                 Phase::Lingering { .. } => return self.poll_lingering(now),
                 Phase::Open(connection) => connection,
             };
-            match connection.poll_accept(cx) {
+            let accepted = match accepts {
+                true => connection.poll_accept(cx),
+                false => connection.poll_closed(cx).map(|over| over.err().map(Err)),
+            };
+            match accepted {
                 Poll::Ready(Some(Ok((request, answer)))) => {
                     self.notes.let_heads_on();
                     if let Some(arrival) = self.arrive(request, answer, now) {
@@ -163,7 +172,7 @@ impl<S: Socket> Http2<S> {
                     }
                 }
                 Poll::Ready(None) => self.linger(),
-                Poll::Pending if self.notes.let_heads_on() => {}
+                Poll::Pending if accepts && self.notes.let_heads_on() => {}
                 Poll::Pending => {
                     let turned_away = self.notes.take_turned_away();
                     if turned_away > 0 {
@@ -346,7 +355,9 @@ impl<S: Socket> Http2<S> {
 
     /// Those whose call is over go when their last bytes have gone.
     fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) {
-        self.leaving.retain_mut(|stream| !stream.see_off(now, cx));
+        let stuck = self.transport.borrow().has_refused();
+        self.leaving
+            .retain_mut(|stream| !stream.see_off(stuck, now, cx));
     }
 
     fn linger(&mut self) {

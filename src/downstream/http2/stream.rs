@@ -62,6 +62,8 @@ pub struct Http2Stream {
     /// Since when its request is thrown away, and how much was, bytes.
     left_at: Option<Instant>,
     discarded: usize,
+    /// All that comes before the cut was with `h2` when its connection was polled last.
+    handed_on: bool,
 }
 
 /// Since when something waits for window, counted from the last progress.
@@ -157,6 +159,7 @@ impl Http2Stream {
             overloaded: false,
             left_at: None,
             discarded: 0,
+            handed_on: false,
         }
     }
 
@@ -189,8 +192,8 @@ impl Http2Stream {
     }
 
     /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been handed on and its request has
-    /// ended or been given up, or nobody is there for it.
-    pub(super) fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
+    /// ended or been given up, or nobody is there for it. `stuck`: what `h2` writes waits for the socket.
+    pub(super) fn see_off(&mut self, stuck: bool, now: Instant, cx: &mut Context<'_>) -> bool {
         self.sense(now, cx);
         self.discard();
         self.settle(cx);
@@ -198,9 +201,23 @@ impl Http2Stream {
             return true;
         }
         let said = self.head.is_none() && !self.unsent.waits();
+        if said && !self.unsent.has_ended() {
+            return self.cut(stuck, cx);
+        }
         let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX;
         let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
         said && (heard || waited)
+    }
+
+    /// It is to be cut behind what it has said. Whether that may be now: a reset throws away what `h2` has not written, and whole
+    /// messages before the cut are whole.
+    fn cut(&mut self, stuck: bool, cx: &mut Context<'_>) -> bool {
+        if mem::replace(&mut self.handed_on, true) {
+            // The connection has been polled since then.
+            return !stuck;
+        }
+        cx.waker().wake_by_ref();
+        false
     }
 
     /// What has come of a request that nobody wants is gone, and its window with it.
