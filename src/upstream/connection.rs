@@ -168,18 +168,28 @@ impl<S: Socket> Connection<S> {
         }
     }
 
-    /// Whether one more call may be opened now. `h2` would park what is beyond the peer's limit, and a parked call that is
-    /// cancelled is still sent later; so nothing is ever beyond it.
-    pub fn has_room(&self) -> bool {
+    /// How many more calls may be opened now. `h2` would park what is beyond the peer's limit, and a parked call that is cancelled
+    /// is still sent later; so nothing is ever beyond it.
+    pub fn room(&self) -> usize {
         match &self.phase {
             Phase::Ready(engine) => {
                 let allowed = engine.requests.current_max_send_streams();
                 let stuck = self.transport.borrow().has_refused()
                     && engine.notes.heads() >= HEADS_WAITING_MAX;
-                !stuck && self.open.streams() < allowed.min(settings::STREAMS_MAX)
+                match stuck {
+                    true => 0,
+                    false => allowed
+                        .min(settings::STREAMS_MAX)
+                        .saturating_sub(self.open.streams()),
+                }
             }
-            _ => false,
+            _ => 0,
         }
+    }
+
+    /// Whether one more call may be opened now.
+    pub fn has_room(&self) -> bool {
+        self.room() > 0
     }
 
     /// Opens a stream and sends `head` on it. `authority` is for calls that bring none. `Err`: nothing was sent;

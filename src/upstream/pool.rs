@@ -23,6 +23,8 @@ use crate::wire::{Dial, OutgoingHead, Reason, Reset};
 
 /// The pause after a first failed attempt; each further one is longer by three fifths, and each up to a fifth shorter or
 /// longer than that, so that cores do not come in step.
+/// How many of those who wait for a stream are woken together.
+const NEXT_MAX: usize = 64;
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest pause. Attempts are made only when somebody calls, so a backend that is down is asked once in this time, more or
 /// less; whoever calls meanwhile is told at once. A longer one would only keep calls from a backend that is back.
@@ -303,7 +305,7 @@ impl<S: Socket> Pool<S> {
             backend.queue.remove(index);
         }
         // It may have been woken for a free stream that it never took.
-        backend.wake_first();
+        backend.wake_next(1);
     }
 
     /// Connects to every endpoint of every backend that has no connection, whether or not anybody calls.
@@ -503,17 +505,18 @@ impl<S: Socket> Pool<S> {
                     self.try_next_address(endpoint, reset.reason, opening, reactor, now);
                 } else if let Some(backend) = self.backend_of(endpoint) {
                     // Those who wait must not wait for this one.
-                    backend.wake_first();
+                    backend.wake_next(NEXT_MAX);
                 }
             }
             (_, Condition::Ready | Condition::Draining) => {
                 let ready = held.connection.condition() == Condition::Ready;
+                let room = held.connection.room();
                 if ready && held.rest(key, &mut reactor.timers, now) {
                     self.replace(key, endpoint);
                 }
                 // A stream may have come free.
                 if let Some(backend) = self.backend_of(endpoint) {
-                    backend.wake_first();
+                    backend.wake_next(room);
                 }
             }
             (_, Condition::Opening) => {}
@@ -565,7 +568,7 @@ impl<S: Socket> Pool<S> {
                 failure: None,
                 opening: None,
             });
-            backend.wake_first();
+            backend.wake_next(NEXT_MAX);
         }
     }
 
@@ -771,9 +774,11 @@ impl<S: Socket> Held<S> {
 }
 
 impl Backend {
-    fn wake_first(&self) {
-        if let Some(first) = self.queue.front() {
-            first.waker.wake_by_ref();
+    /// Those who are next go on, as many as there is `room` for on the connection that is known to have some, and one at the least,
+    /// because another may have. If they came one by one, no more would get on in a turn than it has rounds, while hundreds come.
+    fn wake_next(&self, room: usize) {
+        for next in self.queue.iter().take(room.clamp(1, NEXT_MAX)) {
+            next.waker.wake_by_ref();
         }
     }
 
@@ -835,10 +840,11 @@ impl<S: Socket> Dial for Pool<S> {
                     ticket.endpoint = Some(endpoint);
                     ticket.address = Some(Rc::clone(&held.address));
                     ticket.attempts += 1;
+                    let room = held.connection.room();
                     if let Some(backend) = self.backends.get_mut(ticket.backend) {
                         backend.rotation = backend.rotation.wrapping_add(1);
                         backend.leave(ticket);
-                        backend.wake_first();
+                        backend.wake_next(room);
                     }
                     return Poll::Ready(Ok(Stream::Http2(Box::new(stream))));
                 }
