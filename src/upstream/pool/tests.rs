@@ -1090,3 +1090,41 @@ fn a_connection_that_carries_calls_is_read_without_an_event_when_all_are_looked_
     bench.settle();
     assert!(wakeup.queued() && pipe.borrow().input.is_empty());
 }
+
+#[test]
+fn u_19_those_who_wait_go_on_by_the_dozen_once_there_is_room_and_in_their_order() {
+    const CALLS: u32 = 200;
+    // No SETTINGS yet, so nobody gets on.
+    let (mut bench, pipe) = ready(Vec::new());
+    for (_, backend) in bench.pool.backends.iter_mut() {
+        backend.pending_max = CALLS as usize;
+    }
+    let list = Arc::new(ReadyList::default());
+    let mut calls: Vec<_> = (0..CALLS)
+        .map(|number| (bench.ticket(), Wakeup::new(&list, number)))
+        .collect();
+    for (ticket, wakeup) in &mut calls {
+        assert!(bench.call(ticket, wakeup).is_pending());
+    }
+    pipe.borrow_mut().input.extend(frame(SETTINGS, &[]));
+    bench.event();
+    bench.settle();
+    // A turn has eight rounds over those who are ready.
+    let mut streams = Vec::new();
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let mut woken = Vec::new();
+        list.take(&mut woken);
+        for number in woken {
+            let (ticket, wakeup) = &mut calls[number as usize];
+            wakeup.popped();
+            streams.push(match bench.call(ticket, wakeup) {
+                Poll::Ready(Ok(stream)) => stream,
+                Poll::Ready(Err(_)) | Poll::Pending => panic!("{number} was woken for nothing"),
+            });
+            order.push(number);
+        }
+    }
+    assert_eq!(order, (0..CALLS).collect::<Vec<_>>());
+    assert_eq!(bench.pool.waiting(), 0);
+}
