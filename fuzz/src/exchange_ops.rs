@@ -241,7 +241,7 @@ struct Up {
 }
 
 impl Source for Up {
-    fn sense(&mut self, now: Instant, cx: &mut Context<'_>) {
+    fn sense(&mut self, _now: Instant, cx: &mut Context<'_>) {
         let mut own = self.own.borrow_mut();
         // As h2: it wakes for what follows a head when that was asked for, and for the head when the head was.
         if own.head_out && own.yields.is_empty() {

@@ -61,6 +61,10 @@ pub struct Http2<S: Socket> {
     /// How many streams there are of it, those that leave included.
     open: Rc<Cell<usize>>,
     /// Streams whose call has ended, and whose last bytes wait for window.
+    #[expect(
+        clippy::vec_box,
+        reason = "they come in the boxes that their calls had them in"
+    )]
     leaving: Vec<Box<Http2Stream>>,
     /// When it began.
     since: Instant,

@@ -68,7 +68,9 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
     }
     let asked = uri.authority().map(|asked| asked.as_str());
     // `h2` drops the scheme of a target without `:authority`, which has `host` then (RFC 9113 §8.3.1).
-    let scheme = uri.scheme_str().or(asked.is_none().then_some("http"));
+    let scheme = uri
+        .scheme_str()
+        .or_else(|| asked.is_none().then_some("http"));
     let path = uri.path_and_query();
     let refused = |fault, path: Option<&PathAndQuery>, fields: &Fields| {
         let known = path.filter(|path| path.as_str().starts_with('/'));
