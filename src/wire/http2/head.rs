@@ -100,14 +100,13 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
         let fault = HeadFault::new(431, "head too large");
         return Err(refused(fault, path, &fields));
     }
-    let expect_continue = match fields.get(EXPECT).map(HeaderValue::as_bytes) {
-        None => false,
-        Some(wanted) if wanted.eq_ignore_ascii_case(b"100-continue") => true,
-        Some(_) => {
-            let fault = HeadFault::new(417, "unknown expectation");
-            return Err(refused(fault, path, &fields));
-        }
-    };
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    // Each of them, where there are several.
+    if !fields.get_all(EXPECT).all(expects) {
+        let fault = HeadFault::new(417, "unknown expectation");
+        return Err(refused(fault, path, &fields));
+    }
+    let expect_continue = fields.contains(EXPECT);
     Ok(Http2Request {
         head: RequestHead {
             method,
