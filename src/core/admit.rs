@@ -23,8 +23,8 @@ use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
 use crate::wire::http1::{HeadFault, HeadLimits, names_protocol};
 use crate::wire::{
-    Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata,
-    timeout,
+    Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Share, Sink, Status,
+    metadata, timeout,
 };
 
 /// What becomes of a request.
@@ -453,12 +453,14 @@ impl<D: Driver> Core<D> {
                 trip(Place::Lend);
                 let lent = matches!(stream, Stream::Http1(_));
                 let exchange = Exchange::new(stream, ticket, terms);
+                let share = Share::of(&self.budget);
                 let reactor = &self.reactor;
                 let own = self.exchanges.insert_with(|own| Call {
                     exchange,
                     connection: key,
                     wakeup: reactor.wakeup(Task::Exchange(own)),
                     alarm: Alarm::default(),
+                    share,
                     started: now.wall,
                 });
                 trip(Place::Lend);

@@ -109,7 +109,7 @@ impl<D: Driver> Core<D> {
                 request <= REQUEST_MAX && answer <= STAGED_DOWN_MAX,
                 "invariant 10: a client's stream holds {request} and {answer} bytes"
             );
-            request + answer
+            request + answer + call.share.bytes()
         });
         let leaving = self.connections.iter().map(|(_, own)| match &own.seat {
             Seat::Shared(shared) => shared.engine.held(),
@@ -118,7 +118,7 @@ impl<D: Driver> Core<D> {
         assert_eq!(
             on_streams.sum::<usize>() + leaving.sum::<usize>(),
             self.budget.held(),
-            "invariant 10: what streams of clients hold is counted"
+            "invariant 10: what calls hold is counted"
         );
         for (key, call) in self.exchanges.iter() {
             let connection = self.connections.get(call.connection);

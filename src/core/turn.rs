@@ -22,7 +22,7 @@ use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
 use crate::core::messages::{Command, REPORTS_MAX, Report};
 use crate::downstream::http1::HIGH_WATER;
-use crate::downstream::{Arrival, Budget, Http1, Http2, Incoming, Refused, Stream};
+use crate::downstream::{Arrival, Http1, Http2, Incoming, Refused, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
     AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, ReadyList, Slots,
@@ -34,7 +34,7 @@ use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
 use crate::wire::fields::X_USER_AGENT;
-use crate::wire::{Party, Reason, RequestHead, Sink};
+use crate::wire::{Budget, Party, Reason, RequestHead, Share, Sink};
 
 /// How many clients are accepted from one listener in one turn; then others have their turn.
 const ACCEPTS_MAX: usize = 256;
@@ -75,7 +75,7 @@ pub struct Core<D: Driver> {
     pub(super) snapshot: Rules,
     /// Those of the snapshot, for the connections that are accepted under it.
     limits: Rc<Limits>,
-    /// What streams of HTTP/2 clients hold.
+    /// What all calls hold.
     pub(super) budget: Rc<Budget>,
     pub(super) drain: Drain,
     /// What all connections hold of heads that have not come whole, bytes.
@@ -212,8 +212,20 @@ pub(super) struct Call<S: Socket> {
     pub(super) connection: Key,
     pub(super) wakeup: Wakeup<Task>,
     pub(super) alarm: Alarm,
+    /// Its part of what all calls hold, without what its client's stream counts by itself.
+    pub(super) share: Share,
     /// When it began, for people.
     pub(super) started: SystemTime,
+}
+
+impl<S: Socket> Call<S> {
+    /// What it holds, but for its client's end, bytes. What is kept to be sent again is the same that waits for window.
+    fn holds(&self) -> usize {
+        let (waiting, kept) = self.exchange.held();
+        let upstream = self.exchange.upstream();
+        let (gathered, unsent) = upstream.map_or((0, 0), |upstream| upstream.held());
+        waiting + gathered + kept.max(unsent)
+    }
 }
 
 /// How a listener stands.
@@ -991,6 +1003,11 @@ impl<D: Driver> Core<D> {
         let cx = &mut Context::from_waker(call.wakeup.waker());
         match call.exchange.poll(&mut self.pool, now.instant, cx) {
             Poll::Ready(outcome) => self.finish(key, outcome, now),
+            Poll::Pending if call.share.hold(call.holds()).is_err() => {
+                let reason = Reason::Overloaded;
+                let outcome = call.exchange.abandon(reason, now.instant, cx);
+                self.finish(key, outcome, now);
+            }
             Poll::Pending => {
                 let wanted = call.exchange.wake_at();
                 call.alarm

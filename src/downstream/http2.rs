@@ -28,9 +28,9 @@ use crate::policy::Limits;
 use crate::telemetry::panics;
 use crate::wire::http1::HeadLimits;
 use crate::wire::http2::head::{self, Http2Fault};
-use crate::wire::{RequestHead, Source};
+use crate::wire::{Budget, RequestHead, Share, Source};
 
-pub use stream::{Budget, Http2Stream};
+pub use stream::Http2Stream;
 
 /// How long a client may take to acknowledge our SETTINGS (RFC 9113 §6.5.3).
 const SETTINGS_TIME: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ pub struct Http2<S: Socket> {
     /// Streams whose call has ended, and whose last bytes wait for window.
     #[expect(
         clippy::vec_box,
-        reason = "they come so, and few stay for longer than a turn"
+        reason = "they come in the boxes that their calls had them in"
     )]
     leaving: Vec<Box<Http2Stream>>,
     /// When it began.
@@ -215,7 +215,7 @@ impl<S: Socket> Http2<S> {
             body,
             answer,
             slot: Slot::new(&self.open),
-            budget: Rc::clone(&self.budget),
+            share: Share::of(&self.budget),
             notes: Rc::clone(&self.notes),
             expects_continue: matches!(&read, Ok(read) if read.expect_continue),
             method,

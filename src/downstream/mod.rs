@@ -11,6 +11,6 @@ pub mod refused;
 pub mod stream;
 
 pub use http1::{Http1, Incoming};
-pub use http2::{Arrival, Budget, Http2, Http2Stream};
+pub use http2::{Arrival, Http2, Http2Stream};
 pub use refused::Refused;
 pub use stream::Stream;

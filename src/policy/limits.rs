@@ -16,8 +16,8 @@ pub struct Limits {
     pub message_bytes_max: u32,
     /// Heads that have not come whole, of all connections of one core together, bytes. Over it the head that grew last: 503.
     pub heads_bytes_max: usize,
-    /// What streams of HTTP/2 clients hold together on one core, of requests and of answers, bytes. Over it the call that grew
-    /// last: UNAVAILABLE.
+    /// What all calls hold together on one core, of requests and of answers, bytes; but for what HTTP/1.1 connections have read
+    /// ahead and written behind, which each bounds. Over it the call that grew last: UNAVAILABLE.
     pub buffers_bytes_max: usize,
     /// From a head's first byte to its last. Over it: 408.
     pub head_timeout: Duration,

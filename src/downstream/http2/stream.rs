@@ -21,7 +21,7 @@ use crate::downstream::http2::gate::Notes;
 use crate::downstream::refused::forbids_content;
 use crate::http2::{Gathered, HandedOn, Unsent};
 use crate::telemetry::panics;
-use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
+use crate::wire::{Part, Reason, Reset, ResponseHead, Share, Sink, Source};
 
 /// What is left of a request after an early answer is thrown away so far, bytes, and for so long: who stops at the answer has
 /// heard it by then. Then its stream is reset, with NO_ERROR (RFC 9113 §8.1).
@@ -37,9 +37,8 @@ pub struct Http2Stream {
     answer: Answer,
     /// Held for its drop.
     _slot: Slot,
-    budget: Rc<Budget>,
-    /// Its part of that, bytes.
-    counted: usize,
+    /// Its part of what all calls of the core hold.
+    share: Share,
     notes: Rc<Notes>,
     id: u32,
     /// The time of this step.
@@ -96,39 +95,12 @@ impl Drop for Slot {
     }
 }
 
-/// What all streams of a core hold together.
-#[derive(Debug)]
-pub struct Budget {
-    held: Cell<usize>,
-    bytes_max: Cell<usize>,
-}
-
-impl Budget {
-    /// Nothing is held, and no more than `bytes_max` may be, bytes.
-    pub fn new(bytes_max: usize) -> Self {
-        Self {
-            held: Cell::new(0),
-            bytes_max: Cell::new(bytes_max),
-        }
-    }
-
-    /// From now on that much may be held, bytes.
-    pub fn allow(&self, bytes_max: usize) {
-        self.bytes_max.set(bytes_max);
-    }
-
-    /// How much is held, bytes.
-    pub fn held(&self) -> usize {
-        self.held.get()
-    }
-}
-
 /// What is known of a request when its stream is made.
 pub(super) struct Opening {
     pub(super) body: RecvStream,
     pub(super) answer: SendResponse<Bytes>,
     pub(super) slot: Slot,
-    pub(super) budget: Rc<Budget>,
+    pub(super) share: Share,
     pub(super) notes: Rc<Notes>,
     pub(super) expects_continue: bool,
     pub(super) method: Method,
@@ -143,8 +115,7 @@ impl Http2Stream {
             body: Some(opening.body),
             answer: Answer::Awaited(opening.answer),
             _slot: opening.slot,
-            budget: opening.budget,
-            counted: 0,
+            share: opening.share,
             notes: opening.notes,
             now: opening.now,
             gathered: Gathered::default(),
@@ -247,12 +218,7 @@ impl Http2Stream {
     /// Counts what it holds. Who makes it more than all may hold, has to go.
     fn count(&mut self) {
         let holds = self.gathered.bytes() + self.unsent.bytes();
-        let before = mem::replace(&mut self.counted, holds);
-        let held = self.budget.held.get() + holds - before;
-        self.budget.held.set(held);
-        if holds > before && held > self.budget.bytes_max.get() && self.gone.is_none() {
-            self.overloaded = true;
-        }
+        self.overloaded |= self.share.hold(holds).is_err() && self.gone.is_none();
     }
 
     /// Says the head, if it waits.
@@ -433,8 +399,6 @@ impl Drop for Http2Stream {
     /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
         self.notes.forget(self.id);
-        let held = &self.budget.held;
-        held.set(held.get() - self.counted);
         if self.gone.is_none() && !self.unsent.has_ended() {
             let cut = panics::contained(|| self.reset(H2Reason::INTERNAL_ERROR));
             if cut.is_none() {

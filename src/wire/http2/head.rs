@@ -68,7 +68,9 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
     }
     let asked = uri.authority().map(|asked| asked.as_str());
     // `h2` drops the scheme of a target without `:authority`, which has `host` then (RFC 9113 §8.3.1).
-    let scheme = uri.scheme_str().or(asked.is_none().then_some("http"));
+    let scheme = uri
+        .scheme_str()
+        .or_else(|| asked.is_none().then_some("http"));
     let path = uri.path_and_query();
     let refused = |fault, path: Option<&PathAndQuery>, fields: &Fields| {
         let known = path.filter(|path| path.as_str().starts_with('/'));
@@ -98,14 +100,13 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
         let fault = HeadFault::new(431, "head too large");
         return Err(refused(fault, path, &fields));
     }
-    let expect_continue = match fields.get(EXPECT).map(HeaderValue::as_bytes) {
-        None => false,
-        Some(wanted) if wanted.eq_ignore_ascii_case(b"100-continue") => true,
-        Some(_) => {
-            let fault = HeadFault::new(417, "unknown expectation");
-            return Err(refused(fault, path, &fields));
-        }
-    };
+    let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    // Each of them, where there are several.
+    if !fields.get_all(EXPECT).all(expects) {
+        let fault = HeadFault::new(417, "unknown expectation");
+        return Err(refused(fault, path, &fields));
+    }
+    let expect_continue = fields.contains(EXPECT);
     Ok(Http2Request {
         head: RequestHead {
             method,

@@ -40,6 +40,9 @@ fn handed_on(gate: &mut Gate, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
+/// Makes the frame of that number.
+type Maker<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+
 fn reason(gate: &Gate) -> Option<H2Reason> {
     gate.notes.verdict().map(|verdict| verdict.reason)
 }
@@ -47,7 +50,7 @@ fn reason(gate: &Gate) -> Option<H2Reason> {
 #[test]
 fn each_count_may_be_reached_and_not_passed_and_begins_anew_with_the_second() {
     let rst = |n: u32| frame(kind::RST_STREAM, 0, 1 + 2 * n, &[0, 0, 0, 8]);
-    let rows: [(&str, u32, &dyn Fn(u32) -> Vec<u8>); 6] = [
+    let rows: [(&str, u32, Maker<'_>); 6] = [
         ("RST_STREAM", RESETS_PER_SECOND_MAX, &rst),
         ("PING", PINGS_PER_SECOND_MAX, &|_| {
             frame(kind::PING, 0, 0, &[0; 8])

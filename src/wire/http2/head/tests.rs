@@ -103,6 +103,12 @@ fn a_refused_head_tells_what_a_page_needs_to_read_the_answer() {
 }
 
 #[test]
+fn each_of_several_expectations_counts() {
+    let both = [("expect", "100-continue"), ("expect", "101-continue")];
+    assert_eq!(fault(read_with(&both, |own| own)).0, 417);
+}
+
+#[test]
 fn names_that_imitate_and_values_that_are_no_text() {
     assert_eq!(
         fault(read_with(&[("content_length", "5")], |own| own)).0,

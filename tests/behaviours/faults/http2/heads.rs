@@ -115,7 +115,7 @@ fn h2_10_a_client_that_goes_on_so_is_turned_out() {
     let mut caller = scene.caller();
     let mut bytes = Vec::new();
     for _ in 0..300 {
-        let bomb = [&block(&CALL)[..], &remembered("a", ""), &vec![NEWEST; 200]].concat();
+        let bomb = [&block(&CALL)[..], &remembered("a", ""), &[NEWEST; 200]].concat();
         bytes.extend(head_of(caller.fresh(), &bomb, true));
     }
     caller.try_raw(&bytes);
@@ -263,9 +263,12 @@ fn but<'a>(name: &str, value: Option<&'a str>) -> Vec<(&'a str, &'a str)> {
         .collect()
 }
 
+/// A head with its name and its end.
+type Row<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>);
+
 /// Each of those heads ends so: with that status, with RST_STREAM (`reset`) or with the connection (`goaway`), both for
 /// PROTOCOL_ERROR. The backend sees nothing, one line tells of it, and where the connection is left it goes on.
-fn assert_ends(heads: &[(&str, &str, Vec<(&str, &str)>)]) {
+fn assert_ends(heads: &[Row<'_>]) {
     let mut scene = Scene::new();
     let mut failed = Vec::new();
     for (name, expected, fields) in heads {
