@@ -138,8 +138,15 @@ impl<S: Socket> Http2<S> {
         loop {
             let connection = match &mut self.phase {
                 Phase::Greeting(handshake) => match Pin::new(handshake).poll(cx) {
+                    Poll::Pending if self.closing.is_some_and(|at| now >= at + GOAWAY_TIME) => {
+                        self.linger();
+                        continue;
+                    }
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(connection)) => {
+                    Poll::Ready(Ok(mut connection)) => {
+                        if self.closing.is_some() {
+                            connection.graceful_shutdown();
+                        }
                         self.phase = Phase::Open(connection);
                         continue;
                     }
@@ -324,8 +331,8 @@ impl<S: Socket> Http2<S> {
         self.closing = Some(now);
         match &mut self.phase {
             Phase::Open(connection) => connection.graceful_shutdown(),
-            Phase::Greeting(_) => self.linger(),
-            Phase::Lingering { .. } => {}
+            // What it has asked with its greeting is answered; it is told right after that.
+            Phase::Greeting(_) | Phase::Lingering { .. } => {}
         }
     }
 

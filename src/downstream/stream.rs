@@ -112,6 +112,13 @@ impl<S: Socket> Sink for Stream<S> {
         }
     }
 
+    fn sever(&mut self) {
+        match self {
+            Self::Http1(engine) => engine.sever(),
+            Self::Http2(stream) => stream.sever(),
+        }
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
         match self {
             Self::Http1(engine) => engine.poll_gone(cx),

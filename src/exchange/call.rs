@@ -365,6 +365,7 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
 
     /// The same where telling the caller has failed too: its connection is cut.
     pub fn cut(&mut self, reason: Reason) -> Outcome {
+        self.down.sever();
         self.phase = Phase::Done(None);
         let reset = Reset::proxy(reason);
         let (code, retry) = status_of(reason);

@@ -24,16 +24,25 @@ pub struct Entering {
     left: usize,
     /// Bytes of it that are handed on only when those are gone.
     behind: usize,
-    /// Bytes of padding that are still to be thrown away.
+    /// Bytes of padding, or of what falls, that are still to be thrown away.
     padding: usize,
     /// Window that padding has used and that is not given back yet, by stream.
     owed: BTreeMap<u32, u32>,
 }
 
+/// What becomes of a frame that could be handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is.
+    Passes,
+    /// `h2` does not hear of it.
+    Falls,
+}
+
 /// A frame that begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Met {
-    /// It will be handed on.
+    /// It will be handed on, unless whoever looks says otherwise.
     HandedOn(FrameHead),
     /// It means nothing and is taken out.
     TakenOut {
@@ -48,12 +57,12 @@ pub enum Met {
 
 impl Entering {
     /// How many bytes at the front of `unread` may be handed on now, zero: more are needed. `judge` is told of each frame that
-    /// begins; what it refuses ends the walk.
+    /// begins and says whether it passes; what it refuses ends the walk.
     #[inline]
     pub fn pass<E>(
         &mut self,
         unread: &mut impl Buf,
-        mut judge: impl FnMut(Met) -> Result<(), E>,
+        mut judge: impl FnMut(Met) -> Result<Fate, E>,
     ) -> Result<usize, E> {
         loop {
             if self.padding > 0 {
@@ -92,7 +101,11 @@ impl Entering {
                     judge(met)?;
                 }
                 None => {
-                    judge(Met::HandedOn(frame))?;
+                    if judge(Met::HandedOn(frame))? == Fate::Falls {
+                        unread.advance(FRAME_HEAD_BYTES);
+                        self.padding = length;
+                        continue;
+                    }
                     self.left = FRAME_HEAD_BYTES + length;
                     if frame.kind == kind::DATA && length >= LARGE_BYTES {
                         self.behind =

@@ -10,7 +10,7 @@ mod loans;
 mod passing;
 mod unsent;
 
-pub use entering::{Entering, LARGE_BYTES, Met};
+pub use entering::{Entering, Fate, LARGE_BYTES, Met};
 pub use gathered::Gathered;
 pub use loans::{Loans, PIECE_BYTES_MIN};
 pub use passing::Passing;

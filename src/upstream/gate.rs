@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
-use crate::http2::{Entering, Loans, Met, Passing};
+use crate::http2::{Entering, Fate, Loans, Met, Passing};
 use crate::net::Sieve;
 use crate::upstream::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
@@ -253,7 +253,9 @@ impl Sieve for Gate {
             block,
             ..
         } = self;
-        entering.pass(unread, |met| judge(met, notes, block))
+        entering.pass(unread, |met| {
+            judge(met, notes, block).map(|()| Fate::Passes)
+        })
     }
 
     fn passed(&mut self, bytes: usize) {

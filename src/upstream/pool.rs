@@ -113,14 +113,23 @@ struct Held<S: Socket> {
 #[derive(Debug)]
 pub struct Ticket {
     backend: Key,
-    /// Its place in the queue, and how long it keeps it.
-    place: Option<Box<(u64, Instant)>>,
+    place: Option<Box<Queued>>,
     /// The endpoint that the last stream was opened on.
     endpoint: Option<Key>,
     /// The address that the last stream was opened to.
     address: Option<Rc<SocketAddr>>,
     refused_by: Option<Key>,
     attempts: u32,
+}
+
+/// A place in the queue.
+#[derive(Debug)]
+struct Queued {
+    number: u64,
+    /// How long it is kept.
+    until: Instant,
+    /// When an endpoint that has failed may be tried again: nobody else may be there to wake whoever waits.
+    retry_at: Option<Instant>,
 }
 
 impl Ticket {
@@ -131,7 +140,7 @@ impl Ticket {
 
     /// The place in the queue that it holds.
     pub fn place(&self) -> Option<u64> {
-        self.place.as_ref().map(|place| place.0)
+        self.place.as_ref().map(|place| place.number)
     }
 
     /// How many streams were opened with it.
@@ -694,7 +703,8 @@ impl<S: Socket> Pool<S> {
     }
 
     /// Asks for connections where they would help. Whether any is on its way or in use, so that waiting makes sense.
-    fn want(&mut self, backend: Key, now: Instant) -> Result<(), Reason> {
+    /// When it makes sense to ask again though nobody wakes.
+    fn want(&mut self, backend: Key, now: Instant) -> Result<Option<Instant>, Reason> {
         let Some(backend) = self.backends.get(backend) else {
             return Err(Reason::NoEndpoint);
         };
@@ -706,9 +716,10 @@ impl<S: Socket> Pool<S> {
             .flat_map(|endpoint| &endpoint.connections)
             .filter_map(|&key| self.connections.get(key));
         if all.any(|held| held.connection.has_room()) {
-            return Ok(());
+            return Ok(None);
         }
         let mut hope = false;
+        let mut retry_at: Option<Instant> = None;
         let mut reason = Reason::NoEndpoint;
         for &key in &backend.endpoints {
             let Some(endpoint) = self.endpoints.get(key) else {
@@ -728,7 +739,10 @@ impl<S: Socket> Pool<S> {
                 continue;
             }
             match endpoint.failure {
-                Some(failure) if now < failure.retry_at => reason = failure.reason,
+                Some(failure) if now < failure.retry_at => {
+                    reason = failure.reason;
+                    retry_at = retry_at.into_iter().chain([failure.retry_at]).min();
+                }
                 _ => {
                     let full = held()
                         .filter(|held| held.connection.condition() != Condition::Draining)
@@ -743,7 +757,7 @@ impl<S: Socket> Pool<S> {
                 }
             }
         }
-        if hope { Ok(()) } else { Err(reason) }
+        if hope { Ok(retry_at) } else { Err(reason) }
     }
 }
 
@@ -789,7 +803,7 @@ impl Backend {
     }
 
     fn leave(&mut self, ticket: &mut Ticket) {
-        if let Some((place, _)) = ticket.place.take().map(|place| *place)
+        if let Some(place) = ticket.place.take().map(|place| place.number)
             && let Ok(index) = self
                 .queue
                 .binary_search_by_key(&place, |waiting| waiting.place)
@@ -859,12 +873,15 @@ impl<S: Socket> Dial for Pool<S> {
                 Err(reset) => return Poll::Ready(Err(reset)),
             }
         }
-        if let Err(reason) = self.want(ticket.backend, now) {
-            if let Some(backend) = self.backends.get_mut(ticket.backend) {
-                backend.leave(ticket);
+        let retry_at = match self.want(ticket.backend, now) {
+            Ok(retry_at) => retry_at,
+            Err(reason) => {
+                if let Some(backend) = self.backends.get_mut(ticket.backend) {
+                    backend.leave(ticket);
+                }
+                return Poll::Ready(Err(Reset::proxy(reason)));
             }
-            return Poll::Ready(Err(Reset::proxy(reason)));
-        }
+        };
         let places = &mut self.places;
         let Some(backend) = self.backends.get_mut(ticket.backend) else {
             return Poll::Ready(Err(Reset::proxy(Reason::NoEndpoint)));
@@ -876,9 +893,16 @@ impl<S: Socket> Dial for Pool<S> {
                 .ok()
         });
         if let Some(index) = index {
-            if ticket.place.as_ref().is_some_and(|place| now >= place.1) {
+            if ticket
+                .place
+                .as_ref()
+                .is_some_and(|place| now >= place.until)
+            {
                 backend.leave(ticket);
                 return Poll::Ready(Err(Reset::proxy(Reason::PendingOverflow)));
+            }
+            if let Some(place) = &mut ticket.place {
+                place.retry_at = retry_at;
             }
             backend.queue[index].waker.clone_from(cx.waker());
         } else if backend.queue.len() >= backend.pending_max {
@@ -886,7 +910,11 @@ impl<S: Socket> Dial for Pool<S> {
         } else {
             *places += 1;
             let until = now + backend.connect_timeout + PENDING_TIMEOUT;
-            ticket.place = Some(Box::new((*places, until)));
+            ticket.place = Some(Box::new(Queued {
+                number: *places,
+                until,
+                retry_at,
+            }));
             backend.queue.push_back(Waiting {
                 place: *places,
                 waker: cx.waker().clone(),
@@ -900,7 +928,8 @@ impl<S: Socket> Dial for Pool<S> {
     }
 
     fn wake_at(&self, ticket: &Ticket) -> Option<Instant> {
-        ticket.place.as_ref().map(|place| place.1)
+        let place = ticket.place.as_ref()?;
+        place.retry_at.into_iter().chain([place.until]).min()
     }
 }
 

@@ -112,6 +112,10 @@ pub trait Sink {
     /// No further request will be taken after this one: the peer's framing can no longer be trusted.
     fn condemn(&mut self) {}
 
+    /// What was sent and has not left is taken back, and nothing more follows: it is not known how much of it is right. Where
+    /// whoever lends the sink sees to that, nothing is to be done. Never panics.
+    fn sever(&mut self) {}
+
     /// Whether the peer has left. Asked on every step of an exchange, whatever its lanes are doing.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reset>;
 }

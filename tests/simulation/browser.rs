@@ -7,10 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use wharf::net::sim::{Arrival, End, Machine};
 
 use crate::answer::Reader;
-use crate::plan::{Broken, Plan};
+use crate::plan::{Broken, Form, Plan};
 
 /// How long a browser waits for `100 Continue` before it sends its body all the same.
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
+pub(crate) const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Browser {
     pub(crate) end: Option<End>,
@@ -305,8 +305,8 @@ impl Browser {
     }
 }
 
-/// Writes one request, and says where its head ends.
-fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut Vec<u8>) -> usize {
+/// The content of a request, as its caller writes it.
+pub(crate) fn body_of(plan: &Plan, rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut body = plan.request_bytes();
     match plan.broken {
         Some(Broken::Flag) => {
@@ -317,22 +317,28 @@ fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut V
             let whole = plan.unended();
             body.extend(&whole[..rng.usize(1..whole.len())]);
         }
-        Some(Broken::Base64 | Broken::Chunk) | None => {}
+        Some(Broken::Base64 | Broken::Framing) | None => {}
     }
-    if plan.text {
+    if plan.form == Form::Text {
         body = encode(&body, rng);
         if plan.broken == Some(Broken::Base64) {
             body.extend_from_slice([b"A*==", b"=AAA", b"\0AAA"][rng.usize(..3)]);
         }
     }
-    let chunked = rng.bool() || plan.broken == Some(Broken::Chunk);
-    let suffix = if plan.text { "-text" } else { "" };
+    body
+}
+
+/// Writes one request, and says where its head ends.
+fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut Vec<u8>) -> usize {
+    let body = body_of(plan, rng);
+    let chunked = rng.bool() || plan.broken == Some(Broken::Framing);
     let mut head = format!(
-        "POST {} HTTP/1.1\r\nHost: sim.test\r\nContent-Type: application/grpc-web{suffix}+proto\r\nX-Call: {}\r\n",
+        "POST {} HTTP/1.1\r\nHost: sim.test\r\nContent-Type: {}\r\nX-Call: {}\r\n",
         plan.path(),
+        plan.form.content_type(),
         plan.id
     );
-    if plan.text {
+    if plan.form == Form::Text {
         head += "Accept: application/grpc-web-text\r\n";
     }
     if let Some(timeout) = plan.timeout {
@@ -362,7 +368,7 @@ fn write_request(plan: &Plan, expect: bool, rng: &mut fastrand::Rng, out: &mut V
         rest = tail;
     }
     match plan.broken {
-        Some(Broken::Chunk) => {
+        Some(Broken::Framing) => {
             let wrong: [&[u8]; 8] = [
                 b"zz\r\n",
                 b"\r\n",

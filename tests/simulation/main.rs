@@ -10,10 +10,13 @@
 
 mod answer;
 mod browser;
+mod caller;
 mod clock;
 mod cores;
+mod frames;
 mod http1;
 mod http2;
+mod http2_clock;
 mod limits;
 mod model;
 mod panics;
@@ -103,7 +106,16 @@ fn every_call_ends_once_and_as_it_may_whatever_the_seed() {
     let total = total.into_inner().unwrap();
     println!("{total:#?}");
     if total.seeds >= SEEDS {
-        let reached = [total.refused, total.sieved, total.discards, total.rests];
+        let reached = [
+            total.refused,
+            total.sieved,
+            total.discards,
+            total.rests,
+            total.shared,
+            total.native,
+            total.reset,
+            total.goaways,
+        ];
         assert!(
             reached.iter().all(|&count| count > 0),
             "a joint is out of reach: {total:?}"

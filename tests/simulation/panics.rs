@@ -23,8 +23,11 @@ use wharf::tripwire::{PLACES, Place, arm, disarm};
 use wharf::wire::Reason;
 
 use crate::answer::{Content, Reader};
+use crate::browser::Step;
+use crate::caller::{Call, Caller, Ended};
+use crate::model::status_of;
 use crate::number;
-use crate::plan::{Facts, Ledger, Plan, Play, SharedLedger};
+use crate::plan::{Facts, Form, Ledger, Plan, Play, SharedLedger};
 use crate::server::{Peer, Stage, Temper, welcome};
 
 /// How many times each place is made to panic at most, unless more are asked for; then they are spread over all its times.
@@ -39,6 +42,8 @@ struct Scene {
     reports: Receiver<Report>,
     rules: Arc<Snapshot>,
     clients: Vec<Client>,
+    /// Those who speak HTTP/2, with all their calls at once.
+    callers: Vec<Caller>,
     peers: Vec<Peer>,
     ledger: SharedLedger,
     records: Vec<Record>,
@@ -57,10 +62,10 @@ struct Client {
     reader: Reader,
 }
 
-/// The calls of each client. One more is made when all is over.
-fn plans() -> Vec<Vec<Plan>> {
+/// The calls of each client, and of each that speaks HTTP/2. One more is made when all is over.
+fn plans() -> (Vec<Vec<Plan>>, Vec<Vec<Plan>>) {
     let mut id = 0;
-    let mut call = |play: Play, requests: &[usize], timeout: Option<u64>, text: bool| {
+    let mut call = |play: Play, requests: &[usize], timeout: Option<u64>, form: Form| {
         id += 1;
         Plan {
             id: id - 1,
@@ -68,7 +73,7 @@ fn plans() -> Vec<Vec<Plan>> {
             requests: requests.to_vec(),
             play,
             timeout: timeout.map(Duration::from_millis),
-            text,
+            form,
             broken: None,
         }
     };
@@ -79,24 +84,45 @@ fn plans() -> Vec<Vec<Plan>> {
     };
     let mut all = Vec::new();
     for n in 0..4 {
-        let text = n % 2 == 1;
+        let form = if n % 2 == 1 { Form::Text } else { Form::Web };
         all.push(vec![
-            call(Play::Echo { code: 0 }, &[5, 0, 40], None, text),
-            call(stream(&[7, 300], 5), &[9], Some(60_000), text),
+            call(Play::Echo { code: 0 }, &[5, 0, 40], None, form),
+            call(stream(&[7, 300], 5), &[9], Some(60_000), form),
         ]);
-        all.push(vec![call(stream(&[100, 2_000, 3], 0), &[50], None, text)]);
-        all.push(vec![call(Play::TrailersOnly { code: 7 }, &[1], None, text)]);
+        all.push(vec![call(stream(&[100, 2_000, 3], 0), &[50], None, form)]);
+        all.push(vec![call(Play::TrailersOnly { code: 7 }, &[1], None, form)]);
         let reset = Play::Reset {
             sizes: Some(vec![10]),
             h2: 2,
         };
-        all.push(vec![call(reset, &[3], None, text)]);
+        all.push(vec![call(reset, &[3], None, form)]);
         let silent = Play::Silent { sizes: vec![11] };
-        all.push(vec![call(silent, &[2], Some(30), text)]);
+        all.push(vec![call(silent, &[2], Some(30), form)]);
     }
-    all.push(vec![call(Play::Refuse { times: 1 }, &[4, 4], None, false)]);
-    all.push(vec![call(Play::Echo { code: 0 }, &[8], None, false)]);
-    all
+    all.push(vec![call(
+        Play::Refuse { times: 1 },
+        &[4, 4],
+        None,
+        Form::Web,
+    )]);
+    let mut shared = Vec::new();
+    for forms in [[Form::Native; 2], [Form::Web, Form::Text]] {
+        let mut own = Vec::new();
+        for form in forms {
+            let reset = Play::Reset {
+                sizes: Some(vec![10]),
+                h2: 2,
+            };
+            own.push(call(Play::Echo { code: 0 }, &[5, 0, 40], None, form));
+            own.push(call(stream(&[7, 300, 2_000], 5), &[9], Some(60_000), form));
+            own.push(call(Play::TrailersOnly { code: 7 }, &[1], None, form));
+            own.push(call(reset, &[3], None, form));
+            own.push(call(Play::Silent { sizes: vec![11] }, &[2], Some(30), form));
+        }
+        shared.push(own);
+    }
+    all.push(vec![call(Play::Echo { code: 0 }, &[8], None, Form::Web)]);
+    (all, shared)
 }
 
 fn rules() -> Arc<Snapshot> {
@@ -138,10 +164,10 @@ impl Scene {
         };
         let machine = Machine::new(7, weather, 1, base);
         let mut ledger = Ledger::default();
-        let plans = plans();
-        for plan in plans.iter().flatten() {
-            ledger.calls.push(Facts::new(plan.clone()));
-        }
+        let (plans, shared) = plans();
+        let mut all: Vec<&Plan> = plans.iter().chain(&shared).flatten().collect();
+        all.sort_by_key(|plan| plan.id);
+        ledger.calls = all.into_iter().cloned().map(Facts::new).collect();
         let (commands, inbox) = unbounded();
         let (sender, reports) = unbounded();
         let rules = rules();
@@ -154,6 +180,7 @@ impl Scene {
             reports,
             rules,
             clients: Vec::new(),
+            callers: Vec::new(),
             peers: Vec::new(),
             ledger: Rc::new(RefCell::new(ledger)),
             records: Vec::new(),
@@ -166,6 +193,10 @@ impl Scene {
         // The last one comes when the others have gone.
         for calls in &plans[..plans.len() - 1] {
             scene.call(calls.iter().map(|plan| plan.id).collect());
+        }
+        for calls in &shared {
+            let caller = Caller::new(&scene.machine, &mut scene.rng, calls, true);
+            scene.callers.extend(caller);
         }
         scene
     }
@@ -183,7 +214,7 @@ impl Scene {
     fn request(plan: &Plan) -> Vec<u8> {
         let mut body = plan.request_bytes();
         let mut fields = String::new();
-        if plan.text {
+        if plan.form == Form::Text {
             use base64::Engine;
             body = base64::engine::general_purpose::STANDARD
                 .encode(&body)
@@ -194,10 +225,10 @@ impl Scene {
             fields += &format!("grpc-timeout: {}m\r\n", timeout.as_millis());
         }
         let head = format!(
-            "POST {} HTTP/1.1\r\nhost: sim.test\r\ncontent-type: application/grpc-web{}+proto\r\nx-call: {}\r\n\
+            "POST {} HTTP/1.1\r\nhost: sim.test\r\ncontent-type: {}\r\nx-call: {}\r\n\
              {fields}content-length: {}\r\n\r\n",
             plan.path(),
-            if plan.text { "-text" } else { "" },
+            plan.form.content_type(),
             plan.id,
             body.len()
         );
@@ -210,6 +241,10 @@ impl Scene {
         let mut busy = false;
         for client in &mut self.clients {
             busy |= client.step(&self.ledger);
+        }
+        for caller in &mut self.callers {
+            // It sleeps for nothing: what it does not do is not done.
+            busy |= caller.step(self.machine.now(), &mut self.rng) == Step::Progress;
         }
         let calm = Temper {
             refuses: 0,
@@ -280,7 +315,9 @@ impl Scene {
         let rules = Arc::clone(&self.rules);
         self.command(Command::Adopt(rules));
         self.turn_until("every call", |scene| {
-            scene.clients.iter().all(|client| client.end.is_none())
+            let mut clients = scene.clients.iter();
+            clients.all(|client| client.end.is_none())
+                && scene.callers.iter().all(|caller| caller.done)
         });
         self.turn_until("calls without a client", |scene| {
             let (clients, calls, _) = scene.core.census();
@@ -324,7 +361,21 @@ impl Scene {
             *reasons.entry(record.reason.word()).or_default() += 1;
         }
         let count = |word| reasons.get(word).copied().unwrap_or(0);
-        assert!(count("panic") <= usize::from(panicked), "{reasons:?}");
+        let has_panicked = |id: usize| {
+            let path = ledger.calls[id].plan.path();
+            let mut records = self.records.iter();
+            records.any(|record| record.path == path && record.reason == Reason::Panic)
+        };
+        // One key: a call, or a connection with all the calls on it.
+        let clients = self.clients.iter().map(|own| own.calls.clone());
+        let callers = self.callers.iter();
+        let callers = callers.map(|own| own.calls.iter().filter_map(|call| call.id).collect());
+        let struck = clients.chain(callers);
+        let struck = struck.filter(|calls| calls.iter().any(|&id| has_panicked(id)));
+        assert!(struck.count() <= usize::from(panicked), "{reasons:?}");
+        let nameless = self.records.iter();
+        let nameless = nameless.filter(|own| own.reason == Reason::Panic && own.path.is_empty());
+        assert!(nameless.count() <= usize::from(panicked), "{reasons:?}");
         // Where a connection to the backend was lost, its calls were.
         let lost = count("backend_lost") + count("backend_closed");
         let shared = matches!(
@@ -362,10 +413,10 @@ impl Scene {
                         unknown.push(id);
                     }
                     assert!(facts.processed == 0, "call {id} has no record");
-                    assert_eq!(client.code(index, plan.text), None);
+                    assert_eq!(client.code(index, plan.form == Form::Text), None);
                     continue;
                 };
-                let told = client.code(index, plan.text);
+                let told = client.code(index, plan.form == Form::Text);
                 let code = record.code.map(|code| code.number());
                 if let Some(told) = told {
                     assert_eq!(Some(u32::from(told)), code, "call {id}: told and recorded");
@@ -408,6 +459,12 @@ impl Scene {
                 unexplained.push(&client.calls);
             }
         }
+        let hurt = self.callers.iter();
+        let hurt = hurt.filter(|caller| self.is_hurt(caller, panicked)).count();
+        assert!(
+            hurt <= usize::from(panicked),
+            "{hurt} clients of HTTP/2 were hurt: {reasons:?}"
+        );
         // What never was a call: its client was lost at the door, or its head with its connection, or with an earlier call.
         assert!(
             unknown.len() <= 2 * usize::from(panicked),
@@ -417,6 +474,78 @@ impl Scene {
             unexplained.len() <= usize::from(panicked),
             "clients {unexplained:?} were lost: {reasons:?}"
         );
+    }
+}
+
+impl Scene {
+    /// Whether a client of HTTP/2 has lost something that it was not told the end of.
+    fn is_hurt(&self, caller: &Caller, panicked: bool) -> bool {
+        let ledger = self.ledger.borrow();
+        let mut hurt = false;
+        for call in &caller.calls {
+            let id = call.id.expect("a call");
+            let facts = &ledger.calls[id];
+            let plan = &facts.plan;
+            assert!(facts.processed <= 1, "call {id} was processed twice");
+            let path = plan.path();
+            let own = self.records.iter().filter(|record| record.path == path);
+            let own: Vec<&Record> = own.collect();
+            assert!(own.len() <= 1, "call {id} has two records");
+            let told = status_heard(call, plan);
+            let Some(record) = own.first() else {
+                assert!(facts.processed == 0, "call {id} has no record");
+                assert_eq!(told, None, "call {id} has no record");
+                hurt = true;
+                continue;
+            };
+            let code = record.code.map(|code| code.number());
+            match (call.ended, told) {
+                (Some(Ended::Whole), told) => {
+                    assert_eq!(told.map(u32::from), code, "call {id}: told and recorded");
+                }
+                (Some(Ended::Reset(_)), _) if record.aborted => {}
+                _ => hurt = true,
+            }
+            let expected = match record.reason {
+                Reason::Panic => 13,
+                Reason::BackendLost | Reason::BackendClosed => 14,
+                // Its connection was lost.
+                Reason::ClientLeft => {
+                    hurt = true;
+                    1
+                }
+                _ => match plan.play {
+                    Play::Reset { .. } => 13,
+                    Play::Silent { .. } => 4,
+                    _ => plan.code().map_or(0, u32::from),
+                },
+            };
+            assert_eq!(code, Some(expected), "call {id}: {record:?}");
+            let reset = matches!(plan.play, Play::Reset { .. } | Play::Silent { .. });
+            assert!(
+                panicked || reset || !record.aborted,
+                "call {id}: {record:?}"
+            );
+        }
+        hurt
+    }
+}
+
+/// The status of what came whole. Whatever came is the server's, and in order.
+fn status_heard(call: &Call, plan: &Plan) -> Option<u8> {
+    let content = Content::of(&call.body, plan.form == Form::Text).expect("messages");
+    let replies = plan.replies();
+    assert!(
+        replies.starts_with(&content.messages),
+        "call {}: the messages are the server's",
+        plan.id
+    );
+    if call.ended != Some(Ended::Whole) {
+        return None;
+    }
+    match plan.form {
+        Form::Native => status_of(call.trailers.as_ref().or(call.head.as_ref())),
+        Form::Web | Form::Text => content.code(),
     }
 }
 
@@ -486,7 +615,7 @@ impl Client {
         let Some(answer) = answer.or(partial) else {
             return;
         };
-        let content = Content::of(&answer.body, plan.text).expect("gRPC-Web");
+        let content = Content::of(&answer.body, plan.form == Form::Text).expect("gRPC-Web");
         let replies = plan.replies();
         assert!(
             replies.starts_with(&content.messages),

@@ -17,8 +17,28 @@ pub(crate) struct Plan {
     pub(crate) requests: Vec<usize>,
     pub(crate) play: Play,
     pub(crate) timeout: Option<Duration>,
-    pub(crate) text: bool,
+    pub(crate) form: Form,
     pub(crate) broken: Option<Broken>,
+}
+
+/// What its caller speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// gRPC-Web in bytes, and in base64.
+    Web,
+    Text,
+    /// gRPC itself, which only HTTP/2 carries.
+    Native,
+}
+
+impl Form {
+    pub(crate) fn content_type(self) -> &'static str {
+        match self {
+            Self::Web => "application/grpc-web+proto",
+            Self::Text => "application/grpc-web-text+proto",
+            Self::Native => "application/grpc+proto",
+        }
+    }
 }
 
 /// How large messages may be.
@@ -77,7 +97,7 @@ pub(crate) enum CutBy {
     Reset(u32),
 }
 
-/// How the browser breaks its request.
+/// How the client breaks its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Broken {
     /// A message with a flag that a request must not have.
@@ -86,12 +106,13 @@ pub(crate) enum Broken {
     Short,
     /// A character that base64 does not have.
     Base64,
-    /// A chunk without a length.
-    Chunk,
+    /// A chunk without a length; in HTTP/2 a `content-length` that is not kept.
+    Framing,
 }
 
 impl Plan {
-    pub(crate) fn draw(id: usize, size: Size, rng: &mut fastrand::Rng) -> Self {
+    /// `shared`: its connection speaks HTTP/2.
+    pub(crate) fn draw(id: usize, size: Size, shared: bool, rng: &mut fastrand::Rng) -> Self {
         let big = size != Size::Small;
         let mut sizes = |most: usize| -> Vec<usize> {
             let count = rng.usize(0..=most);
@@ -147,12 +168,16 @@ impl Plan {
             let most = if rng.bool() { 50 } else { 20_000 };
             Duration::from_millis(rng.u64(1..most))
         });
-        let text = rng.u8(..3) == 0;
+        let form = match rng.u8(..3) {
+            0 => Form::Text,
+            1 if shared => Form::Native,
+            _ => Form::Web,
+        };
         let broken = (rng.u8(..14) == 0).then(|| match rng.u8(..4) {
             0 => Broken::Flag,
             1 => Broken::Short,
-            2 if text => Broken::Base64,
-            _ => Broken::Chunk,
+            2 if form == Form::Text => Broken::Base64,
+            _ => Broken::Framing,
         });
         Self {
             id,
@@ -160,7 +185,7 @@ impl Plan {
             requests,
             play,
             timeout,
-            text,
+            form,
             broken,
         }
     }
@@ -308,6 +333,8 @@ pub(crate) enum Deed {
     Violates,
     /// GOAWAY.
     GoesAway,
+    /// It refused a stream for a limit that was kept: it had not forgotten one that was over.
+    Crowded,
 }
 
 /// How long after a deed a call that begins may still fail for it: a refused endpoint rests for a second, a silent one is
@@ -338,7 +365,7 @@ impl Faults {
         let ended = began + record.elapsed;
         self.deeds.iter().any(|(at, address, deed)| {
             let news = match deed {
-                Deed::Dies | Deed::Violates | Deed::GoesAway => NEWS,
+                Deed::Dies | Deed::Violates | Deed::GoesAway | Deed::Crowded => NEWS,
                 Deed::Refuses | Deed::Silent | Deed::Foreign | Deed::Tls => AFTERMATH,
             };
             // Every clock of the world leaps at once, so an hour that nobody lived does not count.

@@ -13,25 +13,14 @@ use std::time::Duration;
 use httlib_hpack::Decoder;
 use wharf::net::sim::{Arrival, End};
 
+use crate::frames::{
+    self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, FRAME_MAX, GOAWAY, HEADERS, PADDED,
+    PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW, WINDOW_UPDATE, field,
+    number,
+};
 use crate::plan::{CutBy, Deed, Plan, Play, frame as envelope};
 use crate::server::Stage;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_MAX: usize = 16 << 10;
 /// So that a connection comes to rest one day.
 const MISCHIEF_MAX: u8 = 80;
 /// Empty DATA that is padded is counted by `h2`, and the 101st is one too many.
@@ -130,10 +119,10 @@ impl Raw {
             reset: Vec::new(),
             past: Vec::new(),
             seen: 0,
-            send_initial: 65_535,
-            send: 65_535,
-            recv_initial: 65_535,
-            recv: 65_535,
+            send_initial: WINDOW,
+            send: WINDOW,
+            recv_initial: WINDOW,
+            recv: WINDOW,
             streams_max: None,
             announced: VecDeque::new(),
             pings: 0,
@@ -236,21 +225,12 @@ impl Raw {
             self.inbox.drain(..PREFACE.len());
             self.greeted = true;
         }
-        let inbox = std::mem::take(&mut self.inbox);
-        let mut rest = &inbox[..];
-        while let [a, b, c, kind, flags, s @ ..] = rest {
-            let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
-            if s.len() < 4 + length {
-                break;
-            }
-            let stream = number(s);
+        for frame in frames::take_whole(&mut self.inbox) {
             // Who is doomed has said what nobody may say, and hears nothing any more.
             if self.doomed.is_none() {
-                self.take(*kind, *flags, stream, &s[4..4 + length], rng);
+                self.take(frame.kind, frame.flags, frame.stream, &frame.payload, rng);
             }
-            rest = &s[4 + length..];
         }
-        self.inbox = rest.to_vec();
         true
     }
 
@@ -856,11 +836,7 @@ impl Raw {
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         self.frames += 1;
-        self.out
-            .extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-        self.out.extend([kind, flags]);
-        self.out.extend(stream.to_be_bytes());
-        self.out.extend_from_slice(payload);
+        frames::write(kind, flags, stream, payload, &mut self.out);
     }
 
     fn write(&mut self) -> bool {
@@ -937,17 +913,4 @@ impl Call {
         field("grpc-status", &code.to_string(), block);
         field("x-call", &self.plan.id.to_string(), block);
     }
-}
-
-/// A field as a literal that nobody remembers (RFC 7541 §6.2.2).
-fn field(name: &str, value: &str, block: &mut Vec<u8>) {
-    block.push(0);
-    for text in [name, value] {
-        block.push(text.len() as u8);
-        block.extend_from_slice(text.as_bytes());
-    }
-}
-
-fn number(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes([bytes[0] & 0x7f, bytes[1], bytes[2], bytes[3]])
 }

@@ -9,7 +9,7 @@ use wharf::net::sim::{Fault, Weather};
 use wharf::wire::Reason;
 
 use crate::answer::Answer;
-use crate::plan::{Plan, Play};
+use crate::plan::{Form, Plan, Play};
 use crate::world::World;
 
 /// What a core reads of one socket in one turn, bytes.
@@ -30,7 +30,7 @@ fn call(id: usize, requests: &[usize], play: Play) -> Plan {
         requests: requests.to_vec(),
         play,
         timeout: None,
-        text: false,
+        form: Form::Web,
         broken: None,
     }
 }
@@ -44,7 +44,7 @@ fn stream(sizes: &[usize]) -> Play {
 /// Two browsers: two calls one after the other on the first, one in text on the second.
 fn ordinary() -> Vec<Vec<Plan>> {
     let text = Plan {
-        text: true,
+        form: Form::Text,
         ..call(2, &[20], stream(&[100, 0, 700]))
     };
     vec![

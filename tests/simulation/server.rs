@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use wharf::net::sim::{Arrival, Dialled, End, Machine};
 
+use crate::frames::RST_STREAM;
 use crate::plan::{CutBy, Deed, Plan, Play, SharedLedger, frame};
 use crate::raw::Raw;
 
@@ -81,6 +82,8 @@ pub(crate) struct Tame {
     /// At which stream GOAWAY is sent, and whether it says that something is wrong.
     goaway_at: Option<u32>,
     lazy: u8,
+    /// How often it has refused a stream because its call's plan says so, or by itself, which has been told.
+    refused: u32,
     ledger: SharedLedger,
 }
 
@@ -134,6 +137,8 @@ pub(crate) fn welcome(
         }),
         frame_head: Vec::new(),
         frame_left: 0,
+        code: None,
+        refused: 0,
         injected: Vec::new(),
         failed: false,
     }));
@@ -192,6 +197,7 @@ pub(crate) fn welcome(
         seen_id: 0,
         goaway_at: goes.then(|| rng.u32(1..12) * 2 - 1),
         lazy: if rng.bool() { 0 } else { rng.u8(..150) },
+        refused: 0,
         ledger: Rc::clone(&stage.ledger),
         stage: stage.clone(),
     })))
@@ -297,7 +303,13 @@ impl Tame {
         let dead = wire.dies_at.is_some_and(|at| wire.written >= at);
         let failed = wire.failed;
         wire.push_injected();
+        let refused = wire.refused;
         drop(wire);
+        if refused > self.refused {
+            // `h2` counts one that was reset until it has forgotten it; who writes its own frames holds the core to the limit.
+            self.refused = refused;
+            self.stage.commit(self.address, Deed::Crowded);
+        }
         if dead && !self.is_gone() {
             self.kill(rng);
             return true;
@@ -431,6 +443,7 @@ impl Tame {
             && facts.refused < times
         {
             facts.refused += 1;
+            self.refused += 1;
             respond.send_reset(Reason::REFUSED_STREAM);
             return;
         }
@@ -706,6 +719,9 @@ struct Wire {
     dies_at: Option<usize>,
     frame_head: Vec<u8>,
     frame_left: usize,
+    /// The payload of an RST_STREAM that is being written, and how many of them said REFUSED_STREAM.
+    code: Option<Vec<u8>>,
+    refused: u32,
     /// Frames that are slipped in between those of `h2`.
     injected: Vec<u8>,
     failed: bool,
@@ -772,10 +788,18 @@ impl Wire {
             bytes = rest;
             if self.frame_left > 0 {
                 self.frame_left -= n;
+                if let Some(code) = &mut self.code {
+                    code.extend_from_slice(now);
+                    if self.frame_left == 0 {
+                        self.refused += u32::from(code[..] == 7u32.to_be_bytes());
+                        self.code = None;
+                    }
+                }
                 continue;
             }
             self.frame_head.extend_from_slice(now);
-            if let [a, b, c, _, _, _, _, _, _] = self.frame_head[..] {
+            if let [a, b, c, kind, _, _, _, _, _] = self.frame_head[..] {
+                self.code = (kind == RST_STREAM).then(Vec::new);
                 self.frame_left = u32::from_be_bytes([0, a, b, c]) as usize;
                 self.frame_head.clear();
             }

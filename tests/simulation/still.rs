@@ -170,7 +170,7 @@ pub(crate) struct Still {
     pub(crate) memory: Memory,
     pub(crate) records: Vec<Record>,
     reports: Receiver<Report>,
-    _commands: Sender<Command>,
+    pub(crate) commands: Sender<Command>,
 }
 
 impl Still {
@@ -221,7 +221,7 @@ impl Still {
             memory,
             records: Vec::new(),
             reports,
-            _commands: commands,
+            commands,
         }
     }
 

@@ -15,6 +15,7 @@ use wharf::policy::snapshot::{Backend, Listener, PathMatch, Route, RouteKind, Ta
 use wharf::policy::{BackendId, Endpoint, Limits, Snapshot};
 
 use crate::browser::{Browser, Step};
+use crate::caller::Caller;
 use crate::model;
 use crate::plan::{Deed, Facts, Ledger, Plan, SharedLedger, Size, server};
 use crate::server::{Peer, Stage, Temper, welcome};
@@ -34,12 +35,14 @@ pub(crate) struct World {
     pub(crate) tally: Tally,
     pub(crate) ledger: SharedLedger,
     pub(crate) browsers: Vec<Browser>,
+    /// Those who speak HTTP/2.
+    pub(crate) callers: Vec<Caller>,
     core: Core<SimDriver>,
     rng: fastrand::Rng,
     commands: Sender<Command>,
     reports: Receiver<Report>,
-    /// Browsers that are yet to come, with the time.
-    coming: Vec<(Duration, Vec<Plan>)>,
+    /// Clients that are yet to come.
+    coming: Vec<Coming>,
     tempers: BTreeMap<SocketAddr, Temper>,
     peers: Vec<Peer>,
     stage: Stage,
@@ -62,6 +65,14 @@ pub(crate) struct World {
     pub(crate) storm: usize,
 }
 
+/// A client that is yet to come.
+struct Coming {
+    at: Duration,
+    /// It speaks HTTP/2.
+    shared: bool,
+    plans: Vec<Plan>,
+}
+
 /// What the seeds have come to, so that one sees whether they come to anything.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
@@ -77,6 +88,12 @@ pub(crate) struct Tally {
     pub(crate) refused: u64,
     pub(crate) sieved: u64,
     pub(crate) discards: u64,
+    /// Calls over HTTP/2, those in native gRPC among them, those that were reset by who made them, and connections that were told
+    /// to go.
+    pub(crate) shared: u64,
+    pub(crate) native: u64,
+    pub(crate) reset: u64,
+    pub(crate) goaways: u64,
     pub(crate) reasons: BTreeMap<&'static str, u64>,
 }
 
@@ -92,6 +109,10 @@ impl Tally {
         self.refused += other.refused;
         self.sieved += other.sieved;
         self.discards += other.discards;
+        self.shared += other.shared;
+        self.native += other.native;
+        self.reset += other.reset;
+        self.goaways += other.goaways;
         for (reason, count) in &other.reasons {
             *self.reasons.entry(reason).or_default() += count;
         }
@@ -166,15 +187,20 @@ impl World {
         let mut coming = Vec::new();
         let many = rng.usize(1..=12);
         for _ in 0..many {
-            let plans: Vec<Plan> = (0..rng.usize(0..=4))
+            let shared = rng.u8(..5) < 2;
+            let plans: Vec<Plan> = (0..rng.usize(0..=if shared { 10 } else { 4 }))
                 .map(|_| {
-                    let plan = Plan::draw(ledger.calls.len(), size, &mut rng);
+                    let plan = Plan::draw(ledger.calls.len(), size, shared, &mut rng);
                     ledger.calls.push(Facts::new(plan.clone()));
                     plan
                 })
                 .collect();
             let at = if rng.bool() { 0 } else { rng.u64(..4_000_000) };
-            coming.push((Duration::from_micros(at), plans));
+            coming.push(Coming {
+                at: Duration::from_micros(at),
+                shared,
+                plans,
+            });
         }
         let good = rng.u8(..4) == 0;
         let tempers = (1..=4).map(|n| {
@@ -208,13 +234,27 @@ impl World {
 
     /// Browsers and servers that do what they are to do, each browser on a connection of its own, all at once.
     pub(crate) fn plain(browsers: Vec<Vec<Plan>>, weather: Weather, base: Instant) -> Self {
+        Self::plain_of(browsers, false, weather, base)
+    }
+
+    /// The same, where `shared` says that they speak HTTP/2.
+    pub(crate) fn plain_of(
+        browsers: Vec<Vec<Plan>>,
+        shared: bool,
+        weather: Weather,
+        base: Instant,
+    ) -> Self {
         let mut rng = fastrand::Rng::with_seed(1);
         let machine = Machine::new(1, weather, 1, base);
         let mut ledger = Ledger::default();
         let mut plans: Vec<&Plan> = browsers.iter().flatten().collect();
         plans.sort_by_key(|plan| plan.id);
         ledger.calls = plans.into_iter().cloned().map(Facts::new).collect();
-        let coming = browsers.into_iter().map(|own| (Duration::ZERO, own));
+        let coming = browsers.into_iter().map(|plans| Coming {
+            at: Duration::ZERO,
+            shared,
+            plans,
+        });
         let coming = coming.collect();
         let tempers = (1..=4).map(|n| {
             let mut temper = Temper::draw(&mut rng);
@@ -234,7 +274,7 @@ impl World {
         rng: fastrand::Rng,
         machine: Machine,
         ledger: Ledger,
-        coming: Vec<(Duration, Vec<Plan>)>,
+        coming: Vec<Coming>,
         tempers: BTreeMap<SocketAddr, Temper>,
         pending_max: usize,
     ) -> Self {
@@ -262,6 +302,7 @@ impl World {
             rests: 0,
             ledger,
             browsers: Vec::new(),
+            callers: Vec::new(),
             core,
             commands,
             reports,
@@ -286,7 +327,7 @@ impl World {
     /// Turns it to its end, and judges it.
     pub(crate) fn run(&mut self) {
         let (mut seen, mut idle) = (self.machine.moved(), 0);
-        while !(self.coming.is_empty() && self.browsers.iter().all(|browser| browser.done)) {
+        while !(self.coming.is_empty() && self.clients_are_done()) {
             self.turn();
             let stuck = self.machine.stuck();
             assert!(stuck < 3, "it hangs: {}", self.unfinished());
@@ -301,7 +342,7 @@ impl World {
                 self.unfinished()
             );
         }
-        self.machine.note(format_args!("all browsers are done"));
+        self.machine.note(format_args!("all clients are done"));
         if !self.stopped {
             self.settle();
         }
@@ -321,6 +362,11 @@ impl World {
         }
         self.ledger.borrow_mut().weather.leaps = self.machine.leaps();
         model::judge(self);
+    }
+
+    fn clients_are_done(&self) -> bool {
+        let mut browsers = self.browsers.iter();
+        browsers.all(|browser| browser.done) && self.callers.iter().all(|caller| caller.done)
     }
 
     /// Calls that ended for their callers end for the servers too.
@@ -365,6 +411,9 @@ impl World {
                 browser.sent,
                 browser.all_sent(),
             );
+        }
+        for caller in self.callers.iter().filter(|caller| !caller.done) {
+            text += &format!("{caller:?}; ");
         }
         text += &format!("{:?}", self.core);
         for facts in &self.ledger.borrow().calls {
@@ -536,14 +585,22 @@ impl World {
         }
         let mut index = 0;
         while index < self.coming.len() {
-            if self.coming[index].0 > now {
-                sleep(self.coming[index].0);
+            if self.coming[index].at > now {
+                sleep(self.coming[index].at);
                 index += 1;
                 continue;
             }
-            let (_, plans) = self.coming.remove(index);
-            if let Some(browser) = Browser::new(&self.machine, &mut self.rng, &plans, self.plain) {
-                self.browsers.push(browser);
+            let Coming { shared, plans, .. } = self.coming.remove(index);
+            let (machine, rng) = (&self.machine, &mut self.rng);
+            match shared {
+                true => {
+                    let caller = Caller::new(machine, rng, &plans, self.plain);
+                    self.callers.extend(caller);
+                }
+                false => {
+                    let browser = Browser::new(machine, rng, &plans, self.plain);
+                    self.browsers.extend(browser);
+                }
             }
             busy = true;
         }
@@ -556,6 +613,16 @@ impl World {
                 Ok(Step::Idle | Step::Waits) => {}
                 Ok(Step::Sleeps(until)) => sleep(until),
                 Err(why) => panic!("browser #{} reads no HTTP: {why}", browser.link),
+            }
+        }
+        for caller in &mut self.callers {
+            if !everybody && self.rng.bool() {
+                continue;
+            }
+            match caller.step(now, &mut self.rng) {
+                Step::Progress => busy = true,
+                Step::Idle | Step::Waits => {}
+                Step::Sleeps(until) => sleep(until),
             }
         }
         while let Some((address, dialled)) = self.machine.dialled() {

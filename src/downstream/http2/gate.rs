@@ -16,7 +16,7 @@ use bytes::{Buf, Bytes};
 use h2::Reason as H2Reason;
 
 use crate::downstream::http2::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
-use crate::http2::{Entering, Loans, Met, Passing};
+use crate::http2::{Entering, Fate, Loans, Met, Passing};
 use crate::net::Sieve;
 use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, PREFACE, flag, kind};
 
@@ -82,6 +82,12 @@ pub struct Notes {
     held_back: Cell<bool>,
     /// Content that `h2` was given and has not written.
     loans: RefCell<Loans>,
+    /// The last stream that has begun.
+    begun: Cell<u32>,
+    /// The first step of a GOAWAY has been written, and waits for its answer.
+    leaving: Cell<bool>,
+    /// The answer has come: `h2` ignores streams beyond this one.
+    last: Cell<Option<u32>>,
 }
 
 /// How far a stream without an answer has come.
@@ -254,7 +260,12 @@ impl Notes {
                 let unanswered = self.unanswered.borrow_mut().remove(&frame.stream);
                 counts.unanswered_resets += u32::from(unanswered.is_some());
             }
-            kind::PING => counts.pings += u32::from(!frame.has(flag::ACK)),
+            kind::PING if frame.has(flag::ACK) => {
+                if self.leaving.get() && self.last.get().is_none() {
+                    self.last.set(Some(self.begun.get()));
+                }
+            }
+            kind::PING => counts.pings += 1,
             kind::SETTINGS if frame.has(flag::ACK) => self.acknowledged.set(true),
             kind::SETTINGS => counts.settings += 1,
             _ => counts.chatter += 1,
@@ -265,7 +276,17 @@ impl Notes {
         self.weigh(counts);
     }
 
+    /// Whether `h2` must not hear of it. It ignores the heads of streams that come behind the second step of a GOAWAY, and would end
+    /// the connection, with all calls that may still go on, at the next word on one of them (0.4.20).
+    fn falls(&self, frame: FrameHead) -> bool {
+        let ignored = self.last.get().is_some_and(|last| frame.stream > last);
+        ignored
+            && frame.stream <= self.begun.get()
+            && matches!(frame.kind, kind::WINDOW_UPDATE | kind::RST_STREAM)
+    }
+
     fn begin(&self, stream: u32) {
+        self.begun.set(self.begun.get().max(stream));
         let mut unanswered = self.unanswered.borrow_mut();
         // Trailers are on a stream that is known, and say nothing new.
         unanswered.entry(stream).or_insert(Seen::Head);
@@ -317,6 +338,8 @@ impl Notes {
                 counts.data = counts.data.saturating_add(1);
                 self.counts.set(counts);
             }
+            // `h2` has none of its own but the one that goes with a GOAWAY.
+            kind::PING if !frame.has(flag::ACK) => self.leaving.set(true),
             kind::HEADERS | kind::RST_STREAM => {
                 let seen = self.unanswered.borrow_mut().remove(&frame.stream);
                 if seen == Some(Seen::Head) {
@@ -420,9 +443,10 @@ impl Sieve for Gate {
                         return Err(());
                     }
                     notes.see(met, block);
-                    match notes.is_closed() {
-                        true => Err(()),
-                        false => Ok(()),
+                    match met {
+                        _ if notes.is_closed() => Err(()),
+                        Met::HandedOn(frame) if notes.falls(frame) => Ok(Fate::Falls),
+                        Met::HandedOn(_) | Met::TakenOut { .. } => Ok(Fate::Passes),
                     }
                 })
                 .unwrap_or_default();

@@ -56,6 +56,8 @@ pub struct Http2Stream {
     stall_timeout: Duration,
     /// Nobody is there any more.
     gone: Option<Reset>,
+    /// A panic has cut it: of what it holds nothing is said any more.
+    severed: bool,
     /// Too much is held, and this is who made it so.
     overloaded: bool,
     /// Since when its request is thrown away, and how much was, bytes.
@@ -127,6 +129,7 @@ impl Http2Stream {
             stall: None,
             stall_timeout: opening.stall_timeout,
             gone: None,
+            severed: false,
             overloaded: false,
             left_at: None,
             discarded: 0,
@@ -165,19 +168,27 @@ impl Http2Stream {
     /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been handed on and its request has
     /// ended or been given up, or nobody is there for it. `stuck`: what `h2` writes waits for the socket.
     pub(super) fn see_off(&mut self, stuck: bool, now: Instant, cx: &mut Context<'_>) -> bool {
+        if self.severed {
+            // Its drop tells the client.
+            return true;
+        }
         self.sense(now, cx);
         self.discard();
         self.settle(cx);
         if self.poll_gone(cx).is_ready() {
             return true;
         }
-        let said = self.head.is_none() && !self.unsent.waits();
-        if said && !self.unsent.has_ended() {
+        if self.is_said() && !self.unsent.has_ended() {
             return self.cut(stuck, cx);
         }
         let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX;
         let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
-        said && (heard || waited)
+        self.is_said() && (heard || waited)
+    }
+
+    /// Whether `h2` has all of the answer that there is.
+    fn is_said(&self) -> bool {
+        self.head.is_none() && !self.unsent.waits()
     }
 
     /// It is to be cut behind what it has said. Whether that may be now: a reset throws away what `h2` has not written, and whole
@@ -311,7 +322,9 @@ impl Source for Http2Stream {
     fn wake_at(&self) -> Option<Instant> {
         let stall = self.stall.as_ref();
         let stall = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
-        let left = self.left_at.map(|at| at + DRAIN_TIME);
+        // As long as its answer waits, the time for its request does not end anything.
+        let left = self.left_at.filter(|_| self.is_said());
+        let left = left.map(|at| at + DRAIN_TIME);
         stall.into_iter().chain(left).min()
     }
 }
@@ -368,6 +381,15 @@ impl Sink for Http2Stream {
             // It is asked only in its next step.
             cx.waker().wake_by_ref();
         }
+    }
+
+    fn sever(&mut self) {
+        self.severed = true;
+        if !self.unsent.has_ended() {
+            self.head = None;
+            self.unsent = Unsent::default();
+        }
+        self.count();
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {

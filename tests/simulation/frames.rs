@@ -1,0 +1,80 @@
+//! HTTP/2 by hand (RFC 9113 §4, §6): what whoever writes its own frames needs, on either side of the core. Knows no rule of what
+//! may follow what.
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PUSH_PROMISE: u8 = 5;
+pub(crate) const PING: u8 = 6;
+pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+pub(crate) const PADDED: u8 = 8;
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What a frame may hold where nobody has said otherwise, bytes.
+pub(crate) const FRAME_MAX: usize = 16 << 10;
+/// What a window is where nobody has said otherwise, bytes.
+pub(crate) const WINDOW: i64 = 65_535;
+
+/// Writes one frame.
+pub(crate) fn write(kind: u8, flags: u8, stream: u32, payload: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    out.extend([kind, flags]);
+    out.extend(stream.to_be_bytes());
+    out.extend_from_slice(payload);
+}
+
+/// One frame as it came.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// Takes the frames that have come whole out of `inbox`.
+pub(crate) fn take_whole(inbox: &mut Vec<u8>) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    let mut rest = &inbox[..];
+    while let [a, b, c, kind, flags, s @ ..] = rest {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        if s.len() < 4 + length {
+            break;
+        }
+        frames.push(Frame {
+            kind: *kind,
+            flags: *flags,
+            stream: number(s),
+            payload: s[4..4 + length].to_vec(),
+        });
+        rest = &s[4 + length..];
+    }
+    *inbox = rest.to_vec();
+    frames
+}
+
+/// A field as a literal that nobody remembers (RFC 7541 §6.2.2).
+pub(crate) fn field(name: &str, value: &str, block: &mut Vec<u8>) {
+    literal(0, name, value, block);
+}
+
+/// A field as a literal of the form that those first bits name (RFC 7541 §6.2).
+pub(crate) fn literal(form: u8, name: &str, value: &str, block: &mut Vec<u8>) {
+    block.push(form);
+    for text in [name, value] {
+        assert!(text.len() < 127, "a length of one byte");
+        block.push(text.len() as u8);
+        block.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// The four bytes of a stream's number, a window or a code, without the bit that is reserved.
+pub(crate) fn number(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes([bytes[0] & 0x7f, bytes[1], bytes[2], bytes[3]])
+}
