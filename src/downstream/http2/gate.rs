@@ -255,6 +255,8 @@ impl Notes {
                 self.head_bytes.set(block.bytes);
                 counts.empty += u32::from(frame.length == 0);
             }
+            // RFC 9113 §8.4; on a stream that we have reset `h2` would take it for that stream's fault alone (0.4.20).
+            kind::PUSH_PROMISE => return self.judge(H2Reason::PROTOCOL_ERROR, "it pushes"),
             kind::RST_STREAM => {
                 counts.resets += 1;
                 let unanswered = self.unanswered.borrow_mut().remove(&frame.stream);
