@@ -193,7 +193,7 @@ impl Http2Stream {
 
     /// It is to be cut behind what it has said. Whether that may be now: a reset throws away what `h2` has not written, and whole
     /// messages before the cut are whole.
-    fn cut(&mut self, stuck: bool, cx: &mut Context<'_>) -> bool {
+    fn cut(&mut self, stuck: bool, cx: &Context<'_>) -> bool {
         if mem::replace(&mut self.handed_on, true) {
             // The connection has been polled since then.
             return !stuck;
