@@ -122,7 +122,7 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
             kind::GOAWAY => length >= 8,
             _ => true,
         };
-        if !nothing && (!right || length > 16 << 10) {
+        if !nothing && (!right || length > 16 << 10 || of == kind::PUSH_PROMISE) {
             return (passed, true);
         }
         match of {
