@@ -337,9 +337,16 @@ impl<D: Driver> Core<D> {
     }
 
     /// What could not even be answered is told.
-    pub(super) fn record_malformed(&mut self, key: Key, message: String, by: Party, now: Now) {
+    pub(super) fn record_malformed(
+        &mut self,
+        key: Key,
+        word: &'static str,
+        message: String,
+        by: Party,
+        now: Now,
+    ) {
         let record = Record {
-            refusal: Some("bad_http"),
+            refusal: Some(word),
             by,
             message,
             verb: String::new(),

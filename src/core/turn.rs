@@ -46,7 +46,7 @@ const LOST_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is said that clients are turned away.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
-/// How many calls of HTTP/2 clients begin in one turn. A hundred connections may bring ten thousand at once; each is a head to be
+/// How many requests of HTTP/2 clients are looked at in one turn. A hundred connections may bring ten thousand at once; each is a head to be
 /// written to a backend, which takes them a turn at a time.
 const CALLS_MAX: usize = 256;
 /// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
@@ -101,7 +101,7 @@ pub struct Core<D: Driver> {
     unserved: usize,
     /// How long `h2` remembers a stream that was reset.
     reset_stream_duration: Duration,
-    /// Calls of HTTP/2 clients that have begun in this turn.
+    /// Requests of HTTP/2 clients that have been looked at in this turn.
     begun: usize,
     /// HTTP/2 connections that may have more.
     held_over: Vec<Key>,
@@ -918,16 +918,18 @@ impl<D: Driver> Core<D> {
                 {
                     shared.engine.refuse();
                 }
-                self.record_malformed(key, NO_ROOM.detail.to_owned(), Party::Proxy, now);
+                let words = NO_ROOM.detail.to_owned();
+                self.record_malformed(key, "overloaded", words, Party::Proxy, now);
             }
             Poll::Ready(Arrival::Closed) => {
                 self.close_connection(key, now);
                 return ControlFlow::Break(false);
             }
             Poll::Ready(Arrival::Malformed(words)) => {
-                self.record_malformed(key, words, Party::Downstream, now);
+                self.record_malformed(key, "bad_http", words, Party::Downstream, now);
             }
             Poll::Ready(Arrival::Refused(refused, stream)) => {
+                self.begun += 1;
                 self.accounted(key, work, now, |core| {
                     let stream = Stream::Http2(stream);
                     core.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);

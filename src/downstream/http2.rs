@@ -67,6 +67,8 @@ pub struct Http2<S: Socket> {
         reason = "they come in the boxes that their calls had them in"
     )]
     leaving: Vec<Box<Http2Stream>>,
+    /// How often `h2` has written all that it was given.
+    writes: u64,
     /// When it began.
     since: Instant,
     /// When the gate began to count anew.
@@ -119,6 +121,7 @@ impl<S: Socket> Http2<S> {
             notes,
             open: Rc::default(),
             leaving: Vec::new(),
+            writes: 0,
             since: now,
             second: now,
             head_since: None,
@@ -138,7 +141,10 @@ impl<S: Socket> Http2<S> {
         loop {
             let connection = match &mut self.phase {
                 Phase::Greeting(handshake) => match Pin::new(handshake).poll(cx) {
-                    Poll::Pending if self.closing.is_some_and(|at| now >= at + GOAWAY_TIME) => {
+                    Poll::Pending
+                        if self.closing.is_some_and(|at| now >= at + GOAWAY_TIME)
+                            || now >= self.since + SETTINGS_TIME =>
+                    {
                         self.linger();
                         continue;
                     }
@@ -171,6 +177,9 @@ impl<S: Socket> Http2<S> {
                 }
                 Poll::Ready(Some(Err(error))) => {
                     self.linger();
+                    if let Some(words) = self.sentence() {
+                        return Poll::Ready(Arrival::Malformed(words));
+                    }
                     // What the client or the network has ended needs no words.
                     if !error.is_remote() && !error.is_io() {
                         return Poll::Ready(Arrival::Malformed(format!(
@@ -178,9 +187,20 @@ impl<S: Socket> Http2<S> {
                         )));
                     }
                 }
-                Poll::Ready(None) => self.linger(),
+                Poll::Ready(None) => {
+                    self.linger();
+                    if let Some(words) = self.sentence() {
+                        return Poll::Ready(Arrival::Malformed(words));
+                    }
+                }
                 Poll::Pending if accepts && self.notes.let_heads_on() => {}
                 Poll::Pending => {
+                    if !self.transport.borrow().has_refused() {
+                        self.writes += 1;
+                        if self.leaving.iter().any(|stream| stream.waits_for_cut()) {
+                            cx.waker().wake_by_ref();
+                        }
+                    }
                     let turned_away = self.notes.take_turned_away();
                     if turned_away > 0 {
                         return Poll::Ready(Arrival::Malformed(self.say_turned_away(turned_away)));
@@ -188,7 +208,7 @@ impl<S: Socket> Http2<S> {
                     if let Some(words) = self.pass_sentence(now) {
                         return Poll::Ready(Arrival::Malformed(words));
                     }
-                    match self.watch(now) {
+                    match self.watch(accepts, now) {
                         Due::Nothing => return Poll::Pending,
                         Due::Words => {}
                         Due::End(words) => {
@@ -264,6 +284,13 @@ impl<S: Socket> Http2<S> {
         )
     }
 
+    /// What the gate has found, where the connection is over anyhow.
+    fn sentence(&self) -> Option<String> {
+        let verdict = self.notes.verdict();
+        let verdict = verdict.filter(|verdict| verdict.reason != H2Reason::NO_ERROR)?;
+        Some(verdict.words.to_owned())
+    }
+
     /// Ends the connection for what the gate has found, once. In words if nobody else tells.
     fn pass_sentence(&mut self, now: Instant) -> Option<String> {
         let Verdict { reason, words } = self.notes.verdict()?;
@@ -288,7 +315,7 @@ impl<S: Socket> Http2<S> {
     }
 
     /// Looks at the time.
-    fn watch(&mut self, now: Instant) -> Due {
+    fn watch(&mut self, accepts: bool, now: Instant) -> Due {
         match self.notes.head_bytes() {
             0 => self.head_since = None,
             _ => {
@@ -312,7 +339,8 @@ impl<S: Socket> Http2<S> {
             self.end(H2Reason::ENHANCE_YOUR_CALM);
             return Due::End(TOO_SLOW.detail);
         }
-        if is_idle && passed(self.closing, GOAWAY_TIME) {
+        // What has come and was not given out is a call.
+        if is_idle && accepts && passed(self.closing, GOAWAY_TIME) {
             self.end(H2Reason::NO_ERROR);
             return Due::Words;
         }
@@ -362,9 +390,9 @@ impl<S: Socket> Http2<S> {
 
     /// Those whose call is over go when their last bytes have gone.
     fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) {
-        let stuck = self.transport.borrow().has_refused();
+        let writes = self.writes;
         self.leaving
-            .retain_mut(|stream| !stream.see_off(stuck, now, cx));
+            .retain_mut(|stream| !stream.see_off(writes, now, cx));
     }
 
     fn linger(&mut self) {
@@ -410,7 +438,8 @@ impl<S: Socket> Http2<S> {
     /// When to be asked again though nothing has happened.
     pub fn deadline(&self) -> Option<Instant> {
         if let Phase::Lingering { until } = &self.phase {
-            return *until;
+            // Whoever takes its calls back wakes it.
+            return until.filter(|_| self.open.get() == 0);
         }
         let unacknowledged = !self.notes.acknowledged();
         let is_idle = self.open.get() == 0;

@@ -1,9 +1,14 @@
 //! How much many hold together, where each of them is bounded and all of them are not.
 //!
-//! Owns the sum. It never takes anything away: whoever makes it too much is told, and has to go.
+//! Owns the sum. It never takes anything away: whoever makes it too much is told, and has to go. Small calls are spared for as long
+//! as that goes well.
 
 use std::cell::Cell;
 use std::rc::Rc;
+
+/// A share of so little is refused only where twice as much is held as may be, bytes: else a few who hold much would cost all others
+/// their small calls.
+const SMALL_BYTES: usize = 4 << 10;
 
 /// What is held in all, bytes, and what may be.
 #[derive(Debug)]
@@ -61,7 +66,11 @@ impl Share {
         held.set(held.get() + bytes - self.bytes);
         let grown = bytes > self.bytes;
         self.bytes = bytes;
-        match grown && held.get() > bytes_max.get() {
+        let most = match bytes {
+            0..=SMALL_BYTES => bytes_max.get().saturating_mul(2),
+            _ => bytes_max.get(),
+        };
+        match grown && held.get() > most {
             true => Err(OverBudget),
             false => Ok(()),
         }
@@ -86,17 +95,24 @@ mod tests {
 
     #[test]
     fn whoever_makes_it_too_much_is_told_and_what_is_gone_counts_no_more() {
-        let budget = Rc::new(Budget::new(10));
+        const KB: usize = 1 << 10;
+        let budget = Rc::new(Budget::new(100 * KB));
         let (mut one, mut other) = (Share::of(&budget), Share::of(&budget));
-        assert_eq!(one.hold(6), Ok(()));
-        assert_eq!(other.hold(4), Ok(()));
-        assert_eq!(other.hold(5), Err(OverBudget));
-        assert_eq!(other.hold(5), Ok(()), "it has not grown");
-        assert_eq!(other.hold(1), Ok(()));
-        budget.allow(5);
-        assert_eq!(one.hold(5), Ok(()), "it has shrunk");
-        assert_eq!(one.hold(7), Err(OverBudget));
-        drop(one);
-        assert_eq!((budget.held(), other.bytes()), (1, 1));
+        assert_eq!(one.hold(60 * KB), Ok(()));
+        assert_eq!(other.hold(40 * KB), Ok(()));
+        assert_eq!(other.hold(50 * KB), Err(OverBudget));
+        assert_eq!(other.hold(50 * KB), Ok(()), "it has not grown");
+        assert_eq!(other.hold(10 * KB), Ok(()));
+        budget.allow(50 * KB);
+        assert_eq!(one.hold(50 * KB), Ok(()), "it has shrunk");
+        assert_eq!(one.hold(70 * KB), Err(OverBudget));
+        // Who holds little is not whom it hangs on, up to twice as much.
+        let mut small = Share::of(&budget);
+        assert_eq!(small.hold(SMALL_BYTES), Ok(()));
+        assert_eq!(one.hold(99 * KB), Err(OverBudget));
+        assert_eq!(small.hold(1), Ok(()));
+        assert_eq!(small.hold(SMALL_BYTES), Err(OverBudget));
+        drop((one, small));
+        assert_eq!((budget.held(), other.bytes()), (10 * KB, 10 * KB));
     }
 }

@@ -63,8 +63,8 @@ pub struct Http2Stream {
     /// Since when its request is thrown away, and how much was, bytes.
     left_at: Option<Instant>,
     discarded: usize,
-    /// All that comes before the cut was with `h2` when its connection was polled last.
-    handed_on: bool,
+    /// How often `h2` had written all when all that comes before the cut was given to it.
+    cut_behind: Option<u64>,
 }
 
 /// Since when something waits for window, counted from the last progress.
@@ -133,7 +133,7 @@ impl Http2Stream {
             overloaded: false,
             left_at: None,
             discarded: 0,
-            handed_on: false,
+            cut_behind: None,
         }
     }
 
@@ -166,8 +166,8 @@ impl Http2Stream {
     }
 
     /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been handed on and its request has
-    /// ended or been given up, or nobody is there for it. `stuck`: what `h2` writes waits for the socket.
-    pub(super) fn see_off(&mut self, stuck: bool, now: Instant, cx: &mut Context<'_>) -> bool {
+    /// ended or been given up, or nobody is there for it. `writes`: how often `h2` had written all that it was given.
+    pub(super) fn see_off(&mut self, writes: u64, now: Instant, cx: &mut Context<'_>) -> bool {
         if self.severed {
             // Its drop tells the client.
             return true;
@@ -178,8 +178,9 @@ impl Http2Stream {
         if self.poll_gone(cx).is_ready() {
             return true;
         }
-        if self.is_said() && !self.unsent.has_ended() {
-            return self.cut(stuck, cx);
+        if self.waits_for_cut() {
+            // A reset throws away what `h2` has not written, and whole messages before the cut are whole.
+            return writes > *self.cut_behind.get_or_insert(writes);
         }
         let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX;
         let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
@@ -191,15 +192,9 @@ impl Http2Stream {
         self.head.is_none() && !self.unsent.waits()
     }
 
-    /// It is to be cut behind what it has said. Whether that may be now: a reset throws away what `h2` has not written, and whole
-    /// messages before the cut are whole.
-    fn cut(&mut self, stuck: bool, cx: &Context<'_>) -> bool {
-        if mem::replace(&mut self.handed_on, true) {
-            // The connection has been polled since then.
-            return !stuck;
-        }
-        cx.waker().wake_by_ref();
-        false
+    /// Whether it is to be cut, as soon as what it has said is written.
+    pub(super) fn waits_for_cut(&self) -> bool {
+        self.is_said() && !self.unsent.has_ended()
     }
 
     /// What has come of a request that nobody wants is gone, and its window with it.
@@ -323,7 +318,9 @@ impl Source for Http2Stream {
         let stall = self.stall.as_ref();
         let stall = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
         // As long as its answer waits, the time for its request does not end anything.
-        let left = self.left_at.filter(|_| self.is_said());
+        let left = self
+            .left_at
+            .filter(|_| self.is_said() && self.unsent.has_ended());
         let left = left.map(|at| at + DRAIN_TIME);
         stall.into_iter().chain(left).min()
     }

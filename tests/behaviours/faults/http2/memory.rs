@@ -148,7 +148,7 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
     const CONNECTIONS: usize = 8;
     const STREAMS: u32 = 100;
     /// What a core may hold of requests in all, bytes, and what so many connections and calls hold besides.
-    const MOST: i64 = (32 << 20) + (12 << 20);
+    const MOST: i64 = (32 << 20) + (16 << 20);
     let backend = Backend::new();
     let mut plan = Plan::default();
     plan.limits.buffers_bytes_max = 32 << 20;
