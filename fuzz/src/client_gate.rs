@@ -82,6 +82,7 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
     let mut passed = Vec::new();
     let mut rest = stream;
     let (mut begun, mut block, mut continuations) = (false, 0, 0);
+    let (mut newest, mut within) = (0, false);
     let (mut resets, mut unanswered, mut pings, mut settings, mut empty, mut chatter) =
         (0, 0, 0, 0, 0, 0);
     let mut open = BTreeSet::new();
@@ -94,7 +95,9 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
             ..
         } = frame;
         let (bytes, after) = rest.split_at(rest.len().min(FRAME_HEAD_BYTES + length));
-        let plain = of == kind::DATA && stream != 0 && !frame.has(flag::END_STREAM);
+        // Within a head, and on a stream that has not begun, every frame is for `h2` to judge.
+        let known = !within && stream != 0 && stream <= newest;
+        let plain = of == kind::DATA && known && !frame.has(flag::END_STREAM);
         let padded = frame.has(flag::PADDED);
         if plain && padded && length > 0 && bytes.len() == FRAME_HEAD_BYTES {
             // Whether there is content in it stands in the next byte.
@@ -136,14 +139,19 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
             kind::HEADERS => {
                 (block, continuations) = (FRAME_HEAD_BYTES + length, 0);
                 empty += u32::from(length == 0);
-                open.insert(stream);
-                if open.len() > 400 {
-                    open.pop_first();
+                within = !frame.has(flag::END_HEADERS);
+                if stream > newest {
+                    newest = stream;
+                    open.insert(stream);
+                    if open.len() > 400 {
+                        open.pop_first();
+                    }
                 }
             }
             kind::CONTINUATION => {
                 block += FRAME_HEAD_BYTES + length;
                 continuations += 1;
+                within = !frame.has(flag::END_HEADERS);
                 empty += u32::from(length == 0);
             }
             kind::RST_STREAM => {

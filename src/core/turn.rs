@@ -49,6 +49,8 @@ const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
 /// How many requests of HTTP/2 clients are looked at in one turn. A hundred connections may bring ten thousand at once; each is a head to be
 /// written to a backend, which takes them a turn at a time.
 const CALLS_MAX: usize = 256;
+/// And of one of them, so that one who has more than all others together does not keep them from coming.
+const CALLS_OF_ONE_MAX: usize = 64;
 /// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
 const ROUNDS_MAX: usize = 8;
 /// Whose address is not known any more.
@@ -101,6 +103,8 @@ pub struct Core<D: Driver> {
     unserved: usize,
     /// How long `h2` remembers a stream that was reset.
     reset_stream_duration: Duration,
+    /// Which turn this is.
+    turns: u64,
     /// Requests of HTTP/2 clients that have been looked at in this turn.
     begun: usize,
     /// HTTP/2 connections that may have more.
@@ -179,6 +183,18 @@ pub(super) struct Shared<S: Socket> {
     pub(super) engine: Http2<S>,
     /// `h2` wakes it, so it has more than a bell.
     pub(super) wakeup: Wakeup<Task>,
+    /// Its requests that were looked at in that turn.
+    begun: (u64, usize),
+}
+
+impl<S: Socket> Shared<S> {
+    /// Its requests that were looked at in this turn.
+    fn begun(&mut self, turn: u64) -> &mut usize {
+        if self.begun.0 != turn {
+            self.begun = (turn, 0);
+        }
+        &mut self.begun.1
+    }
 }
 
 impl<S: Socket> Connection<S> {
@@ -290,6 +306,7 @@ impl<D: Driver> Core<D> {
             turned_away: None,
             unserved: 0,
             reset_stream_duration,
+            turns: 0,
             begun: 0,
             held_over: Vec::new(),
             events: Vec::new(),
@@ -331,12 +348,10 @@ impl<D: Driver> Core<D> {
         self.events = events;
         self.obey(now);
         self.expire(now);
-        self.begun = 0;
+        (self.turns, self.begun) = (self.turns + 1, 0);
         self.run_ready(now);
         self.flush(now);
-        for key in mem::take(&mut self.held_over) {
-            self.wake(Task::Downstream(key));
-        }
+        self.call_held_over();
         self.leave(now)
     }
 
@@ -881,13 +896,17 @@ impl<D: Driver> Core<D> {
         let (limits, budget) = (Rc::clone(&self.limits), Rc::clone(&self.budget));
         let duration = self.reset_stream_duration;
         let engine = Http2::new(transport, limits, budget, duration, now.instant);
-        connection.seat = Seat::Shared(Box::new(Shared { engine, wakeup }));
+        connection.seat = Seat::Shared(Box::new(Shared {
+            engine,
+            wakeup,
+            begun: (0, 0),
+        }));
     }
 
     /// One step of an HTTP/2 connection. `Break`: it waits, or (`false`) is gone.
     fn advance_http2(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
         let draining = self.drain != Drain::No;
-        let accepts = self.begun < CALLS_MAX;
+        let (turn, room) = (self.turns, self.begun < CALLS_MAX);
         let Some(Connection {
             seat: Seat::Shared(shared),
             ..
@@ -895,7 +914,8 @@ impl<D: Driver> Core<D> {
         else {
             return ControlFlow::Break(false);
         };
-        let Shared { engine, wakeup } = &mut **shared;
+        let accepts = room && *shared.begun(turn) < CALLS_OF_ONE_MAX;
+        let Shared { engine, wakeup, .. } = &mut **shared;
         if draining {
             engine.close(now.instant);
         }
@@ -929,20 +949,48 @@ impl<D: Driver> Core<D> {
                 self.record_malformed(key, "bad_http", words, Party::Downstream, now);
             }
             Poll::Ready(Arrival::Refused(refused, stream)) => {
-                self.begun += 1;
+                self.note_begun(key);
                 self.accounted(key, work, now, |core| {
                     let stream = Stream::Http2(stream);
                     core.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);
                 });
             }
             Poll::Ready(Arrival::Request(head, stream)) => {
-                self.begun += 1;
+                self.note_begun(key);
                 self.accounted(key, work, now, |core| {
                     core.admit(key, Stream::Http2(stream), head, Version::HTTP_2, now);
                 });
             }
         }
         ControlFlow::Continue(())
+    }
+
+    /// A request of an HTTP/2 client is looked at.
+    fn note_begun(&mut self, key: Key) {
+        self.begun += 1;
+        if let Some(Connection {
+            seat: Seat::Shared(shared),
+            ..
+        }) = self.connections.get_mut(key)
+        {
+            *shared.begun(self.turns) += 1;
+        }
+    }
+
+    /// HTTP/2 connections that may have more go on in the next turn; first those who had least in this one.
+    fn call_held_over(&mut self) {
+        let turn = self.turns;
+        let mut keys = mem::take(&mut self.held_over);
+        keys.sort_by_cached_key(|&key| match self.connections.get_mut(key) {
+            Some(Connection {
+                seat: Seat::Shared(shared),
+                ..
+            }) => *shared.begun(turn),
+            _ => 0,
+        });
+        for key in keys {
+            self.wake(Task::Downstream(key));
+        }
     }
 
     /// A request that came whole is accounted for, whatever becomes of it in that step.

@@ -203,6 +203,10 @@ impl<S: Socket> Http2<S> {
                     }
                     let turned_away = self.notes.take_turned_away();
                     if turned_away > 0 {
+                        if self.open.get() < settings::STREAMS_MAX as usize {
+                            // It was not for want of places.
+                            (0..turned_away).for_each(|_| self.notes.note_fault());
+                        }
                         return Poll::Ready(Arrival::Malformed(self.say_turned_away(turned_away)));
                     }
                     if let Some(words) = self.pass_sentence(now) {
@@ -316,6 +320,10 @@ impl<S: Socket> Http2<S> {
 
     /// Looks at the time.
     fn watch(&mut self, accepts: bool, now: Instant) -> Due {
+        if self.notes.take_head_whole() {
+            // The next one has its own time.
+            self.head_since = None;
+        }
         match self.notes.head_bytes() {
             0 => self.head_since = None,
             _ => {

@@ -18,8 +18,10 @@ pub const LARGE_BYTES: usize = 4 << 10;
 const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
 /// A walk over what comes in on one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Entering {
+    /// Up to this stream frames that mean nothing are taken out; beyond it they are `h2`'s to judge.
+    pub known: u32,
     /// Bytes of the present frame that are still to be handed on.
     left: usize,
     /// Bytes of it that are handed on only when those are gone.
@@ -55,6 +57,18 @@ pub enum Met {
     },
 }
 
+impl Default for Entering {
+    fn default() -> Self {
+        Self {
+            known: u32::MAX,
+            left: 0,
+            behind: 0,
+            padding: 0,
+            owed: BTreeMap::new(),
+        }
+    }
+}
+
 impl Entering {
     /// How many bytes at the front of `unread` may be handed on now, zero: more are needed. `judge` is told of each frame that
     /// begins and says whether it passes; what it refuses ends the walk.
@@ -82,7 +96,7 @@ impl Entering {
             let length = frame.length;
             let padding = match (frame.kind, frame.flags & (flag::PADDED | flag::END_STREAM)) {
                 // The connection has no DATA of its own: `h2` shall find that, and end it (RFC 9113 §6.1).
-                _ if frame.stream == 0 => None,
+                _ if frame.stream == 0 || frame.stream > self.known => None,
                 (kind::DATA, 0) if length == 0 => Some(0),
                 (kind::DATA, flag::PADDED) if length > 0 => {
                     match unread.chunk().get(FRAME_HEAD_BYTES) {

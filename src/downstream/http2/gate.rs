@@ -37,6 +37,8 @@ const EMPTY_PER_SECOND_MAX: u32 = 100;
 /// knows), and how many more for each DATA frame of ours, which a reader may well answer for its stream and its connection.
 const CHATTER_PER_SECOND_MAX: u32 = 1000;
 const CHATTER_PER_DATA: u32 = 2;
+/// DATA frames of ours that a reader may still answer in a later second than theirs.
+const DATA_KEPT_MAX: u32 = 10_000;
 /// CONTINUATION frames of one head.
 const CONTINUATIONS_MAX: u32 = 20;
 /// A head as it comes, heads of its frames included, bytes: the largest that may be configured, and room for those. A field costs
@@ -76,6 +78,8 @@ pub struct Notes {
     faults: Cell<u32>,
     /// How much has come of a head that is not whole, bytes.
     head_bytes: Cell<usize>,
+    /// A head has come whole.
+    head_whole: Cell<bool>,
     /// A head has been handed on that may not have been given out.
     head_ahead: Cell<bool>,
     /// Another one waits for that.
@@ -179,9 +183,20 @@ impl Notes {
         self.head_bytes.get()
     }
 
-    /// A second is over.
+    /// Whether a head has come whole since this was asked last.
+    pub fn take_head_whole(&self) -> bool {
+        self.head_whole.take()
+    }
+
+    /// A second is over. A reader may answer late what we have sent.
     pub fn next_second(&self) {
-        self.counts.take();
+        let before = self.counts.take();
+        let answered = before.chatter / CHATTER_PER_DATA;
+        let data = before.data.saturating_sub(answered).min(DATA_KEPT_MAX);
+        self.counts.set(Counts {
+            data,
+            ..Counts::default()
+        });
     }
 
     /// `h2` is given this to send on that stream.
@@ -288,10 +303,13 @@ impl Notes {
     }
 
     fn begin(&self, stream: u32) {
-        self.begun.set(self.begun.get().max(stream));
+        if stream <= self.begun.get() {
+            // Trailers are on a stream that is known, and say nothing new.
+            return;
+        }
+        self.begun.set(stream);
         let mut unanswered = self.unanswered.borrow_mut();
-        // Trailers are on a stream that is known, and say nothing new.
-        unanswered.entry(stream).or_insert(Seen::Head);
+        unanswered.insert(stream, Seen::Head);
         if unanswered.len() > UNANSWERED_MAX {
             unanswered.pop_first();
         }
@@ -428,6 +446,11 @@ impl Sieve for Gate {
             ..
         } = self;
         let mut passing = 0;
+        // Within a head nothing may stand, and on a stream that has not begun neither: `h2` shall find that.
+        entering.known = match notes.head_bytes.get() {
+            0 => notes.begun.get(),
+            _ => 0,
+        };
         if !notes.is_closed() {
             passing = entering
                 .pass(unread, |met| {
@@ -465,6 +488,7 @@ impl Sieve for Gate {
             self.preface -= bytes;
         } else if self.entering.passed(bytes) && self.block.last {
             self.notes.head_bytes.set(0);
+            self.notes.head_whole.set(true);
         }
     }
 

@@ -6,7 +6,7 @@
 //! Sources: RFC 9113 §8.2.1, §8.3.1; RFC 9110 §7.2, §10.1.1.
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method};
@@ -150,6 +150,13 @@ impl Reading {
                 "field name imitates another with an underscore",
             ));
         }
+        if *name == CONTENT_LENGTH {
+            // `h2` counts by the first, and reads `007`.
+            let text = value.as_bytes();
+            if fields.contains(CONTENT_LENGTH) || (text.len() > 1 && text.starts_with(b"0")) {
+                self.fault(HeadFault::bad("bad content-length"));
+            }
+        }
         if !value.as_bytes().is_ascii() {
             // gRPC: "servers must not error … may throw the value away". Not so where it would decide something.
             if is_guarded(bytes) {
@@ -186,6 +193,8 @@ fn target_of(
     }
     let whole = text.starts_with('/') || (text == "*" && *method == Method::OPTIONS);
     match whole && text.bytes().all(|byte| IN_TARGET[usize::from(byte)]) {
+        // What is left of a fragment alone is empty, and shown as this.
+        true if text == "/" => Ok(PathAndQuery::from_static("/")),
         true => Ok(path.clone()),
         false => Err(HeadFault::bad("bad request target")),
     }
