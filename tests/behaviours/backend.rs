@@ -234,7 +234,22 @@ impl Peer {
 
     /// The next request, which must come whole and alone.
     pub(crate) fn request(&mut self) -> Request {
-        match self.next() {
+        let next = self.next();
+        self.request_of(next)
+    }
+
+    /// The next request on a connection where the proxy may or may not have given `own` up without an error first: it does when
+    /// it has seen the whole answer, and need not any more when it has seen the backend's own reset beside it.
+    pub(crate) fn request_after(&mut self, own: u32) -> Request {
+        let next = match self.next() {
+            Seen::Reset { stream, code: 0 } if stream == own => self.next(),
+            other => other,
+        };
+        self.request_of(next)
+    }
+
+    fn request_of(&mut self, seen: Seen) -> Request {
+        match seen {
             Seen::Head {
                 stream,
                 fields,

@@ -784,7 +784,10 @@ fn early_answer(then_reset: bool) {
     // The rest is read and thrown away; the next request stands behind it.
     client.send(&[0x55; 100]);
     client.post("", &message(b"next"));
-    let next = peer.request();
+    let next = match then_reset {
+        true => peer.request_after(stream),
+        false => peer.request(),
+    };
     assert_eq!(next.body, message(b"next"));
     peer.answer(next.stream, &message(b"two"));
     assert_eq!(client.answer(), streamed(&[&message(b"two"), &end]));
