@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 
 use crate::core::messages::Report;
 use crate::core::turn::{Call, Core, Drain, Seat};
-use crate::downstream::{Refused, Stream};
+use crate::downstream::{Refused, Share, Stream};
 use crate::exchange::outcome::{message_of, status_of};
 use crate::exchange::{Exchange, Terms};
 use crate::net::{Alarm, Driver, Key, Now, Socket, Task};
@@ -23,8 +23,8 @@ use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
 use crate::wire::http1::{HeadFault, HeadLimits, names_protocol};
 use crate::wire::{
-    Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Share, Sink, Status,
-    metadata, timeout,
+    Code, Fields, Part, Party, Reason, RequestHead, Reset, ResponseHead, Sink, Status, metadata,
+    timeout,
 };
 
 /// What becomes of a request.

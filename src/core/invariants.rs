@@ -3,7 +3,7 @@
 //! Owns no rule of its own: each check names the invariant of ARCHITECTURE.md that it holds the house to.
 
 use crate::core::turn::{Core, Drain, Seat};
-use crate::downstream::http1::HIGH_WATER;
+use crate::downstream::HIGH_WATER;
 use crate::net::{Driver, Key, Task};
 
 /// What is held of anything at most, bytes: each is its own limit and what one step may add to it.
@@ -53,14 +53,23 @@ impl<D: Driver> Core<D> {
                     let calls = self.exchanges.iter();
                     let calls = calls.filter(|(_, call)| call.connection == key).count();
                     let streams = shared.engine.streams();
-                    assert!(
-                        calls <= streams,
-                        "invariant 6: {calls} calls on {streams} streams"
+                    let leaving = shared.engine.leaving();
+                    assert_eq!(
+                        calls + leaving,
+                        streams,
+                        "invariant 6: a stream is a call's, or it leaves"
                     );
-                    let noted = connection.queued() || connection.alarm.is_set() || calls > 0;
+                    let due = shared.engine.deadline();
+                    let alarm = connection.alarm.at(&self.reactor.timers);
+                    let noted = match due {
+                        // Its calls have deadlines of their own, or none at all; last words that wait for the socket have a
+                        // stall's.
+                        None => streams > 0 || alarm.is_some(),
+                        Some(due) => alarm.is_some_and(|at| at <= due),
+                    };
                     assert!(
-                        noted,
-                        "invariant 1: an idle connection has a wake-up or a deadline"
+                        noted || connection.queued(),
+                        "invariant 1: a connection is due at {due:?}, and its alarm is set to {alarm:?}"
                     );
                     assert!(
                         !transport.may_read() || transport.has_refused() || connection.queued(),
@@ -180,6 +189,12 @@ impl<D: Driver> Core<D> {
             self.pool.waiting() <= self.exchanges.len() - relaying,
             "only who has no stream waits for one"
         );
+        if let Some((now, next)) = self.now.zip(self.reactor.timers.next()) {
+            assert!(
+                next > now.instant,
+                "invariant 1: a deadline that has passed would have the core spin"
+            );
+        }
         let owners = self.connections.len() + self.exchanges.len() + self.pool.connections();
         assert!(
             self.reactor.timers.len() <= owners,

@@ -21,20 +21,22 @@ use crate::core::admit::{NO_ROOM, ONLY_HTTP1, ONLY_HTTP2};
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::{Claim, Doors, Handed, Placed};
 use crate::core::messages::{Command, REPORTS_MAX, Report};
-use crate::downstream::http1::HIGH_WATER;
-use crate::downstream::{Arrival, Http1, Http2, Incoming, Refused, Stream};
+use crate::downstream::{
+    Arrival, Budget, HIGH_WATER, Http1, Http2, Incoming, Refused, Share, Stream,
+};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
     AcceptFault, Alarm, Bell, Driver, EVENTS_MAX, Event, Key, Now, Reactor, ReadyList, Slots,
     Socket, Task, Token, Wakeup, trim,
 };
+use crate::policy::limits::STALL_PROGRESS_BYTES;
 use crate::policy::{Limits, Peer, Rules, Snapshot, Versions};
 use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
 use crate::wire::fields::X_USER_AGENT;
-use crate::wire::{Budget, Party, Reason, RequestHead, Share, Sink};
+use crate::wire::{Party, Reason, RequestHead, Sink};
 
 /// How many clients are accepted from one listener in one turn; then others have their turn.
 const ACCEPTS_MAX: usize = 256;
@@ -55,8 +57,6 @@ const CALLS_OF_ONE_MAX: usize = 64;
 const ROUNDS_MAX: usize = 8;
 /// Whose address is not known any more.
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
-/// Progress that a slow reader must make within the stall limit, bytes.
-const STALL_PROGRESS_BYTES: u64 = 16 << 10;
 
 /// Whether the loop goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

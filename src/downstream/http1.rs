@@ -15,27 +15,19 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{Method, Version};
 
+use crate::downstream::bounds::{DRAIN_BYTES_MAX, DRAIN_TIME, HIGH_WATER, READ_AHEAD};
+use crate::downstream::lingering::Lingering;
 use crate::downstream::refused::{Refused, TOO_SLOW, forbids_content};
 use crate::net::{Filled, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::wire::http1::{
-    BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, HeadLimits, Http1Request, LAST_CHUNK,
+    BodyDecoder, BodyLimits, CHUNK_END, Framing, HeadFault, Http1Request, LAST_CHUNK,
     ResponseFraming, Step, glean, parse_request, scan, write_chunk_head, write_continue,
     write_response,
 };
 use crate::wire::http2::PREFACE;
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
-/// From so many staged bytes on, an answer waits, bytes.
-pub const HIGH_WATER: usize = 64 << 10;
-/// How much of a body is read ahead of its lane, bytes.
-pub(super) const READ_AHEAD: usize = 64 << 10;
-/// What is left of a body after an early answer is read so far, bytes; beyond it the connection closes.
-const DRAIN_BYTES_MAX: u32 = 1 << 20;
-/// And for so long.
-const DRAIN_TIME: Duration = Duration::from_secs(1);
-/// How long a closing connection is read on, so that its last answer is not lost to a reset (RFC 9112 §9.6).
-pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);
 /// How long HTTP/2's preface may take, from its first byte to its last.
 const PREFACE_TIME: Duration = Duration::from_secs(5);
 
@@ -116,7 +108,7 @@ enum State {
     /// The answer is complete, the request's body is not.
     Draining { left: u32, until: Instant },
     /// We will send no more; what still comes is thrown away.
-    Lingering { until: Option<Instant> },
+    Lingering(Lingering),
 }
 
 /// What a connection begins with.
@@ -152,15 +144,6 @@ impl<S: Socket> Http1<S> {
         }
     }
 
-    fn head_limits(&self) -> HeadLimits {
-        HeadLimits {
-            line_bytes_max: self.limits.line_bytes_max,
-            head_bytes_max: self.limits.head_bytes_max,
-            fields_max: self.limits.fields_max,
-            ..HeadLimits::default()
-        }
-    }
-
     /// At home: the next request, or what else has become of the connection.
     pub fn poll(&mut self, now: Instant) -> Poll<Incoming> {
         loop {
@@ -177,7 +160,7 @@ impl<S: Socket> Http1<S> {
                         self.transport.borrow_mut().note_refused();
                         return Poll::Pending;
                     }
-                    let limits = self.head_limits();
+                    let limits = self.limits.head();
                     let opening = self.opening();
                     let found = match opening {
                         Opening::Http2 => return Poll::Ready(Incoming::Http2),
@@ -226,33 +209,9 @@ impl<S: Socket> Http1<S> {
                     Poll::Ready(true) => self.rest(now),
                     Poll::Ready(false) => self.linger(),
                 },
-                State::Lingering { until } => {
-                    let mut transport = self.transport.borrow_mut();
-                    let unread = transport.unread().len();
-                    transport.consume(unread);
-                    if transport.is_flushed() {
-                        let until = until.unwrap_or(now + LINGER_TIME);
-                        self.state = State::Lingering { until: Some(until) };
-                        if now >= until {
-                            return Poll::Ready(Incoming::Closed);
-                        }
-                    } else if transport.is_broken() {
-                        return Poll::Ready(Incoming::Closed);
-                    }
-                    // Read on also while the answer waits to be written: a client that writes before it reads would wait
-                    // for us as we for it.
-                    match transport.fill(READ_AHEAD) {
-                        Filled::Bytes(_) => {}
-                        Filled::Ended if transport.is_flushed() => {
-                            return Poll::Ready(Incoming::Closed);
-                        }
-                        Filled::Dry | Filled::Starved | Filled::Full | Filled::Ended => {
-                            if !transport.is_flushed() {
-                                transport.note_refused();
-                            }
-                            return Poll::Pending;
-                        }
-                    }
+                State::Lingering(ref mut lingering) => {
+                    let over = lingering.poll(&mut self.transport.borrow_mut(), now);
+                    return over.map(|()| Incoming::Closed);
                 }
             }
         }
@@ -277,7 +236,7 @@ impl<S: Socket> Http1<S> {
     fn take_head(&mut self, length: usize) -> Incoming {
         let bytes = self.transport.borrow_mut().split_to_keep(length);
         self.state = State::Call;
-        match parse_request(bytes.clone(), &self.head_limits()) {
+        match parse_request(bytes.clone(), &self.limits.head()) {
             Err(fault) => {
                 self.call = Some(Box::default());
                 let head = glean(&bytes).map(Box::new);
@@ -350,7 +309,7 @@ impl<S: Socket> Http1<S> {
             State::Head { since, .. } => Some(since + self.limits.idle_timeout),
             State::Call => None,
             State::Draining { until, .. } => Some(until),
-            State::Lingering { until } => until,
+            State::Lingering(lingering) => lingering.until(),
         }
     }
 
@@ -372,8 +331,8 @@ impl<S: Socket> Http1<S> {
                 self.linger();
                 None
             }
-            State::Lingering { .. } => {
-                self.state = State::Lingering { until: Some(now) };
+            State::Lingering(ref mut lingering) => {
+                lingering.hurry(now);
                 None
             }
             State::Call => None,
@@ -390,7 +349,7 @@ impl<S: Socket> Http1<S> {
     pub fn head_bytes(&self) -> usize {
         match self.state {
             State::Head { .. } => self.transport.borrow().unread().len(),
-            State::Call | State::Draining { .. } | State::Lingering { .. } => 0,
+            State::Call | State::Draining { .. } | State::Lingering(_) => 0,
         }
     }
 
@@ -401,9 +360,9 @@ impl<S: Socket> Http1<S> {
 
     /// Sends no more and reads no further request.
     pub fn linger(&mut self) {
-        if !matches!(self.state, State::Lingering { .. }) {
+        if !matches!(self.state, State::Lingering(_)) {
             self.transport.borrow_mut().shutdown_write();
-            self.state = State::Lingering { until: None };
+            self.state = State::Lingering(Lingering::default());
             self.call = None;
         }
     }

@@ -19,16 +19,16 @@ use h2::server::{Connection, Handshake, SendResponse};
 use h2::{Reason as H2Reason, RecvStream};
 use http::Request;
 
-use crate::downstream::http1::{HIGH_WATER, LINGER_TIME, READ_AHEAD};
 use crate::downstream::http2::gate::{Gate, Notes, Verdict};
 use crate::downstream::http2::stream::{Opening, Slot};
+use crate::downstream::lingering::Lingering;
 use crate::downstream::refused::{Refused, TOO_SLOW};
-use crate::net::{Bridge, Filled, SharedTransport, Socket};
+use crate::downstream::{Budget, HIGH_WATER, Share};
+use crate::net::{Bridge, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::telemetry::panics;
-use crate::wire::http1::HeadLimits;
 use crate::wire::http2::head::{self, Http2Fault};
-use crate::wire::{Budget, RequestHead, Share, Source};
+use crate::wire::{RequestHead, Source};
 
 pub use stream::Http2Stream;
 
@@ -85,9 +85,7 @@ enum Phase<S: Socket> {
     Greeting(Handshake<Bridge<S, Gate>, Bytes>),
     Open(Connection<Bridge<S, Gate>, Bytes>),
     /// We will send no more; what still comes is thrown away.
-    Lingering {
-        until: Option<Instant>,
-    },
+    Lingering(Lingering),
 }
 
 /// What the clock has brought.
@@ -161,7 +159,7 @@ impl<S: Socket> Http2<S> {
                         continue;
                     }
                 },
-                Phase::Lingering { .. } => return self.poll_lingering(now),
+                Phase::Lingering(_) => return self.poll_lingering(now),
                 Phase::Open(connection) => connection,
             };
             let accepted = match accepts {
@@ -235,13 +233,7 @@ impl<S: Socket> Http2<S> {
         self.notes.note_request(answer.stream_id().as_u32());
         self.idle_since = None;
         let method = parts.method.clone();
-        let limits = HeadLimits {
-            line_bytes_max: self.limits.line_bytes_max,
-            head_bytes_max: self.limits.head_bytes_max,
-            fields_max: self.limits.fields_max,
-            ..HeadLimits::default()
-        };
-        let read = head::read(parts, &limits);
+        let read = head::read(parts, &self.limits.head());
         let mut stream = Box::new(Http2Stream::new(Opening {
             body,
             answer,
@@ -368,7 +360,7 @@ impl<S: Socket> Http2<S> {
         match &mut self.phase {
             Phase::Open(connection) => connection.graceful_shutdown(),
             // What it has asked with its greeting is answered; it is told right after that.
-            Phase::Greeting(_) | Phase::Lingering { .. } => {}
+            Phase::Greeting(_) | Phase::Lingering(_) => {}
         }
     }
 
@@ -404,40 +396,20 @@ impl<S: Socket> Http2<S> {
     }
 
     fn linger(&mut self) {
-        if !matches!(self.phase, Phase::Lingering { .. }) {
-            self.phase = Phase::Lingering { until: None };
+        if !matches!(self.phase, Phase::Lingering(_)) {
+            self.phase = Phase::Lingering(Lingering::default());
             self.leaving = Vec::new();
             self.transport.borrow_mut().shutdown_write();
         }
     }
 
     fn poll_lingering(&mut self, now: Instant) -> Poll<Arrival> {
-        let Phase::Lingering { until } = &mut self.phase else {
+        let Phase::Lingering(lingering) = &mut self.phase else {
             return Poll::Pending;
         };
-        let mut transport = self.transport.borrow_mut();
-        let over = loop {
-            let unread = transport.unread().len();
-            transport.consume(unread);
-            if transport.is_broken() {
-                break true;
-            }
-            if transport.is_flushed() && now >= *until.get_or_insert(now + LINGER_TIME) {
-                break true;
-            }
-            match transport.fill(READ_AHEAD) {
-                Filled::Bytes(_) => {}
-                Filled::Ended if transport.is_flushed() => break true,
-                Filled::Dry | Filled::Starved | Filled::Full | Filled::Ended => {
-                    if !transport.is_flushed() {
-                        transport.note_refused();
-                    }
-                    break false;
-                }
-            }
-        };
+        let over = lingering.poll(&mut self.transport.borrow_mut(), now);
         // Its calls learn of it by themselves, and it is theirs until then.
-        match over && self.open.get() == 0 {
+        match over.is_ready() && self.open.get() == 0 {
             true => Poll::Ready(Arrival::Closed),
             false => Poll::Pending,
         }
@@ -445,9 +417,9 @@ impl<S: Socket> Http2<S> {
 
     /// When to be asked again though nothing has happened.
     pub fn deadline(&self) -> Option<Instant> {
-        if let Phase::Lingering { until } = &self.phase {
+        if let Phase::Lingering(lingering) = &self.phase {
             // Whoever takes its calls back wakes it.
-            return until.filter(|_| self.open.get() == 0);
+            return lingering.until().filter(|_| self.open.get() == 0);
         }
         let unacknowledged = !self.notes.acknowledged();
         let is_idle = self.open.get() == 0;
@@ -466,7 +438,7 @@ impl<S: Socket> Http2<S> {
     /// How much it holds of a head that has not come whole, bytes.
     pub fn head_bytes(&self) -> usize {
         match self.phase {
-            Phase::Lingering { .. } => 0,
+            Phase::Lingering(_) => 0,
             Phase::Greeting(_) | Phase::Open(_) => self.notes.head_bytes(),
         }
     }
@@ -474,6 +446,11 @@ impl<S: Socket> Http2<S> {
     /// How many streams there are of it, those that leave included.
     pub fn streams(&self) -> usize {
         self.open.get()
+    }
+
+    /// How many of them leave: their call has ended.
+    pub fn leaving(&self) -> usize {
+        self.leaving.len()
     }
 
     /// What those hold that leave, bytes.
@@ -488,20 +465,8 @@ impl<S: Socket> Http2<S> {
     pub fn is_poisoned(&self) -> bool {
         match &self.phase {
             Phase::Open(connection) => panics::quietly(|| connection.has_streams()).is_none(),
-            Phase::Greeting(_) | Phase::Lingering { .. } => false,
+            Phase::Greeting(_) | Phase::Lingering(_) => false,
         }
-    }
-
-    /// Gives up what cannot be dropped any more.
-    pub fn forget(&mut self) {
-        for mut stream in self.leaving.drain(..) {
-            stream.forget();
-        }
-    }
-
-    /// Its transport.
-    pub fn transport(&self) -> &SharedTransport<S> {
-        &self.transport
     }
 }
 

@@ -5,11 +5,16 @@
 //! serves many: it gives out a stream for each, and takes it back when the call has ended and its last bytes wait for the reader.
 //! This room never knows routes, dialects or backends.
 
+mod bounds;
+pub mod budget;
 pub mod http1;
 pub mod http2;
+mod lingering;
 pub mod refused;
 pub mod stream;
 
+pub use bounds::HIGH_WATER;
+pub use budget::{Budget, OverBudget, Share};
 pub use http1::{Http1, Incoming};
 pub use http2::{Arrival, Http2, Http2Stream};
 pub use refused::Refused;

@@ -36,21 +36,6 @@ impl<S: Socket> Stream<S> {
             Self::Http2(stream) => stream.held(),
         }
     }
-
-    /// Whether nothing may be asked of it any more, not even its drop; see [`Stream::forget`].
-    pub fn is_poisoned(&self) -> bool {
-        match self {
-            Self::Http1(_) => false,
-            Self::Http2(stream) => stream.is_poisoned(),
-        }
-    }
-
-    /// Gives up a poisoned stream.
-    pub fn forget(mut self) {
-        if let Self::Http2(stream) = &mut self {
-            stream.forget();
-        }
-    }
 }
 
 impl<S: Socket> Source for Stream<S> {

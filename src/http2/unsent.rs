@@ -48,9 +48,9 @@ pub enum HandedOn<'a> {
 impl Unsent {
     /// How much more may be pushed now, bytes, never zero; `None`: wait for [`Unsent::send`] to wake. `Err`: the peer wants no
     /// more.
-    pub fn room(&mut self) -> Result<Option<usize>, Refused> {
+    pub fn room(&mut self) -> Result<Option<usize>, Unwanted> {
         match self.progress {
-            Progress::Refused => Err(Refused),
+            Progress::Refused => Err(Unwanted),
             // `send` wakes whoever was refused here.
             _ if self.pieces.bytes() >= UNSENT_BYTES_MAX => {
                 self.refused = true;
@@ -149,7 +149,12 @@ impl Unsent {
 
     /// The peer wants no more of it.
     fn refuse(&mut self) {
-        self.progress = Progress::Refused;
+        self.finish(Progress::Refused);
+    }
+
+    /// Nothing waits any more.
+    fn finish(&mut self, progress: Progress) {
+        self.progress = progress;
         self.pieces = Pieces::default();
         self.trailers = None;
     }
@@ -176,8 +181,7 @@ impl Unsent {
 
     /// Its end has left with its head.
     pub fn note_ended(&mut self) {
-        self.refuse();
-        self.progress = Progress::Ended;
+        self.finish(Progress::Ended);
     }
 
     /// Whether it has not ended: `h2` has been told neither its end nor that nobody wants it.
@@ -193,4 +197,4 @@ impl Unsent {
 
 /// The peer wants no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refused;
+pub struct Unwanted;

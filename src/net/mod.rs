@@ -11,6 +11,7 @@ pub mod ready;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod slots;
+pub mod stall;
 pub mod timers;
 pub mod transport;
 
@@ -19,5 +20,6 @@ pub use driver::{AcceptFault, Driver, EVENTS_MAX, Event, Now, Socket, Token};
 pub use reactor::{Place, Reactor, Task};
 pub use ready::{Bell, ReadyList, Wakeup, trim};
 pub use slots::{Key, Slots};
+pub use stall::Stall;
 pub use timers::{Alarm, TimerId, Timers};
 pub use transport::{Filled, SharedTransport, Staging, Transport};

@@ -250,6 +250,11 @@ impl Alarm {
     pub fn is_set(&self) -> bool {
         self.0 != NO_TIMER
     }
+
+    /// When it will fire.
+    pub fn at<K: Copy>(&self, timers: &Timers<K>) -> Option<Instant> {
+        timers.at(self.0)
+    }
 }
 
 #[cfg(test)]

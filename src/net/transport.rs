@@ -21,6 +21,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use crate::net::driver::Socket;
 use crate::net::ready::trim;
 use crate::net::slots::Key;
+use crate::net::stall::Stall;
 use crate::tripwire::{Place, trip};
 
 /// What one `read` may bring at most where it is shown, bytes.
@@ -286,12 +287,6 @@ impl fmt::Debug for Lying {
             .field("bytes", &(self.to - self.from))
             .finish_non_exhaustive()
     }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Stall {
-    since: Instant,
-    written_then: u64,
 }
 
 impl<S: Socket> Transport<S> {
@@ -702,25 +697,17 @@ impl<S: Socket> Transport<S> {
                 }
             }
             Some(unwritten) => {
-                unwritten.stall.get_or_insert(Stall {
-                    since: now,
-                    written_then: self.written_total,
-                });
+                let stall = Stall::new(now, self.written_total);
+                unwritten.stall.get_or_insert(stall);
             }
         }
     }
 
     /// When the peer will have kept bytes waiting for `limit`, counted from its last `progress` bytes. `None`: nothing waits.
     pub fn stalled_at(&mut self, now: Instant, limit: Duration, progress: u64) -> Option<Instant> {
-        let written_total = self.written_total;
         let stall = self.unwritten.as_mut()?.stall.as_mut()?;
-        if written_total - stall.written_then >= progress {
-            *stall = Stall {
-                since: now,
-                written_then: written_total,
-            };
-        }
-        Some(stall.since + limit)
+        stall.note(now, self.written_total, progress);
+        stall.until(limit)
     }
 
     /// All is written that was staged, and the shutdown if one was wanted; or it never will be.

@@ -3,6 +3,11 @@
 
 use std::time::Duration;
 
+use crate::wire::http1::HeadLimits;
+
+/// Progress that a slow reader must make within the stall limit, bytes.
+pub const STALL_PROGRESS_BYTES: u64 = 16 << 10;
+
 /// What may be held, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -27,6 +32,18 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// Connections of clients, for one core. Over it: accepted and closed.
     pub connections_max: usize,
+}
+
+impl Limits {
+    /// Those that hold for a request's head.
+    pub fn head(&self) -> HeadLimits {
+        HeadLimits {
+            line_bytes_max: self.line_bytes_max,
+            head_bytes_max: self.head_bytes_max,
+            fields_max: self.fields_max,
+            ..HeadLimits::default()
+        }
+    }
 }
 
 impl Default for Limits {

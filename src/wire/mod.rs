@@ -7,7 +7,6 @@
 //! What it makes once, and from then on only reads, is base64's engine: the processor is asked what it can do.
 
 pub mod base64;
-pub mod budget;
 pub mod envelope;
 pub mod fields;
 pub mod http1;
@@ -21,7 +20,6 @@ pub mod status;
 pub mod timeout;
 pub mod vouched;
 
-pub use budget::{Budget, OverBudget, Share};
 pub use fields::Fields;
 pub use part::{Dial, OutgoingHead, Part, RequestHead, ResponseHead, Sink, Source};
 pub use pieces::Pieces;

@@ -89,7 +89,7 @@ pub struct Notes {
     /// The last stream that has begun.
     begun: Cell<u32>,
     /// The first step of a GOAWAY has been written, and waits for its answer.
-    leaving: Cell<bool>,
+    says_goodbye: Cell<bool>,
     /// The answer has come: `h2` ignores streams beyond this one.
     last: Cell<Option<u32>>,
 }
@@ -277,8 +277,9 @@ impl Notes {
                 let unanswered = self.unanswered.borrow_mut().remove(&frame.stream);
                 counts.unanswered_resets += u32::from(unanswered.is_some());
             }
+            // Whoever acknowledges what was never asked makes us deaf to its own streams, and to nobody else's.
             kind::PING if frame.has(flag::ACK) => {
-                if self.leaving.get() && self.last.get().is_none() {
+                if self.says_goodbye.get() && self.last.get().is_none() {
                     self.last.set(Some(self.begun.get()));
                 }
             }
@@ -359,7 +360,7 @@ impl Notes {
                 self.counts.set(counts);
             }
             // `h2` has none of its own but the one that goes with a GOAWAY.
-            kind::PING if !frame.has(flag::ACK) => self.leaving.set(true),
+            kind::PING if !frame.has(flag::ACK) => self.says_goodbye.set(true),
             kind::HEADERS | kind::RST_STREAM => {
                 let seen = self.unanswered.borrow_mut().remove(&frame.stream);
                 if seen == Some(Seen::Head) {

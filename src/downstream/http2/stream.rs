@@ -17,18 +17,15 @@ use h2::{Reason as H2Reason, RecvStream, SendStream};
 use http::header::CONTENT_LENGTH;
 use http::{Method, Response, StatusCode};
 
+use crate::downstream::Share;
+use crate::downstream::bounds::{DRAIN_BYTES_MAX, DRAIN_TIME};
 use crate::downstream::http2::gate::Notes;
 use crate::downstream::refused::forbids_content;
 use crate::http2::{Gathered, HandedOn, Unsent};
+use crate::net::Stall;
+use crate::policy::limits::STALL_PROGRESS_BYTES;
 use crate::telemetry::panics;
-use crate::wire::{Part, Reason, Reset, ResponseHead, Share, Sink, Source};
-
-/// What is left of a request after an early answer is thrown away so far, bytes, and for so long: who stops at the answer has
-/// heard it by then. Then its stream is reset, with NO_ERROR (RFC 9113 §8.1).
-const DRAIN_BYTES_MAX: usize = 1 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(1);
-/// Progress that a slow reader must make within the stall limit, bytes.
-const STALL_PROGRESS_BYTES: u64 = 16 << 10;
+use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
 /// One call's end of an HTTP/2 connection.
 pub struct Http2Stream {
@@ -52,6 +49,7 @@ pub struct Http2Stream {
     bodiless: bool,
     /// Content that `h2` has been given, bytes.
     handed: u64,
+    /// Since when something waits for window.
     stall: Option<Stall>,
     stall_timeout: Duration,
     /// Nobody is there any more.
@@ -65,13 +63,6 @@ pub struct Http2Stream {
     discarded: usize,
     /// How often `h2` had written all when all that comes before the cut was given to it.
     cut_behind: Option<u64>,
-}
-
-/// Since when something waits for window, counted from the last progress.
-#[derive(Clone, Copy, Debug)]
-struct Stall {
-    since: Instant,
-    handed_then: u64,
 }
 
 enum Answer {
@@ -182,7 +173,7 @@ impl Http2Stream {
             // A reset throws away what `h2` has not written, and whole messages before the cut are whole.
             return writes > *self.cut_behind.get_or_insert(writes);
         }
-        let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX;
+        let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX as usize;
         let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
         self.is_said() && (heard || waited)
     }
@@ -210,13 +201,8 @@ impl Http2Stream {
         (self.gathered.bytes(), self.unsent.bytes())
     }
 
-    /// Whether nothing may be asked of it any more, not even its drop; see [`Http2Stream::forget`].
-    pub fn is_poisoned(&self) -> bool {
-        panics::quietly(|| self.body.as_ref().map(RecvStream::is_end_stream)).is_none()
-    }
-
     /// Gives up a poisoned stream. What `h2` holds for its connection is never freed; so much does such a panic cost.
-    pub fn forget(&mut self) {
+    fn forget(&mut self) {
         mem::forget(self.body.take());
         mem::forget(mem::replace(&mut self.answer, Answer::Over));
     }
@@ -253,7 +239,7 @@ impl Http2Stream {
                     self.unsent.note_ended();
                 }
             }
-            // The stream is gone, or its connection is: `poll_gone` says which.
+            // The stream is gone, or its connection is.
             Err(error) => {
                 log::debug!("an answer cannot be said in HTTP/2: {error}");
                 self.reset(H2Reason::INTERNAL_ERROR);
@@ -266,14 +252,14 @@ impl Http2Stream {
             self.stall = None;
             return;
         }
-        let fresh = Stall {
-            since: self.now,
-            handed_then: self.handed,
-        };
-        let stall = self.stall.get_or_insert(fresh);
-        if self.handed - stall.handed_then >= STALL_PROGRESS_BYTES {
-            *stall = fresh;
-        }
+        let stall = Stall::new(self.now, self.handed);
+        let stall = self.stall.get_or_insert(stall);
+        stall.note(self.now, self.handed, STALL_PROGRESS_BYTES);
+    }
+
+    /// When its reader will have stood still for too long.
+    fn stalled_at(&self) -> Option<Instant> {
+        self.stall.as_ref()?.until(self.stall_timeout)
     }
 }
 
@@ -284,9 +270,7 @@ impl Source for Http2Stream {
             self.gathered.sense(body, reset_of, cx);
         }
         self.count();
-        let stall = self.stall.as_ref();
-        let patience = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
-        if self.gone.is_none() && patience.is_some_and(|until| now >= until) {
+        if self.gone.is_none() && self.stalled_at().is_some_and(|at| now >= at) {
             self.reset(H2Reason::CANCEL);
             self.gone = Some(Reset::downstream(Reason::ClientTooSlow));
         }
@@ -315,14 +299,12 @@ impl Source for Http2Stream {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let stall = self.stall.as_ref();
-        let stall = stall.and_then(|stall| stall.since.checked_add(self.stall_timeout));
         // As long as its answer waits, the time for its request does not end anything.
         let left = self
             .left_at
             .filter(|_| self.is_said() && self.unsent.has_ended());
         let left = left.map(|at| at + DRAIN_TIME);
-        stall.into_iter().chain(left).min()
+        self.stalled_at().into_iter().chain(left).min()
     }
 }
 
