@@ -253,6 +253,8 @@ impl<S: Socket> Http2<S> {
         Some(match read {
             Ok(read) => Arrival::Request(read.head, stream),
             Err(Http2Fault::Answer(fault, head)) => {
+                // Honest clients send none of these, and each costs us an answer and a line.
+                self.notes.note_fault();
                 let head = Some(head);
                 Arrival::Refused(Refused { fault, head }, stream)
             }

@@ -71,6 +71,8 @@ pub struct Notes {
     acknowledged: Cell<bool>,
     /// Streams whose answer has not begun.
     unanswered: RefCell<BTreeMap<u32, Seen>>,
+    /// Those among them that were told to go on (100): that head is no answer.
+    told_to_go_on: RefCell<BTreeSet<u32>>,
     /// Streams that `h2` has ended before they were given out as requests; it may still give them out.
     turned_away: RefCell<BTreeSet<u32>>,
     counts: Cell<Counts>,
@@ -206,8 +208,14 @@ impl Notes {
         }
     }
 
+    /// `h2` is given an interim head (100) to send on that stream.
+    pub fn note_interim(&self, stream: u32) {
+        self.told_to_go_on.borrow_mut().insert(stream);
+    }
+
     /// Nothing of that stream is written any more, or what is can be copied.
     pub fn forget(&self, stream: u32) {
+        self.told_to_go_on.borrow_mut().remove(&stream);
         self.loans.borrow_mut().forget(stream);
     }
 
@@ -361,6 +369,7 @@ impl Notes {
             }
             // `h2` has none of its own but the one that goes with a GOAWAY.
             kind::PING if !frame.has(flag::ACK) => self.says_goodbye.set(true),
+            kind::HEADERS if self.told_to_go_on.borrow_mut().remove(&frame.stream) => {}
             kind::HEADERS | kind::RST_STREAM => {
                 let seen = self.unanswered.borrow_mut().remove(&frame.stream);
                 if seen == Some(Seen::Head) {

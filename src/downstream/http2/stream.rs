@@ -285,7 +285,9 @@ impl Source for Http2Stream {
                 let mut head = Response::new(());
                 *head.status_mut() = StatusCode::CONTINUE;
                 // Where that cannot be said, the stream is gone.
-                let _ = answer.send_informational(head);
+                if answer.send_informational(head).is_ok() {
+                    self.notes.note_interim(self.id);
+                }
             }
         }
         part

@@ -7,6 +7,7 @@ mod frames;
 mod heads;
 mod leaving;
 mod memory;
+mod requests;
 mod streams;
 
 use wharf::telemetry::Record;
