@@ -77,6 +77,13 @@ impl Stop {
             text: text.into(),
         }
     }
+
+    /// A filter of the log that is none: what is wrong with it, and where it was said.
+    pub(crate) fn no_filter(directive: &str, place: &str) -> Self {
+        Self::usage(format!(
+            "error: {directive:?} in {place} is no filter. Write a level, or targets with levels, e.g. wharf=debug,h2=warn\n"
+        ))
+    }
 }
 
 /// Reads the command line, the program's name first.
@@ -110,16 +117,16 @@ where
                 shared,
             }
             .into();
+            let flags = Flags {
+                subcommand: Some("demo"),
+                ..flags
+            };
             Command::Demo(DemoArgs { flags, log })
         }
     };
     let (Command::Run(RunArgs { log, .. }) | Command::Demo(DemoArgs { log, .. })) = &command;
     if let Some(filter) = log {
-        check_filter(filter).map_err(|directive| {
-            Stop::usage(format!(
-                "error: {directive:?} in --log is no filter. Write a level, or targets with levels:  --log wharf=debug,h2=warn\n"
-            ))
-        })?;
+        check_filter(filter).map_err(|directive| Stop::no_filter(directive, "--log"))?;
     }
     Ok(command)
 }
@@ -241,6 +248,7 @@ impl From<RunFlags> for RunArgs {
         Self {
             config: None,
             flags: Flags {
+                subcommand: None,
                 backends: typed.backend,
                 listen: typed.shared.listen,
                 allow_origins: typed.shared.allow_origin,
@@ -338,9 +346,18 @@ mod tests {
                 "wharf --backend [::1]:50051\n",
             ),
             ("wharf run localhost:1", "wharf --backend localhost:1\n"),
-            ("wharf --backend a:1 --log loud", "--log wharf=debug"),
-            ("wharf --backend a:1 --log wharf=loud", "--log wharf=debug"),
-            ("wharf --backend a:1 --log a=debug,=x", "--log wharf=debug"),
+            (
+                "wharf --backend a:1 --log loud",
+                "in --log is no filter. Write a level, or targets with levels, e.g. wharf=debug",
+            ),
+            (
+                "wharf --backend a:1 --log wharf=loud",
+                "in --log is no filter. Write a level, or targets with levels, e.g. wharf=debug",
+            ),
+            (
+                "wharf --backend a:1 --log a=debug,=x",
+                "in --log is no filter. Write a level, or targets with levels, e.g. wharf=debug",
+            ),
         ] {
             let stop = typed(line).expect_err(line);
             assert_eq!(stop.exit, Exit::Usage, "{line}");

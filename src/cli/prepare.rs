@@ -78,22 +78,29 @@ fn finish(
         compiled,
         schema: loaded.schema,
         machine,
-        log_filter: log_filter(log, |name| std::env::var(name).ok()),
+        log_filter: log_filter(log, |name| std::env::var(name).ok())?,
         warnings,
         demo: false,
     })
 }
 
-/// Flag, then `WHARF_LOG`, then `RUST_LOG`, then `info`. A variable that is no filter is passed over: it may be meant for
+/// Flag, then `WHARF_LOG`, then `RUST_LOG`, then `info`. The last variable is passed over if it is no filter: it may be meant for
 /// another program.
-fn log_filter(flag: Option<String>, variable: impl Fn(&str) -> Option<String>) -> String {
-    flag.or_else(|| {
-        ["WHARF_LOG", "RUST_LOG"]
-            .into_iter()
-            .filter_map(variable)
-            .find(|text| !text.is_empty() && args::check_filter(text).is_ok())
-    })
-    .unwrap_or_else(|| "info".to_owned())
+fn log_filter(
+    flag: Option<String>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<String, Stop> {
+    let said = |name| variable(name).filter(|text| !text.is_empty());
+    if let Some(flag) = flag {
+        return Ok(flag);
+    }
+    if let Some(own) = said("WHARF_LOG") {
+        args::check_filter(&own)
+            .map_err(|directive| Stop::no_filter(directive, "the variable WHARF_LOG"))?;
+        return Ok(own);
+    }
+    let common = said("RUST_LOG").filter(|text| args::check_filter(text).is_ok());
+    Ok(common.unwrap_or_else(|| "info".to_owned()))
 }
 
 fn usual_place() -> Result<(String, String), Stop> {
@@ -200,6 +207,7 @@ mod tests {
             ("wharf --backend localhost", "\"localhost:50051\""),
             ("wharf --backend a:1 --workers many", "a number or \"auto\""),
             ("wharf demo --listen 8080", "\":8080\""),
+            ("wharf demo --listen 8080", "1 | wharf demo --listen 8080\n"),
             ("wharf run -c no-such-file.toml", "wharf run -c FILE"),
         ] {
             let stop = start(line).expect_err(line);
@@ -215,11 +223,23 @@ mod tests {
             "RUST_LOG" => Some("trace".to_owned()),
             _ => None,
         };
-        assert_eq!(log_filter(Some("off".to_owned()), variables), "off");
-        assert_eq!(log_filter(None, variables), "debug");
+        let filter = |flag: Option<&str>, variables: &dyn Fn(&str) -> Option<String>| {
+            log_filter(flag.map(str::to_owned), variables).expect("a filter")
+        };
+        assert_eq!(filter(Some("off"), &variables), "off");
+        assert_eq!(filter(None, &variables), "debug");
         let rust = |name: &str| variables(name).filter(|_| name == "RUST_LOG");
-        assert_eq!(log_filter(None, rust), "trace");
-        assert_eq!(log_filter(None, |_| Some("what=ever=".to_owned())), "info");
-        assert_eq!(log_filter(None, |_| None), "info");
+        assert_eq!(filter(None, &rust), "trace");
+        assert_eq!(filter(None, &|_| None), "info");
+        // Everybody's variable may be meant for somebody else; ours is not.
+        let wrong = |name: &str| variables(name).map(|_| "wharf=loud".to_owned());
+        let rust = |name: &str| wrong(name).filter(|_| name == "RUST_LOG");
+        assert_eq!(filter(None, &rust), "info");
+        let stop = log_filter(None, wrong).expect_err("no filter");
+        assert_eq!(stop.exit, Exit::Usage);
+        assert!(
+            stop.text
+                .contains("\"wharf=loud\" in the variable WHARF_LOG is no filter")
+        );
     }
 }

@@ -229,7 +229,7 @@ impl<W: Write> Printer<W> {
             Notice::Draining { limit } => {
                 let seconds = limit.as_secs();
                 let line = format!(
-                    "stopping: open calls may run for {seconds} s more; a second Ctrl-C stops at once\n"
+                    "stopping as soon as no call is open, after {seconds} s at the latest; a second Ctrl-C stops at once\n"
                 );
                 self.push(|_, text| text.push_str(&line));
             }
@@ -409,7 +409,7 @@ mod tests {
             assert!(line.contains(&format!("  call.{n}. ")), "{n}: {line}");
         }
         assert_eq!(lines.len(), 502);
-        assert!(lines.iter().any(|line| line.starts_with("stopping: ")));
+        assert!(lines.iter().any(|line| line.starts_with("stopping ")));
         let least = text.len() / PIECE_MAX;
         assert!(pieces.len() <= least + least / 10 + 3, "{}", pieces.len());
         assert_eq!(desk.spent.len(), 501, "every record comes back");

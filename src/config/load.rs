@@ -14,6 +14,8 @@ use crate::config::schema::{Backend, Form, Listener, Route, Scalar, Schema};
 /// What may be typed instead of written. Flag over file over default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
+    /// The word behind the program's name, where errors are to show one.
+    pub subcommand: Option<&'static str>,
     /// `--backend`, each: endpoints of the one backend that takes everything.
     pub backends: Vec<String>,
     /// `--listen`, each.
@@ -98,7 +100,10 @@ impl Schema {
     fn overlay(&mut self, flags: &Flags, base: usize) -> String {
         let mut line = CommandLine {
             base,
-            text: "wharf".to_owned(),
+            text: match flags.subcommand {
+                Some(subcommand) => format!("wharf {subcommand}"),
+                None => "wharf".to_owned(),
+            },
         };
         if !flags.backends.is_empty() {
             let endpoints: Vec<_> = line.values("--backend", &flags.backends);
