@@ -616,7 +616,15 @@ fn transfer_encoding(value: &[u8]) -> Result<(), HeadFault> {
 
 /// A host with an optional port, and nothing that a URI parser further on could split in another place (RFC 9110 §7.2).
 pub(in crate::wire) fn authority(value: &Bytes) -> Result<Authority, HeadFault> {
-    const BAD: HeadFault = HeadFault::bad("bad host");
+    check_authority(value)?;
+    Authority::from_maybe_shared(value.clone()).map_err(|_| BAD_HOST)
+}
+
+const BAD_HOST: HeadFault = HeadFault::bad("bad host");
+
+/// Whether a text is a host, and a port if any: no user, nothing that a server could read in two ways.
+pub(in crate::wire) fn check_authority(value: &[u8]) -> Result<(), HeadFault> {
+    const BAD: HeadFault = BAD_HOST;
 
     let port = if value.starts_with(b"[") {
         let text = std::str::from_utf8(value).map_err(|_| BAD)?;
@@ -652,7 +660,7 @@ pub(in crate::wire) fn authority(value: &Bytes) -> Result<Authority, HeadFault> 
             return Err(BAD);
         }
     }
-    Authority::from_maybe_shared(value.clone()).map_err(|_| BAD)
+    Ok(())
 }
 
 /// The members of a comma-separated list, without empty ones (RFC 9110 §5.6.1).

@@ -8,11 +8,11 @@
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderName, HeaderValue, Method};
 
 use crate::wire::fields::{Fields, WHO_ASKS};
-use crate::wire::http1::head::{IN_TARGET, authority, has_underscore, is_guarded};
+use crate::wire::http1::head::{IN_TARGET, authority, check_authority, has_underscore, is_guarded};
 use crate::wire::http1::{HeadFault, HeadLimits};
 use crate::wire::part::RequestHead;
 
@@ -66,7 +66,7 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
             reading.take(name, value, &mut fields, limits)?;
         }
     }
-    let asked = uri.authority().map(|asked| asked.as_str());
+    let asked = uri.authority();
     // `h2` drops the scheme of a target without `:authority`, which has `host` then (RFC 9113 §8.3.1).
     let scheme = uri
         .scheme_str()
@@ -95,7 +95,9 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
         Ok(judged) => judged,
         Err(fault) => return Err(refused(fault, path, &fields)),
     };
-    let line = method.as_str().len() + target.as_str().len() + asked.map_or(0, str::len);
+    let line = method.as_str().len()
+        + target.as_str().len()
+        + asked.map_or(0, |asked| asked.as_str().len());
     if reading.bytes.saturating_add(line) > limits.head_bytes_max {
         let fault = HeadFault::new(431, "head too large");
         return Err(refused(fault, path, &fields));
@@ -202,18 +204,20 @@ fn target_of(
 
 /// `:authority` and `host` say the same, or one of them says it alone.
 fn host_of(
-    asked: Option<&str>,
+    asked: Option<&Authority>,
     host: Option<&HeaderValue>,
-) -> Result<Option<http::uri::Authority>, HeadFault> {
-    let checked = |text: &[u8]| authority(&Bytes::copy_from_slice(text));
-    let asked = asked.map(|asked| checked(asked.as_bytes())).transpose()?;
-    let host = host.map(|host| checked(host.as_bytes())).transpose()?;
+) -> Result<Option<Authority>, HeadFault> {
+    if let Some(asked) = asked {
+        check_authority(asked.as_str().as_bytes())?;
+    }
+    let read = |host: &HeaderValue| authority(&Bytes::copy_from_slice(host.as_bytes()));
+    let host = host.map(read).transpose()?;
     match (asked, host) {
         (Some(asked), Some(host)) if !asked.as_str().eq_ignore_ascii_case(host.as_str()) => {
             Err(HeadFault::bad(":authority and host differ"))
         }
         (None, None) => Err(HeadFault::bad("no host")),
-        (asked, host) => Ok(asked.or(host)),
+        (asked, host) => Ok(asked.cloned().or(host)),
     }
 }
 
