@@ -122,9 +122,11 @@ fn turn_only() -> LibraryBenchmarkConfig {
 #[bench::unary_64k(world("unary-64k"))]
 #[bench::text(world("text"))]
 #[bench::text_1k(world("text-1k"))]
+#[bench::native(world("native"))]
 #[bench::stream_1(world("stream-1"))]
 #[bench::stream_10(world("stream-10"))]
 #[bench::stream_10_text(world("stream-10-text"))]
+#[bench::stream_10_native(world("stream-10-native"))]
 fn turn(mut world: World) -> World {
     let calls = world.case.calls;
     world.run(calls);

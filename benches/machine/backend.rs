@@ -4,20 +4,11 @@
 use std::collections::BTreeMap;
 
 use wharf::wire::envelope::prefix;
+use wharf::wire::http2::{FrameHead, PREFACE, flag, kind};
 
 use super::memory::{Memory, Wire};
-use super::{Answer, Case};
+use super::{Answer, Case, frame};
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const WINDOW_UPDATE: u8 = 8;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const INITIAL_WINDOW_SIZE: u16 = 4;
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// What one stream may send us, bytes: more than any request.
@@ -91,17 +82,14 @@ impl Backend {
             self.greeted = true;
             let mut settings = INITIAL_WINDOW_SIZE.to_be_bytes().to_vec();
             settings.extend(WINDOW_BYTES.to_be_bytes());
-            self.frame(SETTINGS, 0, 0, &settings);
-            self.frame(WINDOW_UPDATE, 0, 0, &CONNECTION_BYTES.to_be_bytes());
+            self.frame(kind::SETTINGS, 0, 0, &settings);
+            self.frame(kind::WINDOW_UPDATE, 0, 0, &CONNECTION_BYTES.to_be_bytes());
         }
-        while let Some(head) = rest.first_chunk::<9>() {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let Some(payload) = rest.get(9..9 + length) else {
-                break;
-            };
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            self.take(head[3], head[4], stream, payload);
-            rest = &rest[9 + length..];
+        while let Some(head) = FrameHead::parse(rest)
+            && let Some(payload) = rest.get(9..9 + head.length)
+        {
+            self.take(head, payload);
+            rest = &rest[9 + head.length..];
         }
         self.unread = rest.to_vec();
         match case.answer {
@@ -114,19 +102,20 @@ impl Backend {
         }
     }
 
-    fn take(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        match kind {
-            SETTINGS if flags & ACK == 0 => {
+    fn take(&mut self, head: FrameHead, payload: &[u8]) {
+        let stream = head.stream;
+        match head.kind {
+            kind::SETTINGS if !head.has(flag::ACK) => {
                 for setting in payload.chunks_exact(6) {
                     if setting[..2] == INITIAL_WINDOW_SIZE.to_be_bytes() {
                         self.window_initial = i64::from(number(&setting[2..]));
                     }
                 }
-                self.frame(SETTINGS, ACK, 0, &[]);
+                self.frame(kind::SETTINGS, flag::ACK, 0, &[]);
             }
-            SETTINGS => {}
-            PING if flags & ACK == 0 => self.frame(PING, ACK, 0, payload),
-            WINDOW_UPDATE => {
+            kind::SETTINGS => {}
+            kind::PING if !head.has(flag::ACK) => self.frame(kind::PING, flag::ACK, 0, payload),
+            kind::WINDOW_UPDATE => {
                 let more = i64::from(number(payload));
                 if stream == 0 {
                     self.window += more;
@@ -134,24 +123,25 @@ impl Backend {
                     call.window += more;
                 }
             }
-            HEADERS => {
-                assert_eq!(flags & (END_HEADERS | PADDED), END_HEADERS, "one frame");
+            kind::HEADERS => {
+                let whole = head.has(flag::END_HEADERS) && !head.has(flag::PADDED);
+                assert!(whole, "one frame");
                 let call = Call {
                     window: self.window_initial,
-                    asked: flags & END_STREAM != 0,
+                    asked: head.has(flag::END_STREAM),
                     ..Call::default()
                 };
                 self.calls.insert(stream, call);
             }
-            DATA => {
-                assert_eq!(flags & PADDED, 0, "no padding");
+            kind::DATA => {
+                assert!(!head.has(flag::PADDED), "no padding");
                 let call = self.calls.get_mut(&stream).expect("an open stream");
                 call.body.extend_from_slice(payload);
-                call.asked = flags & END_STREAM != 0;
+                call.asked = head.has(flag::END_STREAM);
                 self.consumed += payload.len() as u32;
                 if self.consumed > CONNECTION_BYTES / 2 {
                     let more = std::mem::take(&mut self.consumed);
-                    self.frame(WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
+                    self.frame(kind::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
                 }
             }
             other => panic!("a frame of type {other} on stream {stream}"),
@@ -167,7 +157,7 @@ impl Backend {
             self.window -= call.body.len() as i64;
             self.head(stream);
             for piece in call.body.chunks(FRAME_BYTES_MAX) {
-                self.frame(DATA, 0, stream, piece);
+                self.frame(kind::DATA, 0, stream, piece);
             }
             self.trailers(stream);
         }
@@ -203,7 +193,7 @@ impl Backend {
             if !std::mem::replace(&mut call.headed, true) {
                 self.head(stream);
             }
-            self.frame(DATA, 0, stream, &message);
+            self.frame(kind::DATA, 0, stream, &message);
             if last {
                 self.trailers(stream);
                 self.calls.remove(&stream);
@@ -220,14 +210,19 @@ impl Backend {
         // `:status: 200` is entry 8 of the static table.
         let mut block = vec![0x88];
         self.field(0, &mut block);
-        self.frame(HEADERS, END_HEADERS, stream, &block);
+        self.frame(kind::HEADERS, flag::END_HEADERS, stream, &block);
     }
 
     fn trailers(&mut self, stream: u32) {
         let mut block = Vec::new();
         self.field(1, &mut block);
         self.field(2, &mut block);
-        self.frame(HEADERS, END_HEADERS | END_STREAM, stream, &block);
+        self.frame(
+            kind::HEADERS,
+            flag::END_HEADERS | flag::END_STREAM,
+            stream,
+            &block,
+        );
     }
 
     /// From the table if it is there already, else spelled out and put there (RFC 7541, 6.1 and 6.2.1).
@@ -248,11 +243,7 @@ impl Backend {
     }
 
     fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        self.out
-            .extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-        self.out.extend_from_slice(&[kind, flags]);
-        self.out.extend_from_slice(&stream.to_be_bytes());
-        self.out.extend_from_slice(payload);
+        frame(&mut self.out, kind, flags, stream, payload);
     }
 }
 

@@ -5,7 +5,7 @@ use wharf::wire::base64::{Decoder, Encoder};
 use wharf::wire::envelope::prefix;
 
 use super::memory::{Memory, Wire};
-use super::{Answer, Case, Received};
+use super::{Case, Received, Speech};
 
 /// One client on its connection.
 pub(super) struct Client {
@@ -36,7 +36,7 @@ pub(super) fn request(case: &Case) -> Bytes {
     message.extend_from_slice(&prefix(0, case.request_bytes as u32));
     message.extend((0..case.request_bytes).map(|n| n as u8));
     let mut body = BytesMut::new();
-    let media_type = if case.text {
+    let media_type = if case.speech == Speech::Text {
         let mut encoder = Encoder::new();
         encoder.encode(&message, &mut body);
         encoder.flush(&mut body);
@@ -45,13 +45,10 @@ pub(super) fn request(case: &Case) -> Bytes {
         body = message;
         "application/grpc-web+proto"
     };
-    let method = match case.answer {
-        Answer::Echo => "Say",
-        Answer::Stream { .. } => "Watch",
-    };
+    let path = case.path();
     let length = body.len();
     let head = format!(
-        "POST /bench.v1.Echo/{method} HTTP/1.1\r\n\
+        "POST {path} HTTP/1.1\r\n\
          host: localhost:8080\r\n\
          content-type: {media_type}\r\n\
          content-length: {length}\r\n\

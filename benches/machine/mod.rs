@@ -11,6 +11,7 @@
 mod backend;
 mod client;
 mod memory;
+mod native;
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ use wharf::upstream::pool::RESET_STREAM_DURATION;
 use backend::Backend;
 use client::Client;
 use memory::Memory;
+use native::Native;
 
 /// How many records that have been read wait to be written on again, as in the product.
 const SPENT_MAX: usize = 1024;
@@ -38,10 +40,10 @@ const TURNS_IDLE_MAX: u32 = 100;
 pub(crate) struct Case {
     /// What it is called.
     pub(crate) name: &'static str,
-    /// How many clients call at the same time, each on a connection of its own.
-    pub(crate) connections: usize,
-    /// In base64, as `application/grpc-web-text`.
-    pub(crate) text: bool,
+    /// How many call at the same time.
+    pub(crate) callers: usize,
+    /// What they speak.
+    pub(crate) speech: Speech,
     /// The size of a request's message, bytes.
     pub(crate) request_bytes: usize,
     /// What is answered.
@@ -50,6 +52,17 @@ pub(crate) struct Case {
     pub(crate) calls: usize,
     /// How many calls are made before, so that tables and buffers have their sizes.
     pub(crate) warm_up: usize,
+}
+
+/// What the callers speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// gRPC-Web over HTTP/1.1, each on a connection of its own.
+    Binary,
+    /// The same in base64, as `application/grpc-web-text`.
+    Text,
+    /// gRPC, all on one connection of HTTP/2.
+    Native,
 }
 
 /// What the backend answers.
@@ -62,11 +75,14 @@ pub(crate) enum Answer {
 }
 
 impl Case {
-    const fn unary(name: &'static str, text: bool, request_bytes: usize) -> Self {
+    const fn unary(name: &'static str, speech: Speech, request_bytes: usize) -> Self {
         Self {
             name,
-            connections: 64,
-            text,
+            callers: match speech {
+                Speech::Native => 32,
+                Speech::Binary | Speech::Text => 64,
+            },
+            speech,
             request_bytes,
             answer: Answer::Echo,
             calls: 1000,
@@ -74,18 +90,26 @@ impl Case {
         }
     }
 
-    const fn stream(name: &'static str, connections: usize, text: bool) -> Self {
+    const fn stream(name: &'static str, callers: usize, speech: Speech) -> Self {
         Self {
             name,
-            connections,
-            text,
+            callers,
+            speech,
             request_bytes: 16,
             answer: Answer::Stream {
                 messages: 1000,
                 bytes: 100,
             },
-            calls: connections,
-            warm_up: connections,
+            calls: callers,
+            warm_up: callers,
+        }
+    }
+
+    /// The method that is called.
+    const fn path(&self) -> &'static str {
+        match self.answer {
+            Answer::Echo => "/bench.v1.Echo/Say",
+            Answer::Stream { .. } => "/bench.v1.Echo/Watch",
         }
     }
 
@@ -108,15 +132,17 @@ impl Case {
 }
 
 /// All of them.
-pub(crate) const CASES: [Case; 8] = [
-    Case::unary("unary", false, 16),
-    Case::unary("unary-1k", false, 1 << 10),
-    Case::unary("unary-64k", false, 64 << 10),
-    Case::unary("text", true, 16),
-    Case::unary("text-1k", true, 1 << 10),
-    Case::stream("stream-1", 1, false),
-    Case::stream("stream-10", 10, false),
-    Case::stream("stream-10-text", 10, true),
+pub(crate) const CASES: [Case; 10] = [
+    Case::unary("unary", Speech::Binary, 16),
+    Case::unary("unary-1k", Speech::Binary, 1 << 10),
+    Case::unary("unary-64k", Speech::Binary, 64 << 10),
+    Case::unary("text", Speech::Text, 16),
+    Case::unary("text-1k", Speech::Text, 1 << 10),
+    Case::unary("native", Speech::Native, 16),
+    Case::stream("stream-1", 1, Speech::Binary),
+    Case::stream("stream-10", 10, Speech::Binary),
+    Case::stream("stream-10-text", 10, Speech::Text),
+    Case::stream("stream-10-native", 10, Speech::Native),
 ];
 
 /// What the clients have received so far.
@@ -130,12 +156,42 @@ pub(crate) struct Received {
     pub(crate) payload: usize,
 }
 
+/// A connection of a caller, or of all of them.
+enum Caller {
+    Page(Client),
+    Native(Native),
+}
+
+impl Caller {
+    /// One more call may be open.
+    fn has_room(&self) -> bool {
+        match self {
+            Self::Page(client) => client.is_idle(),
+            Self::Native(client) => client.has_room(),
+        }
+    }
+
+    fn send(&mut self, memory: &Memory) {
+        match self {
+            Self::Page(client) => client.send(memory),
+            Self::Native(client) => client.send(memory),
+        }
+    }
+
+    fn receive(&mut self, received: &mut Received) {
+        match self {
+            Self::Page(client) => client.receive(received),
+            Self::Native(client) => client.receive(received),
+        }
+    }
+}
+
 /// A core and all who talk to it.
 pub(crate) struct World {
     pub(crate) case: Case,
     core: Core<Memory>,
     memory: Memory,
-    clients: Vec<Client>,
+    clients: Vec<Caller>,
     backend: Option<Backend>,
     reports: Receiver<Report>,
     records: Receiver<Report>,
@@ -168,8 +224,17 @@ impl World {
         );
         core.keep_ledger(ledger, spares);
         let request = client::request(&case);
-        let dial = |_| Client::new(memory.dial_in(), Bytes::clone(&request), case.text);
-        let clients = (0..case.connections).map(dial).collect();
+        let text = case.speech == Speech::Text;
+        let page = |_| Client::new(memory.dial_in(), Bytes::clone(&request), text);
+        let clients = match case.speech {
+            Speech::Binary | Speech::Text => {
+                (0..case.callers).map(page).map(Caller::Page).collect()
+            }
+            Speech::Native => {
+                let client = Native::new(memory.dial_in(), &case, case.callers);
+                vec![Caller::Native(client)]
+            }
+        };
         let mut world = Self {
             case,
             core,
@@ -199,7 +264,7 @@ impl World {
         let mut recorded = 0;
         while self.received.calls < calls {
             for client in &mut self.clients {
-                if unsent > 0 && client.is_idle() {
+                while unsent > 0 && client.has_room() {
                     client.send(&self.memory);
                     unsent -= 1;
                 }
@@ -284,3 +349,11 @@ fn rules() -> Snapshot {
 }
 
 const SERVER: &str = "127.0.0.1:50051";
+
+/// A frame, behind what is there.
+fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
+    out.extend_from_slice(&[kind, flags]);
+    out.extend_from_slice(&stream.to_be_bytes());
+    out.extend_from_slice(payload);
+}
