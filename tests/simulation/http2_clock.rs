@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use wharf::net::sim::End;
 use wharf::policy::{Limits, RouteKind};
+use wharf::telemetry::Record;
 use wharf::wire::{Code, Party, Reason};
 
 use crate::still::{Manner, Still, received};
@@ -227,6 +228,86 @@ fn r_01_a_head_in_http2_has_ten_seconds_too() {
         still.run_until(still.machine.now() + 10 * SECOND);
         assert_eq!(still.core.census(), (0, 0, 0));
     }
+}
+
+#[test]
+fn r_01_heads_that_follow_each_other_without_a_gap_have_ten_seconds_each() {
+    let mut still = Still::new(RouteKind::Rpc, Manner::Echo, Limits::default());
+    let client = greeted(&mut still, 65_535);
+    let block = call();
+    let head = |number: u32| frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, &block);
+    // A slow line that is never idle: whatever comes ends one head and begins the next one.
+    const BEGUN: usize = 20;
+    const HEADS: u32 = 30;
+    still.send(&client, &head(0)[..BEGUN]);
+    still.settle();
+    for number in 0..HEADS {
+        still.run_until(still.machine.now() + 2 * SECOND);
+        let piece = [&head(number)[BEGUN..], &head(number + 1)[..BEGUN]].concat();
+        still.send(&client, &piece);
+        still.settle();
+        let (bytes, closed) = still.receive(&client);
+        assert!(!closed && goaway(&bytes).is_none(), "at head {number}");
+    }
+    let served = |own: &Record| own.reason == Reason::Ok && own.refusal.is_none();
+    assert!(still.records.iter().all(served), "{:?}", still.records);
+    assert_eq!(still.records.len(), HEADS as usize);
+    still.records.clear();
+    // The last one does not come to its end, and has no more time than any other.
+    let began = still.machine.now();
+    still.run_until(began + 10 * SECOND - 20 * MS);
+    let (early, closed) = still.receive(&client);
+    assert!(!closed && goaway(&early).is_none(), "not yet");
+    still.run_until(began + 10 * SECOND + 10 * MS);
+    let (bytes, closed) = still.receive(&client);
+    assert_eq!((goaway(&bytes), closed), (Some(ENHANCE_YOUR_CALM), true));
+    assert_told(&still, "the head of the request did not come whole in time");
+}
+
+#[test]
+fn h2_16_a_reader_answers_what_it_was_sent_as_late_as_it_likes_but_only_once() {
+    const WINDOW: u32 = (1 << 31) - 1;
+    /// Frames in a second that say nothing, with no reason for them.
+    const CHATTER_MAX: usize = 1_000;
+    let mut still = Still::new(
+        RouteKind::Rpc,
+        Manner::Torrent(5 * (5 << 20)),
+        Limits::default(),
+    );
+    let client = greeted(&mut still, WINDOW);
+    let window = |stream: u32, bytes: u32| frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
+    still.send(&client, &window(0, WINDOW - 65_535));
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &call());
+    still.send(&client, &request);
+    let (bytes, _) = still.receive(&client);
+    let all = frames(&bytes);
+    let pieces = all.iter().filter(|own| own.0 == DATA).count();
+    assert!(pieces > CHATTER_MAX, "{pieces} frames");
+    assert_eq!(still.records.len(), 1);
+    assert_eq!(still.records[0].reason, Reason::Ok);
+    still.records.clear();
+    // Seconds later, and on a stream that is long over: one for it and one for the connection, for each frame.
+    still.run_until(still.machine.now() + 3 * SECOND);
+    still.send(
+        &client,
+        &[window(1, 1), window(0, 1)].concat().repeat(pieces),
+    );
+    still.settle();
+    let (bytes, closed) = still.receive(&client);
+    assert!(!closed && frames(&bytes).is_empty(), "that is no flood");
+    // What has been answered is answered: from now on it may say as much as anybody.
+    for _ in 0..2 {
+        still.run_until(still.machine.now() + 2 * SECOND);
+        still.send(&client, &window(1, 1).repeat(CHATTER_MAX));
+        still.settle();
+        let (bytes, closed) = still.receive(&client);
+        assert!(!closed && frames(&bytes).is_empty(), "nor is that");
+    }
+    still.send(&client, &window(1, 1));
+    still.settle();
+    let (bytes, closed) = still.receive(&client);
+    assert_eq!((goaway(&bytes), closed), (Some(ENHANCE_YOUR_CALM), true));
+    assert_told(&still, "it floods frames that say nothing");
 }
 
 #[test]

@@ -250,13 +250,15 @@ impl Still {
         self.collect();
     }
 
-    fn turn(&mut self, wake: Duration) {
+    /// One turn, which waits until then where there is nothing to be done.
+    pub(crate) fn turn(&mut self, wake: Duration) {
         self.machine.expect(false, Some(wake));
         assert_eq!(self.core.turn(), Flow::Running);
         self.core.check_invariants();
     }
 
-    fn collect(&mut self) {
+    /// Takes the records that there are.
+    pub(crate) fn collect(&mut self) {
         let records = self.reports.try_iter().filter_map(|report| match report {
             Report::Record(record) => Some(*record),
             _ => None,
