@@ -412,6 +412,36 @@ fn r_03_a_reader_in_http2_that_takes_less_than_16_kib_in_30_seconds_is_given_up(
 }
 
 #[test]
+fn r_03_a_reader_in_http2_whose_socket_stands_still_is_given_up_for_that() {
+    const WINDOW: u32 = (1 << 31) - 1;
+    let mut still = Still::new(
+        RouteKind::Rpc,
+        Manner::Torrent(5 * (5 << 20)),
+        Limits::default(),
+    );
+    let client = greeted(&mut still, WINDOW);
+    let more = (WINDOW - 65_535).to_be_bytes();
+    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
+    // All the window there is for two calls, and the socket is not read.
+    for stream in [1, 3] {
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, stream, &call());
+        still.send(&client, &head);
+    }
+    still.settle();
+    let began = still.machine.now();
+    still.run_until(began + 30 * SECOND - 20 * MS);
+    assert!(still.records.is_empty(), "not yet: {:?}", still.records);
+    still.run_until(began + 31 * SECOND);
+    let ends = still.records.iter().map(|own| (own.reason, own.by));
+    let expected = [(Reason::ClientTooSlow, Party::Downstream); 2];
+    assert_eq!(ends.collect::<Vec<_>>(), expected);
+    assert!(still.memory.seen().iter().all(|own| own.dropped));
+    drop(client);
+    still.run_until(still.machine.now() + 10 * SECOND);
+    assert_eq!(still.core.census(), (0, 0, 0));
+}
+
+#[test]
 fn h2_12_a_small_answer_that_nobody_has_window_for_is_given_up_too() {
     // The call has ended well; only its last bytes wait.
     let mut still = Still::new(RouteKind::Rpc, Manner::Echo, Limits::default());
