@@ -3,28 +3,36 @@
 
 use std::collections::BTreeMap;
 
-use wharf::net::sim::End;
+use wharf::net::sim::{End, Weather};
 use wharf::policy::{Limits, RouteKind};
 
-use crate::frames::{
-    ACK, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, WINDOW_UPDATE, literal, write,
-};
+use crate::frames::{END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, literal, write};
+use crate::http2::greet;
 use crate::still::{A_MOMENT, Manner, Still, received};
 
 /// How many requests of one connection are looked at in one turn, and how many of all together.
 const OF_ONE_MAX: usize = 64;
 const OF_ALL_MAX: usize = 256;
+/// How many one has that pours them: more than a test has turns for.
+const POURED: u32 = 3_000;
 const POURS: &str = "/pours";
 const SELDOM: &str = "/seldom";
 
+/// A core on a machine whose sockets take all that is said here at once.
+fn roomy() -> Still {
+    let weather = Weather {
+        buffer_bytes_min: 1 << 20,
+        buffer_bytes_max: 1 << 20,
+        ..Weather::fair()
+    };
+    Still::under(weather, RouteKind::Rpc, Manner::Silent, Limits::default())
+}
+
 /// A client that has greeted, and wants to hear all that there is.
-fn greet(still: &mut Still) -> End {
-    let end = still.client();
-    let mut bytes = PREFACE.to_vec();
-    write(SETTINGS, 0, 0, &[], &mut bytes);
-    write(SETTINGS, ACK, 0, &[], &mut bytes);
-    write(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes(), &mut bytes);
-    still.send(&end, &bytes);
+fn hearing(still: &mut Still) -> End {
+    let end = greet(still, 65_535);
+    let more = (1u32 << 30).to_be_bytes();
+    still.send(&end, &frame(WINDOW_UPDATE, 0, 0, &more));
     still.settle();
     received(&end);
     end
@@ -73,11 +81,11 @@ fn turn(still: &mut Still) -> (usize, bool) {
 
 #[test]
 fn r_14_a_connection_that_pours_requests_has_its_share_of_a_turn_and_keeps_nobody_from_his() {
-    let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
-    let pouring = greet(&mut still);
+    let mut still = roomy();
+    let pouring = hearing(&mut still);
     // Each time somebody else, so that whatever comes first among the events is met.
-    let others: Vec<End> = (0..20).map(|_| greet(&mut still)).collect();
-    still.send(&pouring, &requests(POURS, 2_000));
+    let others: Vec<End> = (0..20).map(|_| hearing(&mut still)).collect();
+    still.send(&pouring, &requests(POURS, POURED));
     for other in &others {
         still.send(other, &requests(SELDOM, 1));
         let (poured, seldom) = turn(&mut still);
@@ -85,7 +93,7 @@ fn r_14_a_connection_that_pours_requests_has_its_share_of_a_turn_and_keeps_nobod
         received(&pouring);
     }
     // And nothing of it is lost.
-    let mut left = 2_000 - others.len() * OF_ONE_MAX;
+    let mut left = POURED as usize - others.len() * OF_ONE_MAX;
     for _ in 0..left.div_ceil(OF_ONE_MAX) {
         left -= turn(&mut still).0;
         received(&pouring);
@@ -96,11 +104,11 @@ fn r_14_a_connection_that_pours_requests_has_its_share_of_a_turn_and_keeps_nobod
 #[test]
 fn r_14_many_that_pour_keep_who_had_nothing_waiting_for_one_turn_at_most() {
     const POURING: usize = 7;
-    let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
-    let pouring: Vec<End> = (0..POURING).map(|_| greet(&mut still)).collect();
-    let others: Vec<End> = (0..20).map(|_| greet(&mut still)).collect();
+    let mut still = roomy();
+    let pouring: Vec<End> = (0..POURING).map(|_| hearing(&mut still)).collect();
+    let others: Vec<End> = (0..20).map(|_| hearing(&mut still)).collect();
     for end in &pouring {
-        still.send(end, &requests(POURS, 2_000));
+        still.send(end, &requests(POURS, POURED));
     }
     let mut looked_at = BTreeMap::new();
     // Four of them fill a turn; then those are before them who had nothing of it.

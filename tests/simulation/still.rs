@@ -179,6 +179,11 @@ impl Still {
             buffer_bytes_max: 1 << 18,
             ..Weather::fair()
         };
+        Self::under(weather, kind, manner, limits)
+    }
+
+    /// The same where the machine's sockets are as `weather` says.
+    pub(crate) fn under(weather: Weather, kind: RouteKind, manner: Manner, limits: Limits) -> Self {
         let machine = Machine::new(7, weather, 1, Instant::now());
         let memory = Memory {
             seen: Arc::default(),

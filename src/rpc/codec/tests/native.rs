@@ -627,38 +627,6 @@ fn data_and_trailers_are_moved_through_and_not_copied() {
     assert_eq!(*ended, expected);
 }
 
-/// As in the table of gRPC-Web, with the trailers that a client of HTTP/2 may send.
-fn send_native(dialect: Dialect, pieces: &[&[u8]], end: Part) -> Sent {
-    let mut codec = RequestCodec::new(dialect, LIMIT);
-    let mut body = Vec::new();
-    let mut ended = false;
-    let mut take = |part| match part {
-        Part::Data(data) => {
-            assert!(!data.is_empty() && !ended);
-            body.extend_from_slice(&data);
-        }
-        Part::End(None) => ended = true,
-        other => panic!("{other:?}"),
-    };
-    let data = pieces
-        .iter()
-        .map(|piece| Part::Data(Bytes::copy_from_slice(piece)));
-    let outcome = data
-        .chain([end])
-        .try_for_each(|part| codec.translate(part, &mut take));
-    if outcome.is_err() {
-        assert_eq!(codec.translate(END_PART, &mut take), outcome);
-    }
-    assert_eq!(ended, outcome.is_ok());
-    assert_eq!(codec.bytes(), body.len() as u64);
-    assert_eq!(codec.at_boundary(), !codec.in_message());
-    Sent {
-        messages: codec.messages(),
-        body,
-        outcome,
-    }
-}
-
 const BINARY: Dialect = Dialect::GrpcWeb {
     request: Form::Binary,
     response: Form::Binary,
@@ -682,7 +650,7 @@ fn h2_29_a_native_request_passes_untouched_and_its_trailers_go_nowhere() {
                 OK,
             ]))))),
         ] {
-            let sent = send_native(Dialect::Grpc, &[left, right], end);
+            let sent = send_as(Dialect::Grpc, &[left, right], end);
             let expected = Sent {
                 body: content.clone(),
                 outcome: Ok(()),
@@ -691,7 +659,7 @@ fn h2_29_a_native_request_passes_untouched_and_its_trailers_go_nowhere() {
             assert_eq!(sent, expected);
         }
         // It ends where a message does, or not at all.
-        let short = send_native(Dialect::Grpc, &[left], END_PART);
+        let short = send_as(Dialect::Grpc, &[left], END_PART);
         let whole = matches!(at, 0 | 6 | 11 | 22) || at == content.len();
         assert_eq!(short.outcome.is_ok(), whole, "at {at}");
     }
@@ -705,7 +673,7 @@ fn h2_29_a_native_request_passes_untouched_and_its_trailers_go_nowhere() {
         let content = [&good[..], &bad].concat();
         for at in 0..=content.len() {
             let (left, right) = content.split_at(at);
-            let sent = send_native(Dialect::Grpc, &[left, right], END_PART);
+            let sent = send_as(Dialect::Grpc, &[left, right], END_PART);
             let fault = sent.outcome.expect_err("a fault");
             assert_eq!((fault.by, fault.reason.word()), (Party::Downstream, word));
             assert_eq!((sent.body, sent.messages), (good.clone(), 1));
@@ -908,10 +876,10 @@ proptest! {
                 _ => Vec::new(),
             })
             .collect();
-        let expected = send_native(BINARY, &[&bytes], END_PART);
+        let expected = send_as(BINARY, &[&bytes], END_PART);
         let (left, right) = bytes.split_at(usize::from(at) % (bytes.len() + 1));
         for pieces in [&[&bytes[..]][..], &[left, right]] {
-            prop_assert_eq!(&send_native(Dialect::Grpc, pieces, END_PART), &expected);
+            prop_assert_eq!(&send_as(Dialect::Grpc, pieces, END_PART), &expected);
         }
     }
 }
