@@ -9,6 +9,7 @@ pub mod stream;
 
 use std::cell::Cell;
 use std::fmt;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -134,6 +135,12 @@ impl<S: Socket> Http2<S> {
         if now >= self.second + SECOND {
             self.second = now;
             self.notes.next_second();
+        }
+        if matches!(self.phase, Phase::Open(_))
+            && self.transport.borrow().failed() == Some(io::ErrorKind::TimedOut)
+        {
+            // Not in a read of ours, which ends the connection in the same step: it was given up from outside.
+            self.notes.note_given_up();
         }
         self.see_off(now, cx);
         loop {

@@ -248,7 +248,8 @@ impl Peer {
         self.request_of(next)
     }
 
-    fn request_of(&mut self, seen: Seen) -> Request {
+    /// The request that begins with what was seen, which must come whole and alone.
+    pub(crate) fn request_of(&mut self, seen: Seen) -> Request {
         match seen {
             Seen::Head {
                 stream,

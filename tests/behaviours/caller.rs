@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use httlib_hpack::Decoder;
@@ -230,6 +230,12 @@ impl Caller {
 
     pub(crate) fn reset(&mut self, stream: u32, code: u32) {
         self.frame(RST_STREAM, 0, stream, &code.to_be_bytes());
+    }
+
+    /// Says that no more will come, and goes on listening.
+    pub(crate) fn finish(&self) {
+        let shut = self.socket.shutdown(Shutdown::Write);
+        shut.expect("an open socket");
     }
 
     /// What comes next; fails the test if nothing does.

@@ -203,15 +203,23 @@ fn u_01_a_backend_that_never_greets_is_unavailable_after_the_connect_timeout() {
 
 /// A call whose time is over while the core sleeps. When it wakes, the backend has answered like this.
 fn answered_late(
-    answer: impl FnOnce(&mut crate::backend::Peer, u32),
+    answer: impl Fn(&mut crate::backend::Peer, u32),
 ) -> (crate::client::Answer, Reason) {
+    // Where the machine is so slow that the time may have been over before, it is done again.
+    let mut told = (0..10).filter_map(|_| answered_late_once(&answer));
+    told.next().expect("too slow to tell")
+}
+
+fn answered_late_once(
+    answer: impl Fn(&mut crate::backend::Peer, u32),
+) -> Option<(crate::client::Answer, Reason)> {
     let backend = Backend::new();
     let mut world = Stepped::new(Plan::default(), &[&backend]);
     let mut client = Client::new(world.address);
+    let began = Instant::now();
     client.post("grpc-timeout: 2S\r\n", &message(b"hi"));
     let mut peer = backend.accept_turning(|| world.turn());
     let mut call = None;
-    let began = Instant::now();
     while call.is_none() {
         world.turn();
         call = peer.next_within(Duration::from_millis(5));
@@ -220,7 +228,9 @@ fn answered_late(
         panic!("instead of a head: {call:?}");
     };
     assert_eq!(peer.body(stream), message(b"hi"));
-    assert!(began.elapsed() < Duration::from_secs(1), "too slow to tell");
+    if began.elapsed() >= Duration::from_secs(1) {
+        return None;
+    }
     answer(&mut peer, stream);
     assert!(client.is_left_alone(Duration::from_millis(2200)));
     let record = world.turn_until_record();
@@ -230,7 +240,7 @@ fn answered_late(
         world.turn();
     }
     assert!(world.record().is_none(), "it has ended twice");
-    (answer, record.reason)
+    Some((answer, record.reason))
 }
 
 #[test]

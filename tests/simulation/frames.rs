@@ -29,6 +29,13 @@ pub(crate) fn write(kind: u8, flags: u8, stream: u32, payload: &[u8], out: &mut 
     out.extend_from_slice(payload);
 }
 
+/// One frame alone.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    write(kind, flags, stream, payload, &mut frame);
+    frame
+}
+
 /// One frame as it came.
 #[derive(Debug)]
 pub(crate) struct Frame {

@@ -13,8 +13,8 @@ use crate::frames::{
 };
 use crate::still::{A_MOMENT, Manner, Still, received};
 
-/// A client that has greeted, with that window for each stream.
-fn greet(still: &mut Still, window: u32) -> End {
+/// A client that has greeted, with that window for each stream, and has acknowledged.
+pub(crate) fn greet(still: &mut Still, window: u32) -> End {
     let end = still.client();
     let mut bytes = PREFACE.to_vec();
     let mut settings = vec![0, 4];

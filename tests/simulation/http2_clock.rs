@@ -2,62 +2,37 @@
 
 use std::time::Duration;
 
-use wharf::net::sim::End;
 use wharf::policy::{Limits, RouteKind};
+use wharf::telemetry::Record;
 use wharf::wire::{Code, Party, Reason};
 
+use crate::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, field, frame, number, take_whole,
+};
+use crate::http2::greet;
 use crate::still::{Manner, Still, received};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
 const NO_ERROR: u32 = 0;
 const SETTINGS_TIMEOUT: u32 = 4;
 const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A field block of literals, each below 127 bytes (RFC 7541 §6.2.2).
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).expect("short"));
-            block.extend(text.as_bytes());
-        }
-    }
-    block
-}
-
+/// The field block of a call.
 fn call() -> Vec<u8> {
-    block(&[
+    let mut block = Vec::new();
+    for (name, value) in [
         (":method", "POST"),
         (":scheme", "http"),
         (":path", "/a.B/C"),
         (":authority", "a"),
         ("content-type", "application/grpc-web"),
-    ])
+    ] {
+        field(name, value, &mut block);
+    }
+    block
 }
 
 fn message(payload: &[u8]) -> Vec<u8> {
@@ -65,34 +40,11 @@ fn message(payload: &[u8]) -> Vec<u8> {
     [&[0][..], &length.to_be_bytes(), payload].concat()
 }
 
-/// A client that has greeted with that window for each stream, and has acknowledged.
-fn greeted(still: &mut Still, window: u32) -> End {
-    let client = still.client();
-    let mut settings = vec![0, 4];
-    settings.extend(window.to_be_bytes());
-    let mut bytes = PREFACE.to_vec();
-    bytes.extend(frame(SETTINGS, 0, 0, &settings));
-    bytes.extend(frame(SETTINGS, ACK, 0, b""));
-    still.send(&client, &bytes);
-    still.settle();
-    client
-}
-
 /// The frames in there: kind, flags, stream and payload.
-fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
-    let mut frames = Vec::new();
-    while let Some((head, rest)) = bytes.split_first_chunk::<9>() {
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let (payload, rest) = rest.split_at(length);
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        frames.push((head[3], head[4], stream, payload.to_vec()));
-        bytes = rest;
-    }
-    frames
-}
-
-fn number(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(*bytes.first_chunk().expect("four bytes"))
+fn frames(bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
+    let all = take_whole(&mut bytes.to_vec()).into_iter();
+    all.map(|own| (own.kind, own.flags, own.stream, own.payload))
+        .collect()
 }
 
 /// The code of the last GOAWAY in there.
@@ -188,7 +140,7 @@ fn r_01_a_head_in_http2_has_ten_seconds_too() {
         (3 * SECOND, true),
     ] {
         let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
-        let client = greeted(&mut still, 65_535);
+        let client = greet(&mut still, 65_535);
         still.run_until(still.machine.now() + 60 * SECOND);
         let (_, closed) = still.receive(&client);
         assert!(!closed, "before its first byte it may rest");
@@ -230,9 +182,89 @@ fn r_01_a_head_in_http2_has_ten_seconds_too() {
 }
 
 #[test]
+fn r_01_heads_that_follow_each_other_without_a_gap_have_ten_seconds_each() {
+    let mut still = Still::new(RouteKind::Rpc, Manner::Echo, Limits::default());
+    let client = greet(&mut still, 65_535);
+    let block = call();
+    let head = |number: u32| frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * number, &block);
+    // A slow line that is never idle: whatever comes ends one head and begins the next one.
+    const BEGUN: usize = 20;
+    const HEADS: u32 = 30;
+    still.send(&client, &head(0)[..BEGUN]);
+    still.settle();
+    for number in 0..HEADS {
+        still.run_until(still.machine.now() + 2 * SECOND);
+        let piece = [&head(number)[BEGUN..], &head(number + 1)[..BEGUN]].concat();
+        still.send(&client, &piece);
+        still.settle();
+        let (bytes, closed) = still.receive(&client);
+        assert!(!closed && goaway(&bytes).is_none(), "at head {number}");
+    }
+    let served = |own: &Record| own.reason == Reason::Ok && own.refusal.is_none();
+    assert!(still.records.iter().all(served), "{:?}", still.records);
+    assert_eq!(still.records.len(), HEADS as usize);
+    still.records.clear();
+    // The last one does not come to its end, and has no more time than any other.
+    let began = still.machine.now();
+    still.run_until(began + 10 * SECOND - 20 * MS);
+    let (early, closed) = still.receive(&client);
+    assert!(!closed && goaway(&early).is_none(), "not yet");
+    still.run_until(began + 10 * SECOND + 10 * MS);
+    let (bytes, closed) = still.receive(&client);
+    assert_eq!((goaway(&bytes), closed), (Some(ENHANCE_YOUR_CALM), true));
+    assert_told(&still, "the head of the request did not come whole in time");
+}
+
+#[test]
+fn h2_16_a_reader_answers_what_it_was_sent_as_late_as_it_likes_but_only_once() {
+    const WINDOW: u32 = (1 << 31) - 1;
+    /// Frames in a second that say nothing, with no reason for them.
+    const CHATTER_MAX: usize = 1_000;
+    let mut still = Still::new(
+        RouteKind::Rpc,
+        Manner::Torrent(5 * (5 << 20)),
+        Limits::default(),
+    );
+    let client = greet(&mut still, WINDOW);
+    let window = |stream: u32, bytes: u32| frame(WINDOW_UPDATE, 0, stream, &bytes.to_be_bytes());
+    still.send(&client, &window(0, WINDOW - 65_535));
+    let request = frame(HEADERS, END_HEADERS | END_STREAM, 1, &call());
+    still.send(&client, &request);
+    let (bytes, _) = still.receive(&client);
+    let all = frames(&bytes);
+    let pieces = all.iter().filter(|own| own.0 == DATA).count();
+    assert!(pieces > CHATTER_MAX, "{pieces} frames");
+    assert_eq!(still.records.len(), 1);
+    assert_eq!(still.records[0].reason, Reason::Ok);
+    still.records.clear();
+    // Seconds later, and on a stream that is long over: one for it and one for the connection, for each frame.
+    still.run_until(still.machine.now() + 3 * SECOND);
+    still.send(
+        &client,
+        &[window(1, 1), window(0, 1)].concat().repeat(pieces),
+    );
+    still.settle();
+    let (bytes, closed) = still.receive(&client);
+    assert!(!closed && frames(&bytes).is_empty(), "that is no flood");
+    // What has been answered is answered: from now on it may say as much as anybody.
+    for _ in 0..2 {
+        still.run_until(still.machine.now() + 2 * SECOND);
+        still.send(&client, &window(1, 1).repeat(CHATTER_MAX));
+        still.settle();
+        let (bytes, closed) = still.receive(&client);
+        assert!(!closed && frames(&bytes).is_empty(), "nor is that");
+    }
+    still.send(&client, &window(1, 1));
+    still.settle();
+    let (bytes, closed) = still.receive(&client);
+    assert_eq!((goaway(&bytes), closed), (Some(ENHANCE_YOUR_CALM), true));
+    assert_told(&still, "it floods frames that say nothing");
+}
+
+#[test]
 fn r_02_inside_a_message_in_http2_256_bytes_buy_a_second_after_ten() {
     let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
-    let client = greeted(&mut still, 65_535);
+    let client = greet(&mut still, 65_535);
     still.send(&client, &frame(HEADERS, END_HEADERS, 1, &call()));
     still.send(&client, &frame(DATA, 0, 1, &message(b"whole")));
     still.settle();
@@ -286,7 +318,7 @@ fn r_02_inside_a_message_in_http2_256_bytes_buy_a_second_after_ten() {
 #[test]
 fn r_03_a_reader_in_http2_that_takes_less_than_16_kib_in_30_seconds_is_given_up() {
     let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(64 << 20), Limits::default());
-    let client = greeted(&mut still, 0);
+    let client = greet(&mut still, 0);
     still.send(
         &client,
         &frame(HEADERS, END_HEADERS | END_STREAM, 1, &call()),
@@ -331,10 +363,40 @@ fn r_03_a_reader_in_http2_that_takes_less_than_16_kib_in_30_seconds_is_given_up(
 }
 
 #[test]
+fn r_03_a_reader_in_http2_whose_socket_stands_still_is_given_up_for_that() {
+    const WINDOW: u32 = (1 << 31) - 1;
+    let mut still = Still::new(
+        RouteKind::Rpc,
+        Manner::Torrent(5 * (5 << 20)),
+        Limits::default(),
+    );
+    let client = greet(&mut still, WINDOW);
+    let more = (WINDOW - 65_535).to_be_bytes();
+    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
+    // All the window there is for two calls, and the socket is not read.
+    for stream in [1, 3] {
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, stream, &call());
+        still.send(&client, &head);
+    }
+    still.settle();
+    let began = still.machine.now();
+    still.run_until(began + 30 * SECOND - 20 * MS);
+    assert!(still.records.is_empty(), "not yet: {:?}", still.records);
+    still.run_until(began + 31 * SECOND);
+    let ends = still.records.iter().map(|own| (own.reason, own.by));
+    let expected = [(Reason::ClientTooSlow, Party::Downstream); 2];
+    assert_eq!(ends.collect::<Vec<_>>(), expected);
+    assert!(still.memory.seen().iter().all(|own| own.dropped));
+    drop(client);
+    still.run_until(still.machine.now() + 10 * SECOND);
+    assert_eq!(still.core.census(), (0, 0, 0));
+}
+
+#[test]
 fn h2_12_a_small_answer_that_nobody_has_window_for_is_given_up_too() {
     // The call has ended well; only its last bytes wait.
     let mut still = Still::new(RouteKind::Rpc, Manner::Echo, Limits::default());
-    let client = greeted(&mut still, 0);
+    let client = greet(&mut still, 0);
     for stream in 0..100u32 {
         still.send(
             &client,
@@ -376,7 +438,7 @@ fn h2_12_a_small_answer_that_nobody_has_window_for_is_given_up_too() {
 #[test]
 fn h2_12_streams_that_only_wait_are_reset_and_their_places_are_free() {
     let mut still = Still::new(RouteKind::Rpc, Manner::Echo, Limits::default());
-    let client = greeted(&mut still, 0);
+    let client = greet(&mut still, 0);
     for stream in 0..100u32 {
         still.send(
             &client,
@@ -414,7 +476,7 @@ fn h2_12_streams_that_only_wait_are_reset_and_their_places_are_free() {
 #[test]
 fn h2_19_pings_of_a_client_that_never_reads_are_held_up_and_then_it_is_given_up() {
     let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
-    let client = greeted(&mut still, 65_535);
+    let client = greet(&mut still, 65_535);
     let began = still.machine.now();
     let pings = frame(PING, 0, 0, &[7; 8]).repeat(90);
     // Its answers fill the socket, and then nothing of it is read. The invariants bound what is held meanwhile.
@@ -430,7 +492,7 @@ fn h2_19_pings_of_a_client_that_never_reads_are_held_up_and_then_it_is_given_up(
 #[test]
 fn d_10_pings_do_not_keep_an_idle_connection() {
     let mut still = Still::new(RouteKind::Rpc, Manner::Echo, Limits::default());
-    let client = greeted(&mut still, 65_535);
+    let client = greet(&mut still, 65_535);
     still.send(
         &client,
         &frame(HEADERS, END_HEADERS | END_STREAM, 1, &call()),

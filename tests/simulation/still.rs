@@ -179,6 +179,11 @@ impl Still {
             buffer_bytes_max: 1 << 18,
             ..Weather::fair()
         };
+        Self::under(weather, kind, manner, limits)
+    }
+
+    /// The same where the machine's sockets are as `weather` says.
+    pub(crate) fn under(weather: Weather, kind: RouteKind, manner: Manner, limits: Limits) -> Self {
         let machine = Machine::new(7, weather, 1, Instant::now());
         let memory = Memory {
             seen: Arc::default(),
@@ -250,13 +255,15 @@ impl Still {
         self.collect();
     }
 
-    fn turn(&mut self, wake: Duration) {
+    /// One turn, which waits until then where there is nothing to be done.
+    pub(crate) fn turn(&mut self, wake: Duration) {
         self.machine.expect(false, Some(wake));
         assert_eq!(self.core.turn(), Flow::Running);
         self.core.check_invariants();
     }
 
-    fn collect(&mut self) {
+    /// Takes the records that there are.
+    pub(crate) fn collect(&mut self) {
         let records = self.reports.try_iter().filter_map(|report| match report {
             Report::Record(record) => Some(*record),
             _ => None,

@@ -18,6 +18,7 @@ use h2::Reason as H2Reason;
 use crate::downstream::http2::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::http2::{Entering, Fate, Loans, Met, Passing};
 use crate::net::Sieve;
+use crate::wire::Reason;
 use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, PREFACE, flag, kind};
 
 /// Streams that a client resets in one second. Twice what it may have open: a page that is closed resets all it has.
@@ -90,6 +91,8 @@ pub struct Notes {
     loans: RefCell<Loans>,
     /// The last stream that has begun.
     begun: Cell<u32>,
+    /// We have given the client up, since it reads nothing.
+    given_up: Cell<bool>,
     /// The first step of a GOAWAY has been written, and waits for its answer.
     says_goodbye: Cell<bool>,
     /// The answer has come: `h2` ignores streams beyond this one.
@@ -188,6 +191,19 @@ impl Notes {
     /// Whether a head has come whole since this was asked last.
     pub fn take_head_whole(&self) -> bool {
         self.head_whole.take()
+    }
+
+    /// The client is given up, since it reads nothing.
+    pub fn note_given_up(&self) {
+        self.given_up.set(true);
+    }
+
+    /// Why nobody is there any more.
+    pub fn why_gone(&self) -> Reason {
+        match self.given_up.get() {
+            true => Reason::ClientTooSlow,
+            false => Reason::ClientLeft,
+        }
     }
 
     /// A second is over. A reader may answer late what we have sent.

@@ -267,7 +267,9 @@ impl Source for Http2Stream {
     fn sense(&mut self, now: Instant, cx: &mut Context<'_>) {
         self.now = now;
         if let Some(body) = &mut self.body {
-            self.gathered.sense(body, reset_of, cx);
+            let notes = &self.notes;
+            self.gathered
+                .sense(body, |error| reset_of(error, notes), cx);
         }
         self.count();
         if self.gone.is_none() && self.stalled_at().is_some_and(|at| now >= at) {
@@ -318,7 +320,7 @@ impl Sink for Http2Stream {
         match self.unsent.room() {
             Ok(Some(room)) => Poll::Ready(Ok(room)),
             Ok(None) => Poll::Pending,
-            Err(_) => Poll::Ready(Err(Reset::downstream(Reason::ClientLeft))),
+            Err(_) => Poll::Ready(Err(Reset::downstream(self.notes.why_gone()))),
         }
     }
 
@@ -391,7 +393,7 @@ impl Sink for Http2Stream {
         }
         // Where the request was broken, that is why.
         let fault = self.gathered.fault();
-        let gone = fault.unwrap_or(Reset::downstream(Reason::ClientLeft));
+        let gone = fault.unwrap_or_else(|| Reset::downstream(self.notes.why_gone()));
         self.gone = Some(gone);
         Poll::Ready(gone)
     }
@@ -419,11 +421,11 @@ impl Drop for Http2Stream {
 }
 
 /// Why a request has not come to its end.
-fn reset_of(error: &h2::Error) -> Reset {
+fn reset_of(error: &h2::Error, notes: &Notes) -> Reset {
     Reset::downstream(if error.is_reset() && !error.is_remote() {
         Reason::ClientProtocol("the request breaks HTTP/2")
     } else {
-        Reason::ClientLeft
+        notes.why_gone()
     })
 }
 

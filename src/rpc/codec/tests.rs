@@ -1111,10 +1111,11 @@ fn send(form: Form, pieces: &[&[u8]]) -> Sent {
         response: form,
     };
     let trailers = map(&owned(&[("x-client-trailer", "1")]));
-    send_by(dialect, pieces, Part::End(Some(Box::new(trailers))))
+    send_as(dialect, pieces, Part::End(Some(Box::new(trailers))))
 }
 
-fn send_by(dialect: Dialect, pieces: &[&[u8]], end: Part) -> Sent {
+/// A request of that dialect, in such pieces and with the end that its client may say.
+fn send_as(dialect: Dialect, pieces: &[&[u8]], end: Part) -> Sent {
     let mut codec = RequestCodec::new(dialect, LIMIT);
     let mut body = Vec::new();
     let mut ended = false;
@@ -1146,7 +1147,7 @@ fn send_by(dialect: Dialect, pieces: &[&[u8]], end: Part) -> Sent {
     );
     assert_eq!(codec.bytes(), body.len() as u64);
     assert_eq!(codec.at_boundary(), !codec.in_message());
-    assert!(codec.at_boundary() || outcome.is_err());
+    assert!(outcome.is_err() || codec.at_boundary());
     Sent {
         messages: codec.messages(),
         body,

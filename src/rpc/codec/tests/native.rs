@@ -650,7 +650,7 @@ fn h2_29_a_native_request_passes_untouched_and_its_trailers_go_nowhere() {
                 OK,
             ]))))),
         ] {
-            let sent = send_by(Dialect::Grpc, &[left, right], end);
+            let sent = send_as(Dialect::Grpc, &[left, right], end);
             let expected = Sent {
                 body: content.clone(),
                 outcome: Ok(()),
@@ -659,7 +659,7 @@ fn h2_29_a_native_request_passes_untouched_and_its_trailers_go_nowhere() {
             assert_eq!(sent, expected);
         }
         // It ends where a message does, or not at all.
-        let short = send_by(Dialect::Grpc, &[left], END_PART);
+        let short = send_as(Dialect::Grpc, &[left], END_PART);
         let whole = matches!(at, 0 | 6 | 11 | 22) || at == content.len();
         assert_eq!(short.outcome.is_ok(), whole, "at {at}");
     }
@@ -673,7 +673,7 @@ fn h2_29_a_native_request_passes_untouched_and_its_trailers_go_nowhere() {
         let content = [&good[..], &bad].concat();
         for at in 0..=content.len() {
             let (left, right) = content.split_at(at);
-            let sent = send_by(Dialect::Grpc, &[left, right], END_PART);
+            let sent = send_as(Dialect::Grpc, &[left, right], END_PART);
             let fault = sent.outcome.expect_err("a fault");
             assert_eq!((fault.by, fault.reason.word()), (Party::Downstream, word));
             assert_eq!((sent.body, sent.messages), (good.clone(), 1));
@@ -876,10 +876,10 @@ proptest! {
                 _ => Vec::new(),
             })
             .collect();
-        let expected = send_by(BINARY, &[&bytes], END_PART);
+        let expected = send_as(BINARY, &[&bytes], END_PART);
         let (left, right) = bytes.split_at(usize::from(at) % (bytes.len() + 1));
         for pieces in [&[&bytes[..]][..], &[left, right]] {
-            prop_assert_eq!(&send_by(Dialect::Grpc, pieces, END_PART), &expected);
+            prop_assert_eq!(&send_as(Dialect::Grpc, pieces, END_PART), &expected);
         }
     }
 }

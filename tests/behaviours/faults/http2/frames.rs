@@ -1,16 +1,19 @@
 //! Frames that are none, and frames without end.
 
+use std::time::Instant;
+
 use wharf::wire::Reason;
 
 use super::{Scene, assert_told};
-use crate::backend::{Seen, frame, settings_payload};
+use crate::backend::{Backend, Seen, block, frame, settings_payload};
 use crate::caller::{
     ACK, CALL, CONTINUATION, Caller, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
-    FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, Heard, PING, PREFACE, PRIORITY,
+    FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, Heard, PADDED, PING, PREFACE, PRIORITY,
     PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_MAX, WINDOW_UPDATE, call, head,
     head_of,
 };
 use crate::client::{Client, message};
+use crate::world::{PATIENCE, Plan, Stepped};
 
 const CANCEL: u32 = 8;
 
@@ -201,7 +204,7 @@ fn h2_08_frames_in_which_nothing_stands_end_the_connection() {
     let mut caller = scene.caller();
     let stream = caller.open(&CALL, false);
     let begun = scene.begun().stream;
-    caller.try_raw(&frame(DATA, crate::caller::PADDED, stream, &[9; 10]).repeat(1_000));
+    caller.try_raw(&frame(DATA, PADDED, stream, &[9; 10]).repeat(1_000));
     caller.assert_turned_out(ENHANCE_YOUR_CALM);
     scene.peer.assert_reset(begun, CANCEL);
     assert_eq!(scene.end().len(), 2);
@@ -239,6 +242,68 @@ fn h2_08_some_empty_frames_are_nothing() {
     scene.peer.answer(request.stream, &message(b"well"));
     super::assert_good(&caller.answer(stream), b"well");
     scene.end();
+}
+
+#[test]
+fn h2_08_what_is_empty_is_no_less_wrong_inside_a_head_or_on_a_stream_that_has_not_begun() {
+    let empty = |stream| frame(DATA, 0, stream, b"");
+    let padding = |stream| frame(DATA, PADDED, stream, &[9; 10]);
+    let head = block(&CALL);
+    let inside = |middle: Vec<u8>| {
+        [
+            frame(HEADERS, END_STREAM, 3, &head[..10]),
+            middle,
+            frame(CONTINUATION, END_HEADERS, 3, &head[10..]),
+        ]
+        .concat()
+    };
+    for (name, bytes) in [
+        ("nothing for another stream inside a head", inside(empty(1))),
+        ("nothing for its own stream inside a head", inside(empty(3))),
+        ("padding inside a head", inside(padding(1))),
+        ("nothing on a stream to come", empty(3)),
+        ("padding on a stream to come", padding(3)),
+        ("nothing on a stream of ours", empty(2)),
+    ] {
+        let mut scene = Scene::new();
+        let mut caller = scene.caller();
+        let stream = caller.open(&CALL, false);
+        let begun = scene.begun().stream;
+        assert_eq!(stream, 1);
+        caller.raw(&bytes);
+        let last = caller.last_words();
+        assert_eq!(last.last(), Some(&(1, PROTOCOL_ERROR)), "{name}");
+        scene.peer.assert_reset(begun, CANCEL);
+        scene.peer.assert_quiet();
+        let records = scene.end();
+        let reasons: Vec<_> = records.iter().map(|own| own.refusal).collect();
+        assert_eq!(reasons.len(), 2, "{name}: {records:?}");
+        assert!(reasons.contains(&Some("bad_http")), "{name}: {records:?}");
+    }
+}
+
+#[test]
+fn h2_16_a_flood_that_ends_with_its_connection_has_its_line() {
+    let backend = Backend::new();
+    for (flood, count, words) in [
+        (frame(PING, 0, 0, &[7; 8]), 200, "it floods PING"),
+        (frame(SETTINGS, 0, 0, b""), 100, "it floods SETTINGS"),
+    ] {
+        let mut world = Stepped::new(Plan::default(), &[&backend]);
+        let mut caller = Caller::new(world.address);
+        (0..4).for_each(|_| world.turn());
+        // Both lie there when it is looked at.
+        caller.raw(&flood.repeat(count));
+        caller.finish();
+        let record = world.turn_until_record();
+        assert_told(&[record], &[words]);
+        let until = Instant::now() + PATIENCE;
+        while world.core.census().0 > 0 {
+            assert!(Instant::now() < until, "it stays");
+            world.turn();
+        }
+        assert!(world.record().is_none(), "one line is enough");
+    }
 }
 
 #[test]
@@ -405,7 +470,7 @@ fn h2_20_a_window_of_more_than_there_is_ends_the_stream_or_the_connection() {
 
 #[test]
 fn h2_32_what_only_a_server_may_say_ends_the_connection() {
-    let promise = [&[0, 0, 0, 2][..], &crate::backend::block(&CALL)].concat();
+    let promise = [&[0, 0, 0, 2][..], &block(&CALL)].concat();
     for (bytes, calls) in [
         (frame(PUSH_PROMISE, END_HEADERS, 1, &promise), 1),
         (frame(PUSH_PROMISE, END_HEADERS, 0, &promise), 1),

@@ -1,5 +1,6 @@
 //! Heads: bombs, crumbs, broken compression, and requests that are none.
 
+use wharf::telemetry::Record;
 use wharf::wire::{Party, Reason};
 
 use super::{Scene, assert_good, assert_told};
@@ -70,6 +71,48 @@ fn h2_09_references_to_far_more_than_a_head_may_have_are_not_even_read() {
         scene.peer.assert_quiet();
         assert_eq!(scene.end().len(), 1);
     }
+}
+
+#[test]
+fn h2_09_who_sends_nothing_but_such_heads_is_turned_out() {
+    /// Heads that are none which a connection may send.
+    const FAULTS_MAX: usize = 100;
+    let scene = Scene::new();
+    let mut caller = scene.caller();
+    let large = remembered("x-large", &"v".repeat(3_900));
+    let again = [&block(&CALL)[..], &[NEWEST; 20]].concat();
+    let mut bomb = [&block(&CALL)[..], &large, &[NEWEST; 20]].concat();
+    let mut answered = 0;
+    let code = 'out: loop {
+        let stream = caller.fresh();
+        caller.raw(&head_of(stream, &bomb, true));
+        bomb.clone_from(&again);
+        loop {
+            match caller.next() {
+                Heard::Head { fields, .. } => {
+                    assert_eq!(field_of(&fields, ":status"), Some("431"));
+                    answered += 1;
+                    assert!(answered <= FAULTS_MAX + 1, "it goes on for ever");
+                    break;
+                }
+                Heard::GoAway { code, .. } => break 'out code,
+                // What is left of the one before.
+                Heard::Reset { stream: own, .. } if own < stream => {}
+                other => panic!("after {answered}: {other:?}"),
+            }
+        }
+    };
+    assert_eq!(code, ENHANCE_YOUR_CALM);
+    let mut scene = scene;
+    scene.peer.assert_quiet();
+    let records = scene.end();
+    // Each has its line, and the last one says what it came to.
+    let bad = |own: &Record| (own.refusal, own.by) == (Some("bad_http"), Party::Downstream);
+    assert!(records.iter().all(bad), "{records:?}");
+    assert!(records.len() > FAULTS_MAX, "{} lines", records.len());
+    let last = records.last().map(|own| &*own.message);
+    let words = "it sends one head after another that is none";
+    assert_eq!(last, Some(words));
 }
 
 #[test]
@@ -590,6 +633,82 @@ fn h2_28_a_length_that_is_not_that_of_the_body_is_reset_and_never_completed() {
         ("a list", "reset", length("0, 0")),
         ("a sign", "reset", length("+0")),
     ]);
+}
+
+#[test]
+fn h2_28_a_length_that_is_said_twice_or_with_zeros_in_front_is_refused_in_words() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let body = message(b"hi");
+    for lengths in [&["7", "7"][..], &["7", "7", "7"], &["007"], &["07"]] {
+        let fields: Vec<_> = lengths.iter().map(|&own| ("content-length", own)).collect();
+        let stream = caller.open(&call_with(&fields), false);
+        caller.data(stream, &body, true);
+        let answer = caller.answer(stream);
+        let expected = ("400", "bad content-length\\n".to_owned());
+        assert_eq!(answer.told(), expected, "{lengths:?}");
+        assert!(answer.whole);
+        assert_told(&[scene.world.record()], &["bad content-length"]);
+        scene.peer.assert_quiet();
+    }
+    // A zero alone is a number, and so is one that ends with zeros.
+    for (length, body) in [("0", Vec::new()), ("100", message(&[7; 95]))] {
+        let stream = caller.open(&call_with(&[("content-length", length)]), false);
+        caller.data(stream, &body, true);
+        let request = scene.peer.request();
+        assert_eq!(request.body, body);
+        scene.peer.answer(request.stream, &message(b"well"));
+        assert_good(&caller.answer(stream), b"well");
+        assert_eq!(scene.world.record().reason, Reason::Ok);
+    }
+    assert_told(&scene.end(), &[]);
+}
+
+#[test]
+fn h2_29_trailers_behind_an_answer_that_has_begun_are_no_request_that_was_turned_away() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let native = [
+        &CALL[..4],
+        &[("content-type", "application/grpc"), ("te", "trailers")],
+    ]
+    .concat();
+    let trailers = [("x-end", "a")];
+    // The backend answers in trailers, is reset by the caller, or loses its stream.
+    for end in ["trailers", "reset", "lost"] {
+        let stream = caller.open(&native, false);
+        caller.data(stream, &message(b"hi"), false);
+        let begun = scene.begun().stream;
+        scene.peer.grpc_head(begun);
+        scene.peer.data(begun, &message(b"well"), false);
+        assert!(matches!(caller.next(), Heard::Head { end: false, .. }));
+        assert!(matches!(caller.next(), Heard::Data { end: false, .. }));
+        caller.raw(&head(stream, &trailers, true));
+        assert_eq!(scene.peer.body(begun), message(b"hi"));
+        match end {
+            "trailers" => {
+                scene.peer.trailers(begun, &[("grpc-status", "0")]);
+                let answer = caller.answer(stream);
+                assert_eq!(answer.field("grpc-status"), Some("0"));
+            }
+            "reset" => {
+                caller.reset(stream, CANCEL);
+                scene.peer.assert_reset(begun, CANCEL);
+            }
+            _ => {
+                // Half a message, and nothing behind it.
+                scene.peer.data(begun, &message(b"well")[..7], false);
+                scene.peer.reset(begun, CANCEL);
+                assert!(caller.answer(stream).reset.is_some());
+            }
+        }
+        let record = scene.world.record();
+        assert_eq!(record.refusal, None, "{end}: {record:?}");
+        assert_eq!(record.reason == Reason::Ok, end == "trailers", "{end}");
+        caller.assert_quiet();
+    }
+    scene.assert_serves(&mut caller);
+    assert_told(&scene.end(), &[]);
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! What a client can make its connection hold: never more than 256 KiB besides what its open streams may hold.
 
 use std::cell::Cell;
-use std::thread;
+use std::collections::BTreeMap;
 use std::time::Duration;
+use std::{iter, thread};
 
 use allocation_counter::measure;
+use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, block, frame};
+use crate::backend::{Backend, Peer, Seen, block, frame};
 use crate::caller::{
     CALL, CONTINUATION, Caller, DATA, END_STREAM, HEADERS, PING, PRIORITY, call_with, head, head_of,
 };
@@ -19,6 +21,8 @@ const HELD_MAX: i64 = 256 << 10;
 const BUFFER_PER_STREAM: i64 = 256 << 10;
 /// What a stream that has carried no content holds, bytes.
 const BARE: i64 = 8 << 10;
+/// What a backend's stream may send ahead, bytes.
+const BACKEND_WINDOW: usize = 128 << 10;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// What a core holds at most more than before while a client says that and reads nothing, bytes.
@@ -28,20 +32,7 @@ fn held(settings: &[(u16, u32)], bytes: Vec<u8>) -> i64 {
     let mut first = Caller::new(world.address);
     first.raw(&head(1, &CALL, true));
     let mut peer = backend.accept_turning(|| world.turn());
-    let served = thread::spawn(move || {
-        // Whatever is asked of it is answered at length.
-        let answer = message(&vec![7; 100_000]);
-        while let Some(seen) = peer.next_within(Duration::from_secs(3)) {
-            match seen {
-                crate::backend::Seen::Head { stream, .. } => {
-                    peer.grpc_head(stream);
-                    peer.data(stream, &answer, false);
-                }
-                crate::backend::Seen::End => break,
-                _ => {}
-            }
-        }
-    });
+    let served = thread::spawn(move || answer_at_length(&mut peer));
     drop(first);
     // Once beforehand, so that what the core makes once and keeps is there.
     attack(&mut world, settings, bytes.clone());
@@ -50,6 +41,41 @@ fn held(settings: &[(u16, u32)], bytes: Vec<u8>) -> i64 {
     assert!(world.core.is_empty());
     served.join().expect("it answers");
     held
+}
+
+/// Whatever is asked is answered without end, as far as the windows go.
+fn answer_at_length(peer: &mut Peer) {
+    const PIECE: usize = 16 << 10;
+    let piece = frame(DATA, 0, 0, &message(&vec![7; PIECE - 5]));
+    let mut left = BTreeMap::new();
+    while let Some(seen) = peer.next_or_windows(Duration::from_secs(3)) {
+        match seen {
+            Ok((stream, more)) => {
+                if let Some(left) = left.get_mut(&stream) {
+                    *left += more as usize;
+                }
+            }
+            Err(Seen::Head { stream, .. }) => {
+                peer.grpc_head(stream);
+                left.insert(stream, BACKEND_WINDOW);
+            }
+            Err(Seen::Reset { stream, .. }) => {
+                left.remove(&stream);
+            }
+            Err(Seen::End) => return,
+            Err(_) => {}
+        }
+        for (stream, left) in &mut left {
+            while *left >= PIECE {
+                *left -= PIECE;
+                let mut piece = piece.clone();
+                piece[5..9].copy_from_slice(&stream.to_be_bytes());
+                if !peer.try_raw(&piece) {
+                    return;
+                }
+            }
+        }
+    }
 }
 
 /// What the core holds more at most while that goes on; then the client leaves.
@@ -185,6 +211,15 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
         }
         (0..100).for_each(|_| world.turn());
     });
+    // Who made it too much has gone, and nobody else.
+    let gone: Vec<_> = iter::from_fn(|| world.record()).collect();
+    assert!(!gone.is_empty(), "nobody was told of it");
+    for own in &gone {
+        let end = (own.reason, own.by, own.code);
+        let expected = (Reason::Overloaded, Party::Proxy, Some(Code::UNAVAILABLE));
+        assert_eq!(end, expected, "{own:?}");
+    }
+    assert!(gone.len() < CONNECTIONS * STREAMS as usize, "all are gone");
     drop(writers);
     drop(peer);
     world.stop();

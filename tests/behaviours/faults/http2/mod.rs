@@ -3,6 +3,7 @@
 //!
 //! H2-01, all that `h2spec` knows, is run by `scripts/h2`; what hangs on the clock stands in `tests/simulation/http2_clock.rs`.
 
+mod cuts;
 mod frames;
 mod heads;
 mod leaving;

@@ -1,0 +1,136 @@
+//! Who comes when in a turn where there is more to do than a turn does: connections of HTTP/2 that pour requests, beside one that has
+//! few. The requests are answered by the core itself, so that nothing but the turn bounds them.
+
+use std::collections::BTreeMap;
+
+use wharf::net::sim::{End, Weather};
+use wharf::policy::{Limits, RouteKind};
+
+use crate::frames::{END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, literal, write};
+use crate::http2::greet;
+use crate::still::{A_MOMENT, Manner, Still, received};
+
+/// How many requests of one connection are looked at in one turn, and how many of all together.
+const OF_ONE_MAX: usize = 64;
+const OF_ALL_MAX: usize = 256;
+/// How many one has that pours them: more than a test has turns for.
+const POURED: u32 = 3_000;
+const POURS: &str = "/pours";
+const SELDOM: &str = "/seldom";
+
+/// A core on a machine whose sockets take all that is said here at once.
+fn roomy() -> Still {
+    let weather = Weather {
+        buffer_bytes_min: 1 << 20,
+        buffer_bytes_max: 1 << 20,
+        ..Weather::fair()
+    };
+    Still::under(weather, RouteKind::Rpc, Manner::Silent, Limits::default())
+}
+
+/// A client that has greeted, and wants to hear all that there is.
+fn hearing(still: &mut Still) -> End {
+    let end = greet(still, 65_535);
+    let more = (1u32 << 30).to_be_bytes();
+    still.send(&end, &frame(WINDOW_UPDATE, 0, 0, &more));
+    still.settle();
+    received(&end);
+    end
+}
+
+/// So many requests, none of them a call, in as few bytes as there can be.
+fn requests(path: &str, count: u32) -> Vec<u8> {
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "sim.test"),
+        ("content-type", "text/plain"),
+    ];
+    let mut first = Vec::new();
+    for (name, value) in fields {
+        literal(0x40, name, value, &mut first);
+    }
+    // The same five as the table remembers them, the newest last (RFC 7541 §2.3.3).
+    let again = [66, 65, 64, 63, 62].map(|index| 0x80 | index);
+    let mut bytes = Vec::new();
+    for n in 0..count {
+        let block = if n == 0 { &first[..] } else { &again };
+        write(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            1 + 2 * n,
+            block,
+            &mut bytes,
+        );
+    }
+    bytes
+}
+
+/// One turn, and what was looked at in it: how many requests of those that pour were looked at, and whether the other one was.
+fn turn(still: &mut Still) -> (usize, bool) {
+    still.records.clear();
+    still.turn(still.machine.now() + A_MOMENT);
+    still.collect();
+    let of = |path: &str| still.records.iter().filter(|own| own.path == path).count();
+    let (poured, seldom) = (of(POURS), of(SELDOM));
+    assert_eq!(still.records.len(), poured + seldom, "{:?}", still.records);
+    assert!(seldom <= 1);
+    (poured, seldom == 1)
+}
+
+#[test]
+fn r_14_a_connection_that_pours_requests_has_its_share_of_a_turn_and_keeps_nobody_from_his() {
+    let mut still = roomy();
+    let pouring = hearing(&mut still);
+    // Each time somebody else, so that whatever comes first among the events is met.
+    let others: Vec<End> = (0..20).map(|_| hearing(&mut still)).collect();
+    still.send(&pouring, &requests(POURS, POURED));
+    for other in &others {
+        still.send(other, &requests(SELDOM, 1));
+        let (poured, seldom) = turn(&mut still);
+        assert_eq!((poured, seldom), (OF_ONE_MAX, true));
+        received(&pouring);
+    }
+    // And nothing of it is lost.
+    let mut left = POURED as usize - others.len() * OF_ONE_MAX;
+    for _ in 0..left.div_ceil(OF_ONE_MAX) {
+        left -= turn(&mut still).0;
+        received(&pouring);
+    }
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn r_14_many_that_pour_keep_who_had_nothing_waiting_for_one_turn_at_most() {
+    const POURING: usize = 7;
+    let mut still = roomy();
+    let pouring: Vec<End> = (0..POURING).map(|_| hearing(&mut still)).collect();
+    let others: Vec<End> = (0..20).map(|_| hearing(&mut still)).collect();
+    for end in &pouring {
+        still.send(end, &requests(POURS, POURED));
+    }
+    let mut looked_at = BTreeMap::new();
+    // Four of them fill a turn; then those are before them who had nothing of it.
+    for (round, other) in others.iter().enumerate() {
+        still.send(other, &requests(SELDOM, 1));
+        let mut came = false;
+        for _ in 0..2 {
+            let (poured, seldom) = turn(&mut still);
+            assert_eq!(poured + usize::from(seldom), OF_ALL_MAX, "there is enough");
+            came |= seldom;
+            for own in still.records.iter().filter(|own| own.path == POURS) {
+                *looked_at.entry(own.client).or_insert(0) += 1;
+            }
+        }
+        assert!(came, "in round {round} it waits for a third turn");
+        // Among those who pour nobody is forgotten either: two turns have places for eight.
+        assert_eq!(looked_at.len(), POURING);
+        let least = (round + 1) * (OF_ONE_MAX - 1);
+        let all_had = looked_at.values().all(|&own| own >= least);
+        assert!(all_had, "round {round}: {looked_at:?}");
+        for end in &pouring {
+            received(end);
+        }
+    }
+}
