@@ -6,25 +6,14 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use httlib_hpack::Decoder;
 use socket2::SockRef;
 
+use crate::frames::{
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS,
+    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, number,
+    settings_payload,
+};
 use crate::world::PATIENCE;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
-pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// A port that a scripted server listens on.
 pub(crate) struct Backend {
@@ -159,20 +148,17 @@ pub(crate) fn field_of<'a>(fields: &'a [(String, String)], name: &str) -> Option
 /// The server's end of a connection.
 pub(crate) struct Peer {
     socket: TcpStream,
-    decoder: Decoder<'static>,
-    /// What has come of the next frame.
-    head: Vec<u8>,
+    frames: Frames,
 }
 
 impl Peer {
     fn new(mut socket: TcpStream) -> Self {
         let mut preface = [0; 24];
         socket.read_exact(&mut preface).expect("a preface");
-        assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        assert_eq!(preface, PREFACE);
         Self {
             socket,
-            decoder: Decoder::with_dynamic_size(4096),
-            head: Vec::new(),
+            frames: Frames::new(),
         }
     }
 
@@ -186,10 +172,10 @@ impl Peer {
         let limit = self.socket.set_read_timeout(Some(time));
         limit.expect("a timeout");
         loop {
-            match self.read_frame()? {
+            match self.frames.read(&mut self.socket)? {
                 None => return Some(Seen::End),
                 Some(frame) => {
-                    if let Some(seen) = self.understand(frame) {
+                    if let Some(seen) = self.understand(&frame) {
                         return Some(seen);
                     }
                 }
@@ -203,13 +189,13 @@ impl Peer {
         let limit = self.socket.set_read_timeout(Some(time));
         limit.expect("a timeout");
         loop {
-            let Some(frame) = self.read_frame()? else {
+            let Some(frame) = self.frames.read(&mut self.socket)? else {
                 return Some(Err(Seen::End));
             };
-            if frame[3] == WINDOW_UPDATE {
-                return Some(Ok((number(&frame[5..9]), number(&frame[9..]))));
+            if frame.kind == WINDOW_UPDATE {
+                return Some(Ok((frame.stream, number(&frame.payload))));
             }
-            if let Some(seen) = self.understand(frame) {
+            if let Some(seen) = self.understand(&frame) {
                 return Some(Err(seen));
             }
         }
@@ -220,13 +206,13 @@ impl Peer {
         let limit = self.socket.set_read_timeout(Some(time));
         limit.expect("a timeout");
         loop {
-            let Some(frame) = self.read_frame()? else {
+            let Some(frame) = self.frames.read(&mut self.socket)? else {
                 return Some(Err(Seen::End));
             };
-            if frame[3] == WINDOW_UPDATE && number(&frame[5..9]) == own {
-                return Some(Ok(number(&frame[9..])));
+            if frame.kind == WINDOW_UPDATE && frame.stream == own {
+                return Some(Ok(number(&frame.payload)));
             }
-            if let Some(seen) = self.understand(frame) {
+            if let Some(seen) = self.understand(&frame) {
                 return Some(Err(seen));
             }
         }
@@ -439,114 +425,30 @@ impl Peer {
         linger.expect("a socket option");
     }
 
-    /// `None`: nothing in time. `Some(None)`: the connection has ended.
-    #[expect(clippy::option_option, reason = "two different nothings")]
-    fn read_frame(&mut self) -> Option<Option<Vec<u8>>> {
-        let mut byte = [0; 4096];
-        loop {
-            if let Some(&[a, b, c]) = self.head.first_chunk::<3>() {
-                let length = u32::from_be_bytes([0, a, b, c]) as usize + 9;
-                if self.head.len() >= length {
-                    let rest = self.head.split_off(length);
-                    return Some(Some(std::mem::replace(&mut self.head, rest)));
-                }
-            }
-            match self.socket.read(&mut byte) {
-                Ok(0) => return Some(None),
-                Ok(n) => self.head.extend(&byte[..n]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Some(None),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-                Err(error) => panic!("cannot read from the proxy: {error}"),
-            }
-        }
-    }
-
-    fn understand(&mut self, bytes: Vec<u8>) -> Option<Seen> {
-        let (kind, flags) = (bytes[3], bytes[4]);
-        let stream = number(&bytes[5..9]);
-        let payload = &bytes[9..];
-        let end = flags & END_STREAM != 0;
-        match kind {
-            HEADERS => {
-                assert_ne!(flags & END_HEADERS, 0, "a short head");
-                assert_eq!(flags & 0x28, 0, "no padding, no priority");
-                let mut fields = Vec::new();
-                let mut block = payload.to_vec();
-                let decoded = self.decoder.decode(&mut block, &mut fields);
-                decoded.expect("a field block");
-                let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("ASCII");
-                let fields = fields
-                    .into_iter()
-                    .map(|(name, value, _)| (text(name), text(value)))
-                    .collect();
-                Some(Seen::Head {
-                    stream,
-                    fields,
-                    end,
-                })
-            }
+    fn understand(&mut self, frame: &Frame) -> Option<Seen> {
+        let (stream, end) = (frame.stream, frame.has(END_STREAM));
+        match frame.kind {
+            HEADERS => Some(Seen::Head {
+                stream,
+                fields: self.frames.fields(frame),
+                end,
+            }),
             DATA => {
-                let bytes = payload.to_vec();
+                let bytes = frame.payload.clone();
                 Some(Seen::Data { stream, bytes, end })
             }
             RST_STREAM => {
-                let code = number(payload);
+                let code = number(&frame.payload);
                 Some(Seen::Reset { stream, code })
             }
-            SETTINGS if flags & ACK == 0 => {
-                self.try_raw(&frame(SETTINGS, ACK, 0, b""));
+            SETTINGS if !frame.has(ACK) => {
+                self.try_raw(&crate::frames::frame(SETTINGS, ACK, 0, b""));
                 None
             }
-            PING if flags & ACK != 0 => Some(Seen::Pong),
+            PING if frame.has(ACK) => Some(Seen::Pong),
             GOAWAY => Some(Seen::GoAway),
             SETTINGS | WINDOW_UPDATE => None,
             other => panic!("a frame of type {other}"),
         }
     }
-}
-
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-pub(crate) fn settings_payload(settings: &[(u16, u32)]) -> Vec<u8> {
-    let mut payload = Vec::new();
-    for (name, value) in settings {
-        payload.extend(name.to_be_bytes());
-        payload.extend(value.to_be_bytes());
-    }
-    payload
-}
-
-/// A field block of literals that are never indexed (RFC 7541 §6.2.2).
-pub(crate) fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name, value] {
-            let mut length = text.len();
-            if length < 127 {
-                block.push(length as u8);
-            } else {
-                block.push(127);
-                length -= 127;
-                while length >= 128 {
-                    block.push((length % 128) as u8 | 128);
-                    length /= 128;
-                }
-                block.push(length as u8);
-            }
-            block.extend(text.as_bytes());
-        }
-    }
-    block
-}
-
-fn number(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(*bytes.first_chunk().expect("four bytes"))
 }

@@ -2,47 +2,16 @@
 //! told in order. It keeps to no rule by itself, so that it can break each of them.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use httlib_hpack::Decoder;
-
-use crate::backend::{block, frame, settings_payload};
 use crate::client::PATH;
+use crate::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PADDED, PING, PREFACE,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, number, settings_payload,
+};
 use crate::world::PATIENCE;
-
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const PRIORITY: u8 = 2;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PUSH_PROMISE: u8 = 5;
-pub(crate) const PING: u8 = 6;
-pub(crate) const GOAWAY: u8 = 7;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
-pub(crate) const CONTINUATION: u8 = 9;
-
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const ACK: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
-pub(crate) const PADDED: u8 = 8;
-
-/// Error codes (RFC 9113 §7).
-pub(crate) const NO_ERROR: u32 = 0;
-pub(crate) const PROTOCOL_ERROR: u32 = 1;
-pub(crate) const INTERNAL_ERROR: u32 = 2;
-pub(crate) const FLOW_CONTROL_ERROR: u32 = 3;
-pub(crate) const STREAM_CLOSED: u32 = 5;
-pub(crate) const FRAME_SIZE_ERROR: u32 = 6;
-pub(crate) const REFUSED_STREAM: u32 = 7;
-pub(crate) const CANCEL: u32 = 8;
-pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
-
-/// The most that a window may be, bytes.
-pub(crate) const WINDOW_MAX: u32 = (1 << 31) - 1;
 
 /// The head of an ordinary call.
 pub(crate) const CALL: [(&str, &str); 5] = [
@@ -105,8 +74,7 @@ impl Answer {
 /// One connection of a client.
 pub(crate) struct Caller {
     socket: TcpStream,
-    decoder: Decoder<'static>,
-    unread: Vec<u8>,
+    frames: Frames,
     /// The next stream.
     next: u32,
     /// How much window was given, by stream; 0: the connection's.
@@ -155,8 +123,7 @@ impl Caller {
         socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         Self {
             socket,
-            decoder: Decoder::with_dynamic_size(4096),
-            unread: Vec::new(),
+            frames: Frames::new(),
             next: 1,
             windows: BTreeMap::new(),
             acknowledged: 0,
@@ -248,7 +215,7 @@ impl Caller {
         let limit = self.socket.set_read_timeout(Some(time));
         limit.expect("a timeout");
         loop {
-            match self.read_frame()? {
+            match self.frames.read(&mut self.socket)? {
                 None => return Some(Heard::End),
                 Some(frame) => {
                     if let Some(heard) = self.understand(&frame) {
@@ -328,10 +295,11 @@ impl Caller {
     /// Waits until some window grows.
     fn hear_window(&mut self) {
         loop {
-            let frame = self.read_frame().expect("a frame").expect("no end");
+            let frame = self.frames.read(&mut self.socket);
+            let frame = frame.expect("a frame").expect("no end");
             let heard = self.understand(&frame);
             assert_eq!(heard, None, "instead of window");
-            if frame[3] == WINDOW_UPDATE {
+            if frame.kind == WINDOW_UPDATE {
                 return;
             }
         }
@@ -358,62 +326,26 @@ impl Caller {
         }
     }
 
-    /// `None`: nothing in time. `Some(None)`: the connection has ended.
-    #[expect(clippy::option_option, reason = "two different nothings")]
-    fn read_frame(&mut self) -> Option<Option<Vec<u8>>> {
-        let mut bytes = [0; 16 << 10];
-        loop {
-            if let Some(&[a, b, c]) = self.unread.first_chunk::<3>() {
-                let length = u32::from_be_bytes([0, a, b, c]) as usize + 9;
-                if self.unread.len() >= length {
-                    let rest = self.unread.split_off(length);
-                    return Some(Some(std::mem::replace(&mut self.unread, rest)));
-                }
-            }
-            match self.socket.read(&mut bytes) {
-                Ok(0) => return Some(None),
-                Ok(n) => self.unread.extend(&bytes[..n]),
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Some(None),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
-                Err(error) => panic!("cannot read from the proxy: {error}"),
-            }
-        }
-    }
-
-    fn understand(&mut self, frame: &[u8]) -> Option<Heard> {
-        let (kind, flags) = (frame[3], frame[4]);
-        let stream = number(&frame[5..9]);
-        let payload = &frame[9..];
-        let end = flags & END_STREAM != 0;
-        match kind {
-            HEADERS => {
-                assert_ne!(flags & END_HEADERS, 0, "a short head");
-                assert_eq!(flags & 0x28, 0, "no padding, no priority");
-                let mut fields = Vec::new();
-                let decoded = self.decoder.decode(&mut payload.to_vec(), &mut fields);
-                decoded.expect("a field block");
-                let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("ASCII");
-                let fields = fields
-                    .into_iter()
-                    .map(|(name, value, _)| (text(name), text(value)))
-                    .collect();
-                Some(Heard::Head {
-                    stream,
-                    fields,
-                    end,
-                })
-            }
+    fn understand(&mut self, frame: &Frame) -> Option<Heard> {
+        let (stream, end) = (frame.stream, frame.has(END_STREAM));
+        let payload = &frame.payload;
+        match frame.kind {
+            HEADERS => Some(Heard::Head {
+                stream,
+                fields: self.frames.fields(frame),
+                end,
+            }),
             DATA => {
-                let bytes = payload.to_vec();
+                let bytes = payload.clone();
                 Some(Heard::Data { stream, bytes, end })
             }
             RST_STREAM => {
                 let code = number(payload);
                 Some(Heard::Reset { stream, code })
             }
-            SETTINGS if flags & ACK == 0 => {
+            SETTINGS if !frame.has(ACK) => {
                 if self.acknowledges {
-                    self.try_raw(&crate::backend::frame(SETTINGS, ACK, 0, b""));
+                    self.try_raw(&crate::frames::frame(SETTINGS, ACK, 0, b""));
                 }
                 None
             }
@@ -422,9 +354,9 @@ impl Caller {
                 None
             }
             // Asked by a drain; the test that wants no answer reads no further.
-            PING if flags & ACK == 0 => {
+            PING if !frame.has(ACK) => {
                 if self.acknowledges {
-                    self.try_raw(&crate::backend::frame(PING, ACK, 0, payload));
+                    self.try_raw(&crate::frames::frame(PING, ACK, 0, payload));
                 }
                 None
             }
@@ -463,8 +395,4 @@ pub(crate) fn call(stream: u32, body: &[u8]) -> Vec<u8> {
 /// The head of an ordinary call, with more fields.
 pub(crate) fn call_with<'a>(more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
     [&CALL[..], more].concat()
-}
-
-fn number(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(*bytes.first_chunk().expect("four bytes"))
 }

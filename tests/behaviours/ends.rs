@@ -547,7 +547,7 @@ fn u_16_metadata_over_the_limit_is_resource_exhausted_in_the_head_and_in_trailer
     let mut pair = Pair::new();
     for end in [false, true] {
         let (answer, record) = pair.call(|peer, stream| {
-            let block = crate::backend::block(&fields);
+            let block = crate::frames::block(&fields);
             peer.frame(1, u8::from(end), stream, &block[..16 << 10]);
             peer.frame(9, 4, stream, &block[16 << 10..]);
         });
@@ -565,7 +565,7 @@ fn u_16_metadata_over_the_limit_is_resource_exhausted_in_the_head_and_in_trailer
     let (answer, record) = pair.call(|peer, stream| {
         peer.grpc_head(stream);
         peer.data(stream, &message(b"one"), false);
-        let block = crate::backend::block(&[("grpc-status", "0"), ("x-large", &large)]);
+        let block = crate::frames::block(&[("grpc-status", "0"), ("x-large", &large)]);
         peer.frame(1, 1, stream, &block[..16 << 10]);
         peer.frame(9, 4, stream, &block[16 << 10..]);
     });

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use wharf::wire::{Code, Reason};
 
-use crate::backend::{Backend, INITIAL_WINDOW_SIZE, Seen};
+use crate::backend::{Backend, Seen};
 use crate::client::{Answer, Client, PATH, alone, message, request, streamed, trailer_frame};
+use crate::frames::INITIAL_WINDOW_SIZE;
 use crate::world::{Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";

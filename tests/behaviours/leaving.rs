@@ -5,11 +5,11 @@ use std::time::Duration;
 use wharf::telemetry::Record;
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, INITIAL_WINDOW_SIZE, Peer, Seen};
+use crate::backend::{Backend, Peer, Seen};
 use crate::client::{Client, message, request};
+use crate::frames::{CANCEL, INITIAL_WINDOW_SIZE};
 use crate::world::{Plan, Stepped, World};
 
-const CANCEL: u32 = 8;
 /// Loopback delivers within the system call that sends; this only bounds the wait for what has not been sent.
 const AT_ONCE: Duration = Duration::from_millis(20);
 
@@ -104,7 +104,7 @@ fn a_client_that_leaves_the_queue_is_never_seen_by_the_backend_and_the_next_one_
     let backend = Backend::new();
     let world = World::new(&[&backend]);
     let mut first = Client::calling(world.address, &message(b"first"));
-    let mut peer = backend.accept_with(&[(crate::backend::MAX_CONCURRENT_STREAMS, 1)]);
+    let mut peer = backend.accept_with(&[(crate::frames::MAX_CONCURRENT_STREAMS, 1)]);
     let stream = peer.request().stream;
     let second = Client::calling(world.address, &message(b"second"));
     let mut third = Client::calling(world.address, &message(b"third"));

@@ -10,6 +10,7 @@ mod client;
 mod ends;
 mod faults;
 mod faulty;
+mod frames;
 mod http1;
 mod leaving;
 mod local;

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, MAX_CONCURRENT_STREAMS, Seen, frame, settings_payload};
+use crate::backend::{Backend, Seen};
 use crate::client::{Client, alone, message, streamed, trailer_frame};
+use crate::frames::{MAX_CONCURRENT_STREAMS, frame, settings_payload};
 use crate::world::{Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";

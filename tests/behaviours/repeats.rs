@@ -7,11 +7,11 @@ use wharf::wire::{Code, Party, Reason};
 
 use crate::backend::{Backend, Seen};
 use crate::client::{Client, alone, message, streamed, trailer_frame};
+use crate::frames::REFUSED_STREAM;
 use crate::world::{Plan, World};
 
 const REFUSED: &str = "grpc-status:14\r\ngrpc-message:backend \"greeter\" refused the call\r\n";
 const CLOSED: &str = "grpc-status:14\r\ngrpc-message:backend \"greeter\" closed the connection\r\n";
-const REFUSED_STREAM: u32 = 7;
 /// In which nothing comes that should not. Where something would, it comes within a millisecond or so.
 const A_MOMENT: Duration = Duration::from_millis(100);
 

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, INITIAL_WINDOW_SIZE, Seen};
+use crate::backend::{Backend, Seen};
 use crate::client::{Client, alone, cut, last, message, streamed, trailer_frame};
+use crate::frames::{CANCEL, INITIAL_WINDOW_SIZE};
 use crate::world::{Plan, Stepped, World};
 
-const CANCEL: u32 = 8;
 pub(crate) const TOLD: &str =
     "grpc-status:4\r\ngrpc-message:the deadline of the call has passed\r\n";
 const SOON: &str = "grpc-timeout: 300m\r\n";

@@ -16,6 +16,7 @@ use wharf::wire::{Code, Party, Reason};
 use crate::backend::{Backend, Peer, Seen, field_of};
 use crate::client::{Answer, Client, PATH, alone, last, message, streamed, trailer_frame};
 use crate::ends::{Pair, assert_ends};
+use crate::frames::CANCEL;
 use crate::world::{PATIENCE, Plan, World};
 
 const WEB: &str = "application/grpc-web";
@@ -23,7 +24,6 @@ const TEXT: &str = "application/grpc-web-text";
 const PAGE: &str = "http://localhost:5173";
 const OK: &str = "grpc-status:0\r\n";
 const INSIDE: &str = "the request ends inside a message";
-const CANCEL: u32 = 8;
 /// In which nothing comes that should not.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
@@ -1237,7 +1237,7 @@ fn w_17_a_page_may_read_what_became_of_a_call_that_has_reached_its_backend() {
                     ("content-type", "application/grpc"),
                     ("x", &large),
                 ];
-                let block = crate::backend::block(&fields);
+                let block = crate::frames::block(&fields);
                 peer.frame(1, 0, stream, &block[..16 << 10]);
                 peer.frame(9, 4, stream, &block[16 << 10..]);
             }
@@ -1906,7 +1906,7 @@ fn w_36_a_long_message_is_cut_between_two_escapes_and_its_status_stays() {
                     fields.clear();
                 }
                 fields.extend([("grpc-status", "5"), ("grpc-message", sent.as_str())]);
-                let block = crate::backend::block(&fields);
+                let block = crate::frames::block(&fields);
                 let mut pieces = block.chunks(16 << 10).peekable();
                 let mut kind = 1;
                 while let Some(piece) = pieces.next() {

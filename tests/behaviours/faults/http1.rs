@@ -16,10 +16,10 @@ use wharf::wire::{Code, OutgoingHead, Part, Party, Reason, Reset};
 
 use crate::backend::{Backend, Peer, Request, Seen};
 use crate::client::{Answer, Client, PATH, last, message, request, streamed, trailer_frame};
+use crate::frames::CANCEL;
 use crate::world::{Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";
-const CANCEL: u32 = 8;
 /// Names by which somebody frames, routes or identifies a request.
 const GUARDED: [&str; 18] = [
     "host",

@@ -270,7 +270,7 @@ fn m_10_a_request_over_16_kib_is_431_and_an_answer_is_resource_exhausted() {
         let (answer, record) = pair.call(|peer, stream| {
             peer.grpc_head(stream);
             peer.data(stream, &message(b"one"), false);
-            let block = crate::backend::block(&[("grpc-status", "0"), ("x-large", &value)]);
+            let block = crate::frames::block(&[("grpc-status", "0"), ("x-large", &value)]);
             peer.frame(1, 1, stream, &block[..100]);
             peer.frame(9, 4, stream, &block[100..]);
         });
@@ -282,7 +282,7 @@ fn m_10_a_request_over_16_kib_is_431_and_an_answer_is_resource_exhausted() {
 
         let value = "x".repeat(head + over);
         let (answer, record) = pair.call(|peer, stream| {
-            let block = crate::backend::block(&[HEAD[0], HEAD[1], ("x-large", &value)]);
+            let block = crate::frames::block(&[HEAD[0], HEAD[1], ("x-large", &value)]);
             peer.frame(1, 0, stream, &block[..100]);
             peer.frame(9, 4, stream, &block[100..]);
             if over == 0 {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use wharf::telemetry::Record;
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, INITIAL_WINDOW_SIZE, Peer, Seen, frame};
+use crate::backend::{Backend, Peer, Seen};
 use crate::client::{Client, PATH, alone, last, message, streamed, trailer_frame};
+use crate::frames::{INITIAL_WINDOW_SIZE, frame};
 use crate::world::World;
 
 const OK: &str = "grpc-status:0\r\n";

@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use wharf::wire::Reason;
 
-use crate::backend::{Backend, MAX_CONCURRENT_STREAMS, Peer, Seen, frame};
+use crate::backend::{Backend, Peer, Seen};
 use crate::client::{Client, alone, message, streamed, trailer_frame};
+use crate::frames::{CANCEL, DATA, MAX_CONCURRENT_STREAMS, PADDED, PING, STREAM_CLOSED, frame};
 use crate::world::{PATIENCE, World};
 
 const OK: &str = "grpc-status:0\r\n";
 const REFUSED: &str = "grpc-status:14\r\ngrpc-message:backend \"greeter\" refused the call\r\n";
-const DATA: u8 = 0;
-const PADDED: u8 = 8;
-const PING: u8 = 6;
-const CANCEL: u32 = 8;
-const STREAM_CLOSED: u32 = 5;
 /// After so long `h2` has forgotten the streams it has reset.
 const FORGOTTEN: Duration = Duration::from_millis(1200);
 

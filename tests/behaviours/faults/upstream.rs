@@ -10,10 +10,12 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{
-    Backend, INITIAL_WINDOW_SIZE, Peer, Seen, WINDOW_UPDATE, block, frame, settings_payload,
-};
+use crate::backend::{Backend, Peer, Seen};
 use crate::client::{Client, PATH, alone, cut, message, streamed, trailer_frame};
+use crate::frames::{
+    CONTINUATION, DATA, HEADERS, INITIAL_WINDOW_SIZE, PADDED, PING, PUSH_PROMISE, SETTINGS,
+    WINDOW_UPDATE, block, frame, settings_payload,
+};
 use crate::world::{PATIENCE, Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";
@@ -22,13 +24,6 @@ const BROKEN: &str = "grpc-status:13\r\n\
                       grpc-message:backend \"greeter\" broke the protocol: it broke HTTP/2\r\n";
 const TOO_LARGE: &str =
     "grpc-status:8\r\ngrpc-message:metadata is larger than limits.header_bytes\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PUSH_PROMISE: u8 = 5;
-const PING: u8 = 6;
-const CONTINUATION: u8 = 9;
-const PADDED: u8 = 8;
 const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// So many calls on one connection: their clients, and the streams in the same order.

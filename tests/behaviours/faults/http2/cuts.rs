@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use wharf::wire::Reason;
 
-use crate::backend::{Backend, Peer, Seen, frame};
-use crate::caller::{
-    ACK, CALL, Caller, Heard, INTERNAL_ERROR, SETTINGS, WINDOW_MAX, WINDOW_UPDATE, call_with,
-};
+use crate::backend::{Backend, Peer, Seen};
+use crate::caller::{CALL, Caller, Heard, call_with};
 use crate::client::message;
+use crate::frames::{
+    ACK, INITIAL_WINDOW_SIZE, INTERNAL_ERROR, SETTINGS, WINDOW_MAX, WINDOW_UPDATE, frame,
+};
 use crate::world::{Plan, Stepped, World};
 
-const INITIAL_WINDOW_SIZE: u16 = 4;
 /// What a client's kernel takes that is not read, bytes.
 const NARROW: usize = 4 << 10;
 /// Of one message, bytes.

@@ -5,17 +5,16 @@ use std::time::Instant;
 use wharf::wire::Reason;
 
 use super::{Scene, assert_told};
-use crate::backend::{Backend, Seen, block, frame, settings_payload};
-use crate::caller::{
-    ACK, CALL, CONTINUATION, Caller, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
-    FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, Heard, PADDED, PING, PREFACE, PRIORITY,
-    PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_MAX, WINDOW_UPDATE, call, head,
-    head_of,
-};
+use crate::backend::{Backend, Seen};
+use crate::caller::{CALL, Caller, Heard, call, head, head_of};
 use crate::client::{Client, message};
+use crate::frames::{
+    ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
+    FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY, HEADERS, PADDED, PING, PREFACE, PRIORITY,
+    PROTOCOL_ERROR, PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_MAX, WINDOW_UPDATE, block, frame,
+    settings_payload,
+};
 use crate::world::{PATIENCE, Plan, Stepped};
-
-const CANCEL: u32 = 8;
 
 #[test]
 fn h2_02_who_does_not_begin_with_settings_is_turned_out() {

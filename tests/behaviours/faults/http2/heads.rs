@@ -4,15 +4,15 @@ use wharf::telemetry::Record;
 use wharf::wire::{Party, Reason};
 
 use super::{Scene, assert_good, assert_told};
-use crate::backend::{Backend, Seen, block, field_of, frame};
-use crate::caller::{
-    CALL, CONTINUATION, Caller, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, Heard,
-    PROTOCOL_ERROR, call_with, head, head_of,
-};
+use crate::backend::{Backend, Seen, field_of};
+use crate::caller::{CALL, Caller, Heard, call_with, head, head_of};
 use crate::client::{Client, PATH, message};
+use crate::frames::{
+    CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
+    PROTOCOL_ERROR, block, frame,
+};
 use crate::world::World;
 
-const CANCEL: u32 = 8;
 const COMPRESSION_ERROR: u32 = 9;
 
 /// A literal that goes into the dynamic table (RFC 7541 §6.2.1); the next head finds it at [`NEWEST`].

@@ -7,8 +7,9 @@ use wharf::wire::Reason;
 
 use super::{Scene, assert_good};
 use crate::backend::Request;
-use crate::caller::{ACK, CALL, Caller, Heard, NO_ERROR, PING, REFUSED_STREAM, WINDOW_MAX};
+use crate::caller::{CALL, Caller, Heard};
 use crate::client::{Client, message, streamed, trailer_frame};
+use crate::frames::{ACK, NO_ERROR, PING, REFUSED_STREAM, WINDOW_MAX};
 use crate::world::PATIENCE;
 
 /// How long calls are served that come between the two steps, if nobody answers the first.

@@ -8,11 +8,12 @@ use std::{iter, thread};
 use allocation_counter::measure;
 use wharf::wire::{Code, Party, Reason};
 
-use crate::backend::{Backend, Peer, Seen, block, frame};
-use crate::caller::{
-    CALL, CONTINUATION, Caller, DATA, END_STREAM, HEADERS, PING, PRIORITY, call_with, head, head_of,
-};
+use crate::backend::{Backend, Peer, Seen};
+use crate::caller::{CALL, Caller, call_with, head, head_of};
 use crate::client::message;
+use crate::frames::{
+    CONTINUATION, DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, block, frame,
+};
 use crate::world::{Plan, Stepped};
 
 /// Besides its open streams, bytes.
@@ -23,7 +24,6 @@ const BUFFER_PER_STREAM: i64 = 256 << 10;
 const BARE: i64 = 8 << 10;
 /// What a backend's stream may send ahead, bytes.
 const BACKEND_WINDOW: usize = 128 << 10;
-const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// What a core holds at most more than before while a client says that and reads nothing, bytes.
 fn held(settings: &[(u16, u32)], bytes: Vec<u8>) -> i64 {

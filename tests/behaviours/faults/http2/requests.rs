@@ -3,9 +3,8 @@
 use wharf::wire::Reason;
 
 use super::{Scene, assert_told};
-use crate::caller::{ENHANCE_YOUR_CALM, Heard, call_with};
-
-const CANCEL: u32 = 8;
+use crate::caller::{Heard, call_with};
+use crate::frames::{CANCEL, ENHANCE_YOUR_CALM};
 
 #[test]
 fn h2_04_a_call_that_was_told_to_go_on_is_not_answered_yet() {

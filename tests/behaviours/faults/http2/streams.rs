@@ -6,20 +6,20 @@ use std::time::Duration;
 use wharf::wire::{Party, Reason};
 
 use super::{Scene, assert_good, assert_told};
-use crate::backend::{Peer, Seen, frame};
-use crate::caller::{
-    CALL, CANCEL, Caller, DATA, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, GOAWAY, Heard,
-    NO_ERROR, PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, WINDOW_MAX, WINDOW_UPDATE,
-    call_with, head,
-};
+use crate::backend::{Peer, Seen};
+use crate::caller::{CALL, Caller, Heard, call_with, head};
 use crate::client::message;
+use crate::frames::{
+    CANCEL, DATA, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, GOAWAY, INITIAL_WINDOW_SIZE,
+    NO_ERROR, PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, STREAM_CLOSED, WINDOW_MAX, WINDOW_UPDATE,
+    frame,
+};
 use crate::world::{PATIENCE, Plan, Stepped};
 
 /// Streams that a client may have open.
 const STREAMS_MAX: usize = 100;
 /// What may be held for a stream in all, bytes.
 const BUFFER_PER_STREAM: usize = 256 << 10;
-const INITIAL_WINDOW_SIZE: u16 = 4;
 
 /// Makes calls and breaks each of them with those frames until it is turned out. Each is reset with that code or is the last,
 /// each is taken back at the backend at once, and there are no more than may be.
