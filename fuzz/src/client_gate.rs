@@ -96,7 +96,7 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
         } = frame;
         let (bytes, after) = rest.split_at(rest.len().min(FRAME_HEAD_BYTES + length));
         // Within a head, and on a stream that has not begun, every frame is for `h2` to judge.
-        let known = !within && stream != 0 && stream <= newest;
+        let known = !within && stream % 2 == 1 && stream <= newest;
         let plain = of == kind::DATA && known && !frame.has(flag::END_STREAM);
         let padded = frame.has(flag::PADDED);
         if plain && padded && length > 0 && bytes.len() == FRAME_HEAD_BYTES {

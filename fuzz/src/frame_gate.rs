@@ -93,10 +93,9 @@ fn naive(stream: &[u8]) -> (Vec<u8>, Vec<u8>, u64, u32) {
     while let Some(&[a, b, c, kind, flags, ref stream @ ..]) = rest.get(..9) {
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         let (frame, after) = rest.split_at(rest.len().min(9 + length));
-        // The connection itself has no DATA.
-        let on_connection =
-            u32::from_be_bytes([stream[0], stream[1], stream[2], stream[3]]) & !(1 << 31) == 0;
-        let kind = if on_connection { u8::MAX } else { kind };
+        // The connection itself has no DATA, and nobody has streams of even numbers.
+        let is_nobodys = stream[3] % 2 == 0;
+        let kind = if is_nobodys { u8::MAX } else { kind };
         let ends_stream = flags & 1 != 0;
         let padded = flags & 8 != 0;
         if kind == 0 && !ends_stream && padded && length > 0 && frame.len() == 9 {

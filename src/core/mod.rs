@@ -8,6 +8,7 @@ pub mod contain;
 pub mod doors;
 pub mod invariants;
 pub mod messages;
+mod relief;
 pub mod turn;
 
 pub use doors::Doors;

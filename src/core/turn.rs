@@ -53,6 +53,12 @@ const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
 const CALLS_MAX: usize = 256;
 /// And of one of them, so that one who has more than all others together does not keep them from coming.
 const CALLS_OF_ONE_MAX: usize = 64;
+/// How many frames of HTTP/2 clients are read in one turn: a frame of ten bytes costs as much as one of a kilobyte, some two thousand
+/// instructions, and a turn of them all must not be felt by anybody else.
+const FRAMES_MAX: u32 = 8 << 10;
+/// And of one of them; and what each may say even where others have said all that, so that a few frames never wait for many.
+const FRAMES_OF_ONE_MAX: u32 = 1 << 10;
+const FRAMES_OF_ONE_MIN: u32 = 32;
 /// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
 const ROUNDS_MAX: usize = 8;
 /// Whose address is not known any more.
@@ -107,6 +113,8 @@ pub struct Core<D: Driver> {
     turns: u64,
     /// Requests of HTTP/2 clients that have been looked at in this turn.
     begun: usize,
+    /// Frames of HTTP/2 clients that have been read in it.
+    frames: u32,
     /// HTTP/2 connections that may have more.
     held_over: Vec<Key>,
     events: Vec<Event>,
@@ -183,17 +191,21 @@ pub(super) struct Shared<S: Socket> {
     pub(super) engine: Http2<S>,
     /// `h2` wakes it, so it has more than a bell.
     pub(super) wakeup: Wakeup<Task>,
-    /// Its requests that were looked at in that turn.
-    begun: (u64, usize),
+    /// Which turn the next two are of.
+    turn: u64,
+    /// Its requests that were looked at.
+    begun: usize,
+    /// Its frames that were read.
+    frames: u32,
 }
 
 impl<S: Socket> Shared<S> {
-    /// Its requests that were looked at in this turn.
-    fn begun(&mut self, turn: u64) -> &mut usize {
-        if self.begun.0 != turn {
-            self.begun = (turn, 0);
+    /// Begins to count anew if this is another turn, of which it may read `frames`.
+    fn count_for(&mut self, turn: u64, frames: u32) {
+        if self.turn != turn {
+            (self.turn, self.begun, self.frames) = (turn, 0, 0);
+            self.engine.allow_frames(frames);
         }
-        &mut self.begun.1
     }
 }
 
@@ -308,6 +320,7 @@ impl<D: Driver> Core<D> {
             reset_stream_duration,
             turns: 0,
             begun: 0,
+            frames: 0,
             held_over: Vec::new(),
             events: Vec::new(),
             batch: Vec::new(),
@@ -348,8 +361,9 @@ impl<D: Driver> Core<D> {
         self.events = events;
         self.obey(now);
         self.expire(now);
-        (self.turns, self.begun) = (self.turns + 1, 0);
+        (self.turns, self.begun, self.frames) = (self.turns + 1, 0, 0);
         self.run_ready(now);
+        self.relieve(now);
         self.flush(now);
         self.call_held_over();
         self.leave(now)
@@ -571,7 +585,7 @@ impl<D: Driver> Core<D> {
     }
 
     /// Enqueues whoever is to go on when something has happened to `task`'s socket.
-    fn wake(&self, task: Task) {
+    pub(super) fn wake(&self, task: Task) {
         match task {
             Task::Upstream(key) => self.pool.wake(key),
             Task::Exchange(key) => {
@@ -899,7 +913,10 @@ impl<D: Driver> Core<D> {
         connection.seat = Seat::Shared(Box::new(Shared {
             engine,
             wakeup,
-            begun: (0, 0),
+            // None has this number.
+            turn: u64::MAX,
+            begun: 0,
+            frames: 0,
         }));
     }
 
@@ -907,6 +924,8 @@ impl<D: Driver> Core<D> {
     fn advance_http2(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
         let draining = self.drain != Drain::No;
         let (turn, room) = (self.turns, self.begun < CALLS_MAX);
+        let frames = FRAMES_MAX.saturating_sub(self.frames);
+        let frames = frames.clamp(FRAMES_OF_ONE_MIN, FRAMES_OF_ONE_MAX);
         let Some(Connection {
             seat: Seat::Shared(shared),
             ..
@@ -914,17 +933,28 @@ impl<D: Driver> Core<D> {
         else {
             return ControlFlow::Break(false);
         };
-        let accepts = room && *shared.begun(turn) < CALLS_OF_ONE_MAX;
-        let Shared { engine, wakeup, .. } = &mut **shared;
+        shared.count_for(turn, frames);
+        let accepts = room && shared.begun < CALLS_OF_ONE_MAX;
+        let Shared {
+            engine,
+            wakeup,
+            frames,
+            ..
+        } = &mut **shared;
         if draining {
             engine.close(now.instant);
         }
         let cx = &mut Context::from_waker(wakeup.waker());
         let work = Work::Task(Task::Downstream(key));
-        match engine.poll(accepts, now.instant, cx) {
+        let before = engine.frames_left();
+        let found = engine.poll(accepts, now.instant, cx);
+        let read = before.saturating_sub(engine.frames_left());
+        *frames += read;
+        self.frames += read;
+        match found {
             Poll::Pending => {
                 let bytes = engine.head_bytes();
-                if !accepts {
+                if !accepts || engine.is_out_of_frames() {
                     self.held_over.push(key);
                 }
                 let most = self.snapshot.limits.heads_bytes_max;
@@ -973,20 +1003,19 @@ impl<D: Driver> Core<D> {
             ..
         }) = self.connections.get_mut(key)
         {
-            *shared.begun(self.turns) += 1;
+            shared.begun += 1;
         }
     }
 
     /// HTTP/2 connections that may have more go on in the next turn; first those who had least in this one.
     fn call_held_over(&mut self) {
-        let turn = self.turns;
         let mut keys = mem::take(&mut self.held_over);
         keys.sort_by_cached_key(|&key| match self.connections.get_mut(key) {
             Some(Connection {
                 seat: Seat::Shared(shared),
                 ..
-            }) => *shared.begun(turn),
-            _ => 0,
+            }) => (shared.begun, shared.frames),
+            _ => (0, 0),
         });
         for key in keys {
             self.wake(Task::Downstream(key));
@@ -1053,12 +1082,8 @@ impl<D: Driver> Core<D> {
         let cx = &mut Context::from_waker(call.wakeup.waker());
         match call.exchange.poll(&mut self.pool, now.instant, cx) {
             Poll::Ready(outcome) => self.finish(key, outcome, now),
-            Poll::Pending if call.share.hold(call.holds()).is_err() => {
-                let reason = Reason::Overloaded;
-                let outcome = call.exchange.abandon(reason, now.instant, cx);
-                self.finish(key, outcome, now);
-            }
             Poll::Pending => {
+                call.share.hold(call.holds());
                 let wanted = call.exchange.wake_at();
                 call.alarm
                     .arm(&mut self.reactor.timers, wanted, Task::Exchange(key));

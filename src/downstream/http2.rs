@@ -457,9 +457,36 @@ impl<S: Socket> Http2<S> {
         self.open.get()
     }
 
+    /// From now on so many frames are read, and then no more until this is said again.
+    pub fn allow_frames(&self, frames: u32) {
+        self.notes.allow_frames(frames);
+    }
+
+    /// How many more frames are read.
+    pub fn frames_left(&self) -> u32 {
+        self.notes.frames_left()
+    }
+
+    /// Whether a frame waits for more to be allowed.
+    pub fn is_out_of_frames(&self) -> bool {
+        self.notes.is_out_of_frames()
+    }
+
     /// How many of them leave: their call has ended.
     pub fn leaving(&self) -> usize {
         self.leaving.len()
+    }
+
+    /// Lets go of those that leave and have been waiting for window since then, or for longer. Their answers are cut.
+    pub fn cut_leaving(&mut self, since: Instant) {
+        self.leaving
+            .retain(|stream| stream.stalled_since().is_none_or(|at| at > since));
+    }
+
+    /// Since when the first of those that leave has been waiting for window.
+    pub fn leaving_since(&self) -> Option<Instant> {
+        let leaving = self.leaving.iter();
+        leaving.filter_map(|stream| stream.stalled_since()).min()
     }
 
     /// What those hold that leave, bytes.

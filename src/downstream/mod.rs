@@ -14,7 +14,7 @@ pub mod refused;
 pub mod stream;
 
 pub use bounds::HIGH_WATER;
-pub use budget::{Budget, OverBudget, Share};
+pub use budget::{Budget, Share};
 pub use http1::{Http1, Incoming};
 pub use http2::{Arrival, Http2, Http2Stream};
 pub use refused::Refused;

@@ -14,6 +14,8 @@ use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, flag, kind};
 /// The head of a DATA frame with so much content goes first and by itself: `h2` then makes room for the whole, and does not
 /// move what it had room for already. Bytes; just under what its buffer begins with.
 pub const LARGE_BYTES: usize = 4 << 10;
+/// So many frames are handed on together at most, so that whoever counts them can stop.
+const TOGETHER_MAX: u32 = 256;
 /// A window as large as there is one (RFC 9113 §6.9.1), bytes.
 const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
@@ -22,6 +24,8 @@ const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 pub struct Entering {
     /// Up to this stream frames that mean nothing are taken out; beyond it they are `h2`'s to judge.
     pub known: u32,
+    /// Frames that have begun since somebody asked.
+    frames: u32,
     /// Bytes of the present frame that are still to be handed on.
     left: usize,
     /// Bytes of it that are handed on only when those are gone.
@@ -61,6 +65,7 @@ impl Default for Entering {
     fn default() -> Self {
         Self {
             known: u32::MAX,
+            frames: 0,
             left: 0,
             behind: 0,
             padding: 0,
@@ -95,8 +100,9 @@ impl Entering {
             };
             let length = frame.length;
             let padding = match (frame.kind, frame.flags & (flag::PADDED | flag::END_STREAM)) {
-                // The connection has no DATA of its own: `h2` shall find that, and end it (RFC 9113 §6.1).
-                _ if frame.stream == 0 || frame.stream > self.known => None,
+                // The connection has no DATA of its own, and streams of a server there are none: `h2` shall find that, and end it
+                // (RFC 9113 §5.1.1, §6.1).
+                _ if frame.stream.is_multiple_of(2) || frame.stream > self.known => None,
                 (kind::DATA, 0) if length == 0 => Some(0),
                 (kind::DATA, flag::PADDED) if length > 0 => {
                     match unread.chunk().get(FRAME_HEAD_BYTES) {
@@ -120,12 +126,16 @@ impl Entering {
                         self.padding = length;
                         continue;
                     }
+                    self.frames = self.frames.saturating_add(1);
                     self.left = FRAME_HEAD_BYTES + length;
                     if frame.kind == kind::DATA && length >= LARGE_BYTES {
                         self.behind =
                             mem::replace(&mut self.left, FRAME_HEAD_BYTES) - FRAME_HEAD_BYTES;
                     } else if frame.kind == kind::DATA && frame.flags == 0 {
-                        self.left += same_data_behind(unread.chunk(), self.left, frame.stream);
+                        let (bytes, frames) =
+                            same_data_behind(unread.chunk(), self.left, frame.stream);
+                        self.left += bytes;
+                        self.frames = self.frames.saturating_add(frames);
                     }
                 }
             }
@@ -145,6 +155,11 @@ impl Entering {
             owed,
             streams_owed: self.owed.len(),
         }
+    }
+
+    /// How many frames were handed on since this was asked last, each counted as it begins.
+    pub fn take_frames(&mut self) -> u32 {
+        mem::take(&mut self.frames)
     }
 
     /// So many bytes were handed on. Whether a frame has ended with them.
@@ -177,11 +192,14 @@ impl Entering {
     }
 }
 
-/// How long the plain DATA frames of that stream are that follow one another from `at` on, the last maybe only begun. Handed on
-/// together they cost `h2` one read, and what it finds wrong it still found on that stream.
-fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> usize {
+/// How long the plain DATA frames of that stream are that follow one another from `at` on, the last maybe only begun, and how many.
+/// Handed on together they cost `h2` one read, and what it finds wrong it still found on that stream.
+fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> (usize, u32) {
     let mut end = at;
-    while let Some(frame) = unread.get(end..).and_then(FrameHead::parse) {
+    let mut frames = 0;
+    while frames < TOGETHER_MAX
+        && let Some(frame) = unread.get(end..).and_then(FrameHead::parse)
+    {
         // An empty one is taken out, and a large one begins by itself.
         if frame.kind != kind::DATA
             || frame.flags != 0
@@ -192,6 +210,7 @@ fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> usize {
             break;
         }
         end += FRAME_HEAD_BYTES + frame.length;
+        frames += 1;
     }
-    end - at
+    (end - at, frames)
 }

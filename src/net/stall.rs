@@ -18,6 +18,11 @@ impl Stall {
         }
     }
 
+    /// Since when.
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
     /// The peer has taken that many by now, bytes in all. If `progress` of them are new, its time begins again.
     pub const fn note(&mut self, now: Instant, taken: u64, progress: u64) {
         if taken - self.taken_then >= progress {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use wharf::net::sim::{End, Weather};
 use wharf::policy::{Limits, RouteKind};
 
-use crate::frames::{END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, literal, write};
+use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, literal, write};
 use crate::http2::greet;
 use crate::still::{A_MOMENT, Manner, Still, received};
 
@@ -132,5 +132,66 @@ fn r_14_many_that_pour_keep_who_had_nothing_waiting_for_one_turn_at_most() {
         for end in &pouring {
             received(end);
         }
+    }
+}
+
+/// How many frames of one connection are read in one turn, and how many of all together.
+const FRAMES_OF_ONE_MAX: usize = 1 << 10;
+const FRAMES_OF_ONE_MIN: usize = 32;
+const FRAMES_OF_ALL_MAX: usize = 8 << 10;
+
+/// An upload that nobody wants, a byte in each frame, and a request behind it.
+fn by_bytes(frames: usize) -> Vec<u8> {
+    let mut bytes = requests(SELDOM, 1);
+    bytes[4] = END_HEADERS;
+    for _ in 0..frames {
+        write(DATA, 0, 1, b"x", &mut bytes);
+    }
+    // The same as the table remembers it.
+    let again = [66, 65, 64, 63, 62].map(|index| 0x80 | index);
+    write(HEADERS, END_HEADERS | END_STREAM, 3, &again, &mut bytes);
+    bytes
+}
+
+#[test]
+fn r_14_frames_of_a_byte_have_their_share_of_a_turn_whoever_sends_them() {
+    // One by itself, and so many that their shares are more than a turn.
+    for (connections, frames) in [(1, 20_000), (40, 1_000)] {
+        let mut still = roomy();
+        let pouring: Vec<End> = (0..connections).map(|_| hearing(&mut still)).collect();
+        let other = hearing(&mut still);
+        for end in &pouring {
+            still.send(end, &by_bytes(frames));
+        }
+        // A few of each are read in any case.
+        let of_all = FRAMES_OF_ALL_MAX + connections * FRAMES_OF_ONE_MIN;
+        let fewest = (frames / FRAMES_OF_ONE_MAX).max(connections * frames / of_all);
+        let mut turns = 0;
+        let mut answered = 0;
+        let mut heard = None;
+        while answered < 2 * connections {
+            still.records.clear();
+            if turns == 1 {
+                still.send(&other, &requests(POURS, 1));
+            }
+            still.turn(still.machine.now() + A_MOMENT);
+            still.collect();
+            let of = |path: &str| still.records.iter().filter(|own| own.path == path).count();
+            answered += of(SELDOM);
+            if of(POURS) == 1 {
+                heard = Some(turns);
+            }
+            turns += 1;
+            assert!(
+                turns < 10 * fewest + 10,
+                "{answered} of {connections} are answered"
+            );
+        }
+        // Whoever has little to say is heard at once, or in the next turn.
+        assert!(heard.is_some_and(|turn| turn <= 2), "{heard:?}");
+        assert!(
+            turns >= fewest,
+            "{turns} turns for {connections} times {frames} frames"
+        );
     }
 }

@@ -87,6 +87,10 @@ pub struct Notes {
     head_ahead: Cell<bool>,
     /// Another one waits for that.
     held_back: Cell<bool>,
+    /// How many frames may still be handed on in this turn.
+    frames_left: Cell<u32>,
+    /// One waits for the next turn.
+    out_of_frames: Cell<bool>,
     /// Content that `h2` was given and has not written.
     loans: RefCell<Loans>,
     /// The last stream that has begun.
@@ -181,6 +185,22 @@ impl Notes {
         let waits = self.head_ahead.replace(true);
         self.held_back.set(waits);
         waits
+    }
+
+    /// From now on so many frames may be handed on.
+    pub fn allow_frames(&self, frames: u32) {
+        self.frames_left.set(frames);
+        self.out_of_frames.set(false);
+    }
+
+    /// How many more frames may be handed on.
+    pub fn frames_left(&self) -> u32 {
+        self.frames_left.get()
+    }
+
+    /// Whether a frame waits until more may be handed on.
+    pub fn is_out_of_frames(&self) -> bool {
+        self.out_of_frames.get()
     }
 
     /// How much has come of a head that is not whole, heads of its frames included, bytes.
@@ -436,8 +456,11 @@ pub struct Gate {
 impl Gate {
     /// A gate before the preface.
     pub fn new() -> Self {
+        let notes = Rc::new(Notes::default());
+        // Until somebody counts them.
+        notes.allow_frames(u32::MAX);
         Self {
-            notes: Rc::default(),
+            notes,
             preface: PREFACE.len(),
             opened: false,
             block: Block::default(),
@@ -490,6 +513,10 @@ impl Sieve for Gate {
                                 .judge(H2Reason::PROTOCOL_ERROR, "it does not begin with SETTINGS");
                         }
                     }
+                    if notes.frames_left.get() == 0 && matches!(met, Met::HandedOn(_)) {
+                        notes.out_of_frames.set(true);
+                        return Err(());
+                    }
                     if notes.hold_back(met) {
                         return Err(());
                     }
@@ -501,6 +528,9 @@ impl Sieve for Gate {
                     }
                 })
                 .unwrap_or_default();
+            let left = notes.frames_left.get();
+            let left = left.saturating_sub(entering.take_frames());
+            notes.frames_left.set(left);
         }
         if notes.is_closed() {
             unread.advance(unread.remaining());
@@ -519,7 +549,7 @@ impl Sieve for Gate {
     }
 
     fn holds_back(&self) -> bool {
-        self.notes.held_back.get()
+        self.notes.held_back.get() || self.notes.out_of_frames.get()
     }
 
     fn owes_answer(&self) -> bool {

@@ -20,7 +20,9 @@ pub const CONNECTION_WINDOW_BYTES: u32 = STREAM_WINDOW_BYTES * STREAMS_MAX;
 const HEADS_BEYOND: u32 = 4;
 /// What is left of the memory of streams that were reset, as long as they are remembered: 390 bytes each. Late frames of others
 /// count as errors.
-const RESET_STREAMS_MAX: usize = 1024;
+const RESET_STREAMS_MAX: usize = 512;
+/// How long they are remembered at least. A page whose upload was refused early may have seconds of it under way.
+const RESET_STREAM_TIME_MIN: Duration = Duration::from_secs(30);
 /// Streams that a client has reset before we have looked at them. We look after every read, so it is what one read may hold.
 const UNSEEN_RESETS_MAX: usize = 100;
 /// Streams that we have reset for what a client has done wrong, in the life of its connection. Each costs a few bytes to ask
@@ -31,7 +33,7 @@ const ERRORS_MAX: usize = 100;
 const DATA_FRAME_BUDGET: usize = 16 << 20;
 
 /// A server builder with all of it. `head_bytes_max`: our own limit on heads, bytes. `reset_stream_duration`: how long a reset
-/// stream is remembered; the simulator says "for ever", since that is the only clock in `h2`.
+/// stream is remembered, if that is longer than we want anyway; the simulator says "for ever", since that is the only clock in `h2`.
 pub fn builder(head_bytes_max: usize, reset_stream_duration: Duration) -> Builder {
     let list = u32::try_from(head_bytes_max).unwrap_or(u32::MAX);
     let mut builder = Builder::new();
@@ -44,7 +46,7 @@ pub fn builder(head_bytes_max: usize, reset_stream_duration: Duration) -> Builde
         .header_table_size(4 << 10)
         .max_send_buffer_size(SEND_BUFFER_BYTES)
         .max_concurrent_reset_streams(RESET_STREAMS_MAX)
-        .reset_stream_duration(reset_stream_duration)
+        .reset_stream_duration(reset_stream_duration.max(RESET_STREAM_TIME_MIN))
         .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
         .max_local_error_reset_streams(Some(ERRORS_MAX))
         .data_frame_budget(DATA_FRAME_BUDGET);

@@ -56,8 +56,6 @@ pub struct Http2Stream {
     gone: Option<Reset>,
     /// A panic has cut it: of what it holds nothing is said any more.
     severed: bool,
-    /// Too much is held, and this is who made it so.
-    overloaded: bool,
     /// Since when its request is thrown away, and how much was, bytes.
     left_at: Option<Instant>,
     discarded: usize,
@@ -121,7 +119,6 @@ impl Http2Stream {
             stall_timeout: opening.stall_timeout,
             gone: None,
             severed: false,
-            overloaded: false,
             left_at: None,
             discarded: 0,
             cut_behind: None,
@@ -207,10 +204,14 @@ impl Http2Stream {
         mem::forget(mem::replace(&mut self.answer, Answer::Over));
     }
 
-    /// Counts what it holds. Who makes it more than all may hold, has to go.
+    /// Counts what it holds.
     fn count(&mut self) {
-        let holds = self.gathered.bytes() + self.unsent.bytes();
-        self.overloaded |= self.share.hold(holds).is_err() && self.gone.is_none();
+        self.share.hold(self.gathered.bytes() + self.unsent.bytes());
+    }
+
+    /// Since when its reader has been giving no window for what waits, counted from its last progress. `None`: nothing waits.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.stall.as_ref().map(Stall::since)
     }
 
     /// Says the head, if it waits.
@@ -360,10 +361,6 @@ impl Sink for Http2Stream {
         }
         self.watch_reader();
         self.count();
-        if self.overloaded {
-            // It is asked only in its next step.
-            cx.waker().wake_by_ref();
-        }
     }
 
     fn sever(&mut self) {
@@ -378,10 +375,6 @@ impl Sink for Http2Stream {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Reset> {
         if let Some(gone) = self.gone {
             return Poll::Ready(gone);
-        }
-        if mem::take(&mut self.overloaded) {
-            // Its caller is still there to be told.
-            return Poll::Ready(Reset::proxy(Reason::Overloaded));
         }
         let asked = match &mut self.answer {
             Answer::Awaited(answer) => answer.poll_reset(cx),

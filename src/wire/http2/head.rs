@@ -153,9 +153,10 @@ impl Reading {
             ));
         }
         if *name == CONTENT_LENGTH {
-            // `h2` counts by the first, and reads `007`.
+            // `h2` counts by the first, reads `007`, and takes nothing for nothing.
             let text = value.as_bytes();
-            if fields.contains(CONTENT_LENGTH) || (text.len() > 1 && text.starts_with(b"0")) {
+            let is_bad = text.is_empty() || (text.len() > 1 && text.starts_with(b"0"));
+            if is_bad || fields.contains(CONTENT_LENGTH) {
                 self.fault(HeadFault::bad("bad content-length"));
             }
         }

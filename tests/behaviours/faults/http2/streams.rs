@@ -598,3 +598,105 @@ fn pour_and_answer(peer: &mut Peer, fast: u32) {
         }
     }
 }
+
+/// The next whole request, where calls are taken back meanwhile.
+fn request_among_resets(peer: &mut Peer) -> (u32, Vec<u8>) {
+    let mut own = None;
+    let mut body = Vec::new();
+    loop {
+        match peer.next() {
+            Seen::Reset { code: CANCEL, .. } => {}
+            Seen::Head { stream, .. } if own.is_none() => own = Some(stream),
+            Seen::Data { stream, bytes, end } if own == Some(stream) => {
+                body.extend(bytes);
+                if end {
+                    return (stream, body);
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn r_09_who_reads_nothing_goes_before_who_reads() {
+    const STALLED: usize = 60;
+    const ANSWER: usize = 100_000;
+    const BUDGET: usize = 4 << 20;
+    let mut plan = Plan::default();
+    plan.limits.buffers_bytes_max = BUDGET;
+    let mut scene = Scene::with(plan);
+    let mut stalled = Caller::with(scene.world.address, &[(INITIAL_WINDOW_SIZE, 0)]);
+    for round in 0..STALLED {
+        stalled.call(&message(b"much"));
+        let (stream, _) = request_among_resets(&mut scene.peer);
+        scene.peer.grpc_head(stream);
+        // Half of them are whole, and wait for window when their call has long ended.
+        let whole = round % 2 == 1;
+        let length = if whole { ANSWER / 2 } else { ANSWER };
+        scene.peer.data(stream, &message(&vec![7; length]), false);
+        if whole {
+            scene.peer.trailers(stream, &[("grpc-status", "0")]);
+        }
+    }
+    // Whoever reads is served all the while, also with what is more than a little.
+    let mut caller = scene.caller();
+    caller.window(0, 1 << 30);
+    for _ in 0..20 {
+        let stream = caller.call(&message(&[7; 10_000]));
+        let (begun, body) = request_among_resets(&mut scene.peer);
+        assert_eq!(body.len(), 10_005);
+        scene.peer.answer(begun, &message(&[7; 30_000]));
+        assert_good(&caller.answer(stream), &[7; 30_000]);
+    }
+    // Those who went were told of, and were not all.
+    let mut sent_away = 0;
+    for record in scene.end() {
+        match record.reason {
+            Reason::Ok => {}
+            Reason::Overloaded => sent_away += 1,
+            other => panic!("{other:?}: {record:?}"),
+        }
+    }
+    assert!((1..STALLED).contains(&sent_away), "{sent_away}");
+}
+
+#[test]
+fn h2_34_a_refused_upload_may_come_to_its_end_for_seconds() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    let open = caller.open(&CALL, false);
+    let begun = scene.begun().stream;
+    let elsewhere: Vec<_> = CALL
+        .iter()
+        .map(|&(name, value)| {
+            if name == "content-type" {
+                (name, "text/plain")
+            } else {
+                (name, value)
+            }
+        })
+        .collect();
+    let refused: Vec<u32> = (0..60)
+        .map(|_| {
+            let stream = caller.open(&elsewhere, false);
+            caller.answer(stream);
+            stream
+        })
+        .collect();
+    // Each is reset when its time is over.
+    for _ in &refused {
+        assert!(matches!(caller.next(), Heard::Reset { code: NO_ERROR, .. }));
+    }
+    // `h2` would have forgotten them after a second, and each word on one would be an error of its client.
+    std::thread::sleep(Duration::from_millis(1200));
+    for _ in 0..3 {
+        for &stream in &refused {
+            caller.data(stream, b"late", false);
+        }
+    }
+    caller.data(open, &message(b"hi"), true);
+    assert_eq!(scene.peer.body(begun), message(b"hi"));
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(open), b"well");
+}
