@@ -182,12 +182,16 @@ impl Compiler<'_> {
         if pages.origins.contains(&null)
             && let Some(at) = find("null")
         {
+            let label = match &written.allow_origins {
+                Some(_) => "no page's own origin",
+                None => "while \"null\" may call",
+            };
             self.findings.push(
                 Finding::warning(
                     "E155",
                     "any file and any sandboxed frame may call as whoever is signed in",
                 )
-                .at(at, "with allow_credentials")
+                .at(at, label)
                 .help("leave out \"null\", or allow_credentials"),
             );
         }

@@ -99,6 +99,19 @@ fn each_key_of_the_example_has_a_default_and_a_sentence() {
 }
 
 #[test]
+fn no_value_that_the_example_gives_a_route_for_pages_passes_for_a_default() {
+    let (_, own) = EXAMPLE.split_once("[route.cors]").expect("its table");
+    let (own, _) = own.split_once("\n\n").expect("its end");
+    let lines: Vec<_> = own.lines().skip(1).collect();
+    assert_eq!(lines.len(), 5);
+    for line in lines {
+        assert!(line.contains("# default: as in [cors]"), "{line}");
+    }
+    let compiled = file(EXAMPLE).compiled.expect("the example is valid");
+    assert_eq!(compiled.own_rules.len(), 1);
+}
+
+#[test]
 fn the_file_in_the_readme_is_valid() {
     let readme = include_str!("../../../README.md");
     let text = readme
@@ -415,6 +428,39 @@ fn what_is_legal_and_surely_unwanted_is_warned_of() {
         let numbers: Vec<_> = compiled.warnings.0.iter().map(|f| f.number).collect();
         assert_eq!(numbers, [number], "{line}");
     }
+}
+
+#[test]
+fn null_with_credentials_is_pointed_at_where_it_stands_or_where_credentials_do() {
+    let drawn = |text: String| {
+        let loaded = file(&text);
+        let compiled = loaded.compiled.expect(&text);
+        compiled.warnings.render(&loaded.sources, false)
+    };
+    let together = drawn(format!(
+        "{GOOD}[cors]\nallow_origins = [\"null\"]\nallow_credentials = true\n"
+    ));
+    assert!(
+        together.contains("^^^^^^ no page's own origin\n"),
+        "{together}"
+    );
+    let apart = drawn(
+        GOOD.replace(
+            "[backend.a]",
+            "[route.cors]\nallow_credentials = true\n[backend.a]",
+        ) + "[cors]\nallow_origins = [\"null\"]\n",
+    );
+    assert!(apart.contains("^^^^ while \"null\" may call\n"), "{apart}");
+}
+
+#[test]
+fn a_key_for_methods_is_not_taken_for_one_for_headers() {
+    let drawn = rendered(&file(&format!("{GOOD}[cors]\nallow_methods = [\"GET\"]\n")));
+    assert!(
+        drawn.contains("= help: calls are made with POST: there is nothing to set; leave it out"),
+        "{drawn}"
+    );
+    assert!(!drawn.contains("did you mean"), "{drawn}");
 }
 
 #[test]

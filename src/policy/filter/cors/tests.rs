@@ -425,6 +425,18 @@ fn what_is_no_origin_is_refused_with_a_sentence() {
 }
 
 #[test]
+fn several_origins_in_one_text_are_told_apart() {
+    for text in [
+        "https://a.com,https://b.com",
+        "https://a.com, https://b.com",
+        "https://a.com https://b.com",
+    ] {
+        let fault = text.parse::<OriginPattern>().unwrap_err();
+        assert!(fault.0.starts_with("one origin each"), "{text}: {fault:?}");
+    }
+}
+
+#[test]
 fn what_is_usually_exposed_is_what_would_be_put_together() {
     let value = HeaderValue::from_static("a");
     let mut usual = HeaderMap::new();
