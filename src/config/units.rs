@@ -41,7 +41,7 @@ pub(super) fn duration(
 fn spelled(time: Duration) -> String {
     let millis = time.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
-    let fits = |(unit, _): &(u128, _)| millis >= *unit && millis % unit == 0;
+    let fits = |(unit, _): &(u128, _)| millis >= *unit && millis.is_multiple_of(*unit);
     match units.into_iter().find(fits) {
         Some((unit, word)) => format!("{}{word}", millis / unit),
         None if millis == 0 => "0s".to_owned(),
