@@ -92,14 +92,18 @@ where
     I: IntoIterator,
     I::Item: Into<OsString> + Clone,
 {
-    let typed = Typed::try_parse_from(args).map_err(|error| {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let typed = Typed::try_parse_from(&args).map_err(|error| {
         let text = error.render().to_string();
         match error.exit_code() {
             0 => Stop {
                 exit: Exit::Fine,
                 text,
             },
-            _ => Stop::usage(backend_meant(&error).unwrap_or(text)),
+            _ => {
+                let meant = backend_meant(&error).or_else(|| file_meant(&error, &args));
+                Stop::usage(meant.unwrap_or(text))
+            }
         }
     })?;
     let command = match typed.command {
@@ -147,6 +151,26 @@ fn backend_meant(error: &clap::Error) -> Option<String> {
     Some(format!(
         "error: {word:?} is no command. A gRPC server is named by its flag:  wharf --backend {word}\n"
     ))
+}
+
+/// `wharf -c wharf.toml`: a file where none is taken.
+fn file_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    match error.get(ContextKind::InvalidArg)? {
+        ContextValue::String(flag) if ["-c", "--config"].contains(&flag.as_str()) => {}
+        _ => return None,
+    }
+    if error.kind() != clap::error::ErrorKind::UnknownArgument {
+        return None;
+    }
+    let mut rest = args
+        .iter()
+        .skip_while(|arg| *arg != "-c" && *arg != "--config");
+    let file = match rest.nth(1) {
+        Some(file) => file.to_string_lossy(),
+        None => "FILE".into(),
+    };
+    let file = escape_short(&file, 80);
+    Some(format!("error: a file is read by:  wharf run -c {file}\n"))
 }
 
 /// `level`, `target`, `target=level`, with commas between; `Err` names the first that is none.
@@ -218,10 +242,10 @@ struct RunFlags {
 
 #[derive(Debug, Default, PartialEq, Eq, Args)]
 struct SharedFlags {
-    /// Where pages come in; without a host it is loopback [default: 127.0.0.1:8080]
+    /// Where clients come in; without a host it is loopback [default: 127.0.0.1:8080]
     #[arg(short, long, value_name = "ADDR")]
     listen: Vec<String>,
-    /// An origin whose pages may call, e.g. http://localhost:5173, http://localhost:*, or *; may be repeated
+    /// An origin whose pages may call, e.g. http://localhost:5173, 'http://localhost:*', or '*'; may be repeated
     /// [default: pages of this machine when listening on loopback]
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
@@ -345,6 +369,22 @@ mod tests {
                 "wharf [::1]:50051 --workers 1",
                 "wharf --backend [::1]:50051\n",
             ),
+            (
+                "wharf -c x.toml",
+                "a file is read by:  wharf run -c x.toml\n",
+            ),
+            (
+                "wharf --listen :1 --config x.toml --pin on",
+                "a file is read by:  wharf run -c x.toml\n",
+            ),
+            (
+                "wharf --config=x.toml",
+                "a file is read by:  wharf run -c FILE\n",
+            ),
+            (
+                "wharf demo -c x.toml",
+                "a file is read by:  wharf run -c x.toml\n",
+            ),
             ("wharf run localhost:1", "wharf --backend localhost:1\n"),
             (
                 "wharf --backend a:1 --log loud",
@@ -390,5 +430,15 @@ mod tests {
             assert_eq!(stop.exit, Exit::Fine, "{line}");
         }
         assert!(help().contains("wharf demo"));
+    }
+
+    #[test]
+    fn what_the_help_shows_can_be_typed_into_a_shell_and_is_for_all_clients() {
+        let help = help();
+        for line in help.lines().filter(|line| line.contains('*')) {
+            let bare = line.replace("'http://localhost:*'", "").replace("'*'", "");
+            assert!(!bare.contains('*'), "{line}");
+        }
+        assert!(help.contains("Where clients come in"), "{help}");
     }
 }

@@ -4,11 +4,12 @@
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::escape::{escape, escape_short};
 use crate::cli::style::{Color, Paint};
-use crate::config::CorsRule;
+use crate::config::{CorsRule, PagesRule};
 use crate::policy::{Remedy, Versions};
 
 /// Everything that the banner tells.
@@ -16,12 +17,18 @@ use crate::policy::{Remedy, Versions};
 pub struct Banner<'a> {
     /// Ours.
     pub version: &'a str,
+    /// The file that was read, if one was.
+    pub file: Option<&'a str>,
     /// The addresses that were bound, with their real ports.
     pub listeners: &'a [(SocketAddr, Versions)],
     /// The endpoints, in order.
     pub backends: &'a [Row],
     /// Which pages may call.
     pub cors: &'a CorsRule,
+    /// Whether they may do so with cookies and certificates.
+    pub credentials: bool,
+    /// Routes that pages may call by another rule.
+    pub own_rules: &'a [(Arc<str>, PagesRule)],
     /// Where a fault is mended: in the file, or by a flag.
     pub remedy: Remedy,
     /// The demo's page is at `/`.
@@ -79,6 +86,9 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
         "{}   gRPC-Web ⇄ gRPC\n",
         color.paint(Paint::Strong, &title)
     );
+    if let Some(file) = banner.file {
+        row(&mut out, "Config", &escape_short(file, 120), "");
+    }
     for (address, versions) in banner.listeners {
         let spoken = match versions {
             Versions::Both => "gRPC-Web over HTTP/1.1 and HTTP/2, gRPC over HTTP/2",
@@ -95,42 +105,32 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
     for backend in banner.backends {
         out.push_str(&backend_line(backend, banner.remedy, color));
     }
-    let (who, why) = match banner.cors {
-        CorsRule::Loopback => (
-            "pages on localhost".to_owned(),
-            "since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)"
-                .to_owned(),
-        ),
-        CorsRule::Nobody => (
-            "no other page".to_owned(),
-            match banner.remedy {
-                Remedy::Flag => "allow one with  --allow-origin https://app.example.com",
-                Remedy::File => {
-                    "allow one with  allow_origins = [\"https://app.example.com\"] in [cors]"
-                }
-            }
-            .to_owned(),
-        ),
-        CorsRule::Origins(origins) => match origins.as_slice() {
-            [one] => (format!("pages of {}", escape(one)), String::new()),
-            many => (
-                format!("pages of {} origins", many.len()),
-                escape_short(&many.join(", "), 120),
-            ),
-        },
-    };
-    row(&mut out, "CORS", &who, &why);
-    if let Some(url) = banner
-        .listeners
-        .first()
-        .map(|(address, _)| reachable(*address))
-    {
+    cors_line(
+        &mut out,
+        None,
+        banner.cors,
+        banner.credentials,
+        banner.remedy,
+    );
+    for (route, rule) in banner.own_rules {
+        let PagesRule { pages, credentials } = rule;
+        cors_line(&mut out, Some(route), pages, *credentials, banner.remedy);
+    }
+    // What speaks HTTP/1.1 is for everybody's tools.
+    let easy = |(_, versions): &&(SocketAddr, Versions)| *versions != Versions::Http2;
+    let listeners = banner.listeners;
+    let tried = listeners.iter().find(easy).or_else(|| listeners.first());
+    if let Some((address, versions)) = tried {
+        let url = reachable(*address);
         out.push('\n');
         if banner.demo {
             let url = color.paint(Paint::Strong, &format!("{url}/"));
             let _ = writeln!(out, "  Open it:  {url}");
         } else {
-            let _ = writeln!(out, "  Try it:   {}", try_line(&url));
+            let _ = writeln!(out, "  Try it:   {}", try_line(&url, *versions));
+        }
+        // Browsers speak no HTTP/2 without TLS.
+        if !banner.demo && *versions != Versions::Http2 {
             let _ = writeln!(
                 out,
                 "  In code:  createGrpcWebTransport({{ baseUrl: \"{url}\" }})"
@@ -157,11 +157,62 @@ pub fn backend_line(backend: &Row, remedy: Remedy, color: Color) -> String {
     out
 }
 
+/// Which pages may call: everywhere, or on the routes of that name.
+fn cors_line(
+    out: &mut String,
+    route: Option<&str>,
+    pages: &CorsRule,
+    credentials: bool,
+    remedy: Remedy,
+) {
+    let (mut who, why) = match pages {
+        CorsRule::Loopback => (
+            "pages on localhost".to_owned(),
+            "since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)"
+                .to_owned(),
+        ),
+        CorsRule::Nobody => (
+            "no page of another origin".to_owned(),
+            match (remedy, route) {
+                (Remedy::Flag, _) => "allow one with  --allow-origin https://app.example.com",
+                (Remedy::File, None) => {
+                    "allow one with  allow_origins = [\"https://app.example.com\"] in [cors]"
+                }
+                (Remedy::File, Some(_)) => {
+                    "allow one with  allow_origins = [\"https://app.example.com\"] in its [route.cors]"
+                }
+            }
+            .to_owned(),
+        ),
+        CorsRule::Origins(origins) if origins.iter().any(|origin| origin == "*") => {
+            ("every page of the web".to_owned(), String::new())
+        }
+        CorsRule::Origins(origins) => match origins.as_slice() {
+            [one] => (format!("pages of {}", escape(one)), String::new()),
+            many => (
+                format!("pages of {} origins", many.len()),
+                escape_short(&many.join(", "), 120),
+            ),
+        },
+    };
+    if credentials && matches!(pages, CorsRule::Origins(_)) {
+        who.push_str(", with credentials");
+    }
+    if let Some(route) = route {
+        who = format!("route \"{}\": {who}", escape(route));
+    }
+    row(out, "CORS", &who, &why);
+}
+
 /// A call that any gRPC server answers: one with health says so, another that it has none. Of the answer, which has bytes
 /// that a terminal would not like, only the status is shown.
-fn try_line(url: &str) -> String {
+fn try_line(url: &str, versions: Versions) -> String {
+    let how = match versions {
+        Versions::Both | Versions::Http1 => "",
+        Versions::Http2 => " --http2-prior-knowledge",
+    };
     format!(
-        "printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- \
+        "printf '\\0\\0\\0\\0\\0' | curl -s{how} -H 'content-type: application/grpc-web' --data-binary @- \
          '{url}/grpc.health.v1.Health/Check' | grep -ao 'grpc-[a-z]*:.*'"
     )
 }
@@ -258,9 +309,12 @@ mod tests {
         ];
         let banner = Banner {
             version: "0.1.0",
+            file: None,
             listeners: &[(address("127.0.0.1:8080"), Versions::Both)],
             backends: &backends,
             cors: &CorsRule::Loopback,
+            credentials: false,
+            own_rules: &[],
             remedy: Remedy::Flag,
             demo: false,
         };
@@ -340,12 +394,15 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
     fn what_a_person_can_open_is_shown_for_addresses_that_nobody_can() {
         let banner = Banner {
             version: "0",
+            file: None,
             listeners: &[
                 (address("0.0.0.0:1"), Versions::Http1),
                 (address("[::]:2"), Versions::Http2),
             ],
             backends: &[],
             cors: &CorsRule::Nobody,
+            credentials: false,
+            own_rules: &[],
             remedy: Remedy::Flag,
             demo: true,
         };
@@ -360,15 +417,90 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
         assert!(!text.contains("curl"), "{text}");
     }
 
+    fn with<'a>(listeners: &'a [(SocketAddr, Versions)], cors: &'a CorsRule) -> Banner<'a> {
+        Banner {
+            version: "0",
+            file: None,
+            listeners,
+            backends: &[],
+            cors,
+            credentials: false,
+            own_rules: &[],
+            remedy: Remedy::File,
+            demo: false,
+        }
+    }
+
+    #[test]
+    fn what_to_try_is_for_a_listener_that_speaks_http1_or_says_how_to_speak_http2() {
+        let only = (address("127.0.0.1:1"), Versions::Http2);
+        let both = (address("127.0.0.1:2"), Versions::Both);
+        let text = render(&with(&[only, both], &CorsRule::Nobody), Color::Never);
+        assert!(text.contains("'http://127.0.0.1:2/grpc.health"), "{text}");
+        assert!(text.contains("baseUrl: \"http://127.0.0.1:2\""), "{text}");
+        assert!(!text.contains("prior-knowledge "), "{text}");
+        let text = render(&with(&[only], &CorsRule::Nobody), Color::Never);
+        assert!(
+            text.contains("| curl -s --http2-prior-knowledge -H 'content-type"),
+            "{text}"
+        );
+        assert!(!text.contains("In code"), "{text}");
+    }
+
+    #[test]
+    fn the_file_that_was_read_is_named() {
+        let banner = Banner {
+            file: Some("./wharf.toml"),
+            ..with(&[], &CorsRule::Nobody)
+        };
+        let text = render(&banner, Color::Never);
+        assert!(text.contains("\n\n  Config    ./wharf.toml\n"), "{text}");
+        let text = render(&with(&[], &CorsRule::Nobody), Color::Never);
+        assert!(!text.contains("Config"), "{text}");
+    }
+
+    #[test]
+    fn each_route_with_a_rule_of_its_own_has_a_line_and_credentials_are_told() {
+        let origins = |list: &[&str]| {
+            CorsRule::Origins(list.iter().map(|origin| (*origin).to_owned()).collect())
+        };
+        let rule = |pages, credentials| PagesRule { pages, credentials };
+        let all = origins(&["https://all.example"]);
+        let own_rules = [
+            ("admin".into(), rule(origins(&["https://a.com"]), true)),
+            ("open".into(), rule(origins(&["http://b", "*"]), false)),
+            ("shut".into(), rule(CorsRule::Nobody, true)),
+        ];
+        let banner = Banner {
+            credentials: true,
+            own_rules: &own_rules,
+            ..with(&[], &all)
+        };
+        let text = render(&banner, Color::Never);
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("CORS")).collect();
+        assert_eq!(
+            lines,
+            [
+                "  CORS      pages of https://all.example, with credentials",
+                "  CORS      route \"admin\": pages of https://a.com, with credentials",
+                "  CORS      route \"open\": every page of the web",
+                "  CORS      route \"shut\": no page of another origin  allow one with  allow_origins = [\"https://app.example.com\"] in its [route.cors]",
+            ]
+        );
+    }
+
     #[test]
     fn origins_that_were_named_are_shown() {
         let origins = |list: &[&str]| {
             let list = list.iter().map(|origin| (*origin).to_owned()).collect();
             let banner = Banner {
                 version: "0",
+                file: None,
                 listeners: &[],
                 backends: &[],
                 cors: &CorsRule::Origins(list),
+                credentials: false,
+                own_rules: &[],
                 remedy: Remedy::Flag,
                 demo: false,
             };

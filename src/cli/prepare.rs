@@ -25,6 +25,8 @@ pub struct Prepared {
     pub log_filter: String,
     /// Warnings, drawn for standard error; empty if there are none.
     pub warnings: String,
+    /// The file that was read, escaped; `None`: none was.
+    pub file: Option<String>,
     /// The demo runs, so that the banner can say where its page is.
     pub demo: bool,
 }
@@ -49,7 +51,11 @@ where
                 .as_ref()
                 .map(|(name, text)| (name.as_str(), text.as_str()));
             let loaded = config::load(file, &flags, &machine);
-            finish(loaded, log, machine, color)
+            let prepared = finish(loaded, log, machine, color)?;
+            Ok(Prepared {
+                file: file.map(|(name, _)| name.to_owned()),
+                ..prepared
+            })
         }
         Command::Demo(DemoArgs { flags, log }) => {
             let mut loaded = config::load(None, &flags, &machine);
@@ -80,6 +86,7 @@ fn finish(
         machine,
         log_filter: log_filter(log, |name| std::env::var(name).ok())?,
         warnings,
+        file: None,
         demo: false,
     })
 }
@@ -195,6 +202,16 @@ mod tests {
         assert_eq!(prepared.compiled.process.workers, 1);
         assert!(!prepared.demo);
         assert_eq!(prepared.warnings, "");
+    }
+
+    #[test]
+    fn the_file_that_was_read_is_known_by_name_wherever_it_was_found() {
+        let file = |line| start(line).expect(line).file;
+        assert_eq!(
+            file("wharf run -c config.example.toml").as_deref(),
+            Some("config.example.toml")
+        );
+        assert_eq!(file("wharf run --backend localhost:50051"), None);
     }
 
     #[test]

@@ -7,7 +7,6 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::thread;
@@ -19,10 +18,9 @@ use crate::cli::access::Lines;
 use crate::cli::args::Exit;
 use crate::cli::banner::{self, Banner, Probe, Row, backend_line};
 use crate::cli::style::Color;
-use crate::config::CorsRule;
 use crate::control::Notice;
 use crate::core::Report;
-use crate::policy::{Remedy, Versions};
+use crate::policy::Remedy;
 use crate::telemetry::Record;
 use crate::upstream::{Attempt, Opening};
 use crate::wire::Reason;
@@ -110,13 +108,8 @@ impl<W: Write> Printer<W> {
     }
 
     /// Says where pages come in and how each endpoint stands.
-    pub(crate) fn banner(
-        &mut self,
-        listeners: &[(SocketAddr, Versions)],
-        endpoints: &[Arc<str>],
-        cors: &CorsRule,
-        demo: bool,
-    ) {
+    /// Which backends the banner tells of is found out here.
+    pub(crate) fn banner(&mut self, banner: &Banner<'_>, endpoints: &[Arc<str>]) {
         let mut rows = Vec::new();
         for name in endpoints {
             let silent = Probe::Timeout(PROBE_TIMEOUT);
@@ -126,21 +119,16 @@ impl<W: Write> Printer<W> {
                 probe,
             });
         }
-        if demo {
+        if banner.demo {
             let name = crate::wire::proto::demo::SERVICE.to_owned();
             rows.push(Row {
                 name,
                 probe: Probe::Local,
             });
         }
-        let version = env!("CARGO_PKG_VERSION");
         let banner = Banner {
-            version,
-            listeners,
             backends: &rows,
-            cors,
-            remedy: self.remedy,
-            demo,
+            ..banner.clone()
         };
         let text = banner::render(&banner, self.color);
         Self::out(&mut self.out, &text);

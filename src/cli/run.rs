@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::cli::args::{Exit, Stop};
+use crate::cli::banner::Banner;
 use crate::cli::demo::{Echo, Page};
 use crate::cli::log::Log;
 use crate::cli::port::bind_error;
@@ -54,8 +55,15 @@ fn demo_ends() -> DemoEnds {
 }
 
 fn serve(prepared: Prepared) -> Exit {
-    let Prepared { compiled, demo, .. } = prepared;
+    let Prepared {
+        compiled,
+        file,
+        demo,
+        ..
+    } = prepared;
     let cors = compiled.cors.clone();
+    let credentials = compiled.credentials;
+    let own_rules = compiled.own_rules.clone();
     let remedy = compiled.remedy;
     let endpoints: Vec<Arc<str>> = compiled
         .snapshot
@@ -96,7 +104,18 @@ fn serve(prepared: Prepared) -> Exit {
     };
     let mut printer = Printer::new(io::stdout(), Color::of_stdout(), remedy, ears);
     let early = printer.wait_for_backends(endpoints.len());
-    printer.banner(&listeners, &endpoints, &cors, demo);
+    let banner = Banner {
+        version: env!("CARGO_PKG_VERSION"),
+        file: file.as_deref(),
+        listeners: &listeners,
+        backends: &[],
+        cors: &cors,
+        credentials,
+        own_rules: &own_rules,
+        remedy,
+        demo,
+    };
+    printer.banner(&banner, &endpoints);
     let exit = printer.print_until_stopped(early);
     control.join();
     exit

@@ -33,6 +33,10 @@ pub struct Compiled {
     pub process: Process,
     /// Who may call from a page, for people.
     pub cors: CorsRule,
+    /// Whether they may do so as whoever is signed in.
+    pub credentials: bool,
+    /// The routes that pages may call by another rule, in order.
+    pub own_rules: Vec<(Arc<str>, PagesRule)>,
     /// Where an operator mends what is wrong: in the file, or by a flag.
     pub remedy: Remedy,
     /// What is legal and surely unwanted.
@@ -59,6 +63,15 @@ pub enum CorsRule {
     Nobody,
     /// These.
     Origins(Vec<String>),
+}
+
+/// Which pages may call, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PagesRule {
+    /// Which.
+    pub pages: CorsRule,
+    /// With cookies and certificates.
+    pub credentials: bool,
 }
 
 /// What must be known of the machine.
@@ -159,11 +172,19 @@ impl<'a> Compiler<'a> {
         let cors = pages.filter();
         let forwarded = Forwarded::new(trusted);
         let unrouted: Vec<Box<dyn Filter>> = vec![Box::new(cors.clone())];
+        let rule = pages.rule();
+        let mut own_rules = Vec::new();
         let routes = routes
             .into_iter()
             .map(|draft| {
                 let cors = match draft.cors {
-                    Some(written) => self.pages_of(&draft.name, written, &pages).filter(),
+                    Some(written) => {
+                        let own = self.pages_of(&draft.name, written, &pages);
+                        if own.rule() != rule {
+                            own_rules.push((Arc::clone(&draft.name), own.rule()));
+                        }
+                        own.filter()
+                    }
                     None => cors.clone(),
                 };
                 let filters: Vec<Box<dyn Filter>> = match draft.kind {
@@ -194,7 +215,9 @@ impl<'a> Compiler<'a> {
                 live_path,
             },
             process,
-            cors: pages.rule(),
+            cors: rule.pages,
+            credentials: rule.credentials,
+            own_rules,
             remedy: schema_remedy(self.schema.form),
             warnings: self.findings,
         })

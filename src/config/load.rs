@@ -142,6 +142,7 @@ impl Schema {
         }
         if !flags.allow_origins.is_empty() {
             self.cors.allow_origins = Some(line.values("--allow-origin", &flags.allow_origins));
+            self.origins_typed = true;
         }
         if let Some(workers) = &flags.workers {
             let value = line.value("--workers", workers);

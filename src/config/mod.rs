@@ -12,7 +12,9 @@ mod parse;
 mod schema;
 mod units;
 
-pub use compile::{Compiled, CorsRule, DEFAULT_LISTEN, DemoEnds, Machine, Process, compile, demo};
+pub use compile::{
+    Compiled, CorsRule, DEFAULT_LISTEN, DemoEnds, Machine, PagesRule, Process, compile, demo,
+};
 pub use error::{Finding, Findings, Level, Source, Sources};
 pub use load::{Flags, Loaded, load};
 pub use parse::parse;

@@ -79,6 +79,10 @@ fn finding(fault: &toml::de::Error, span: &Range<usize>, table: &DeTable<'_>) ->
     let finding =
         Finding::error("E101", format!("unknown key `{key}`")).at(span.clone(), "no such key");
     match nearest(key, known.iter().copied()) {
+        // It looks like allow_headers, and is what people know from elsewhere.
+        _ if key == "allow_methods" => {
+            finding.help("calls are made with POST: there is nothing to set; leave it out")
+        }
         Some(near) => finding.help(format!("did you mean `{near}`?")),
         None => finding.help(format!("the keys here are {}", known.join(", "))),
     }

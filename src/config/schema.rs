@@ -22,6 +22,9 @@ pub struct Schema {
     pub(super) health: Health,
     #[serde(skip)]
     pub(super) form: Form,
+    /// The pages in `cors` were typed.
+    #[serde(skip)]
+    pub(super) origins_typed: bool,
 }
 
 /// Who wrote it: some defaults, and every cure, hang on that.

@@ -33,7 +33,20 @@ pub(super) fn duration(
         .checked_mul(millis)
         .map(Duration::from_millis)
         .filter(|time| allowed.contains(time));
-    time.ok_or_else(|| format!("must be from {:?} to {:?}", allowed.start(), allowed.end()))
+    let (least, most) = (spelled(*allowed.start()), spelled(*allowed.end()));
+    time.ok_or_else(|| format!("must be from {least} to {most}"))
+}
+
+/// As somebody would write it here: in the largest unit that leaves no rest.
+fn spelled(time: Duration) -> String {
+    let millis = time.as_millis();
+    let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let fits = |(unit, _): &(u128, _)| millis >= *unit && millis.is_multiple_of(*unit);
+    match units.into_iter().find(fits) {
+        Some((unit, word)) => format!("{}{word}", millis / unit),
+        None if millis == 0 => "0s".to_owned(),
+        None => format!("{millis}ms"),
+    }
 }
 
 /// `"16KiB"`, `"4MiB"`, `"1GiB"`, `"64kB"`, `"100B"`, or a number of bytes.
@@ -107,6 +120,20 @@ mod tests {
         Scalar::Text(text.to_owned())
     }
 
+    #[test]
+    fn a_bound_is_spelled_as_it_would_be_written() {
+        for (millis, told) in [
+            (0, "0s"),
+            (1, "1ms"),
+            (1_500, "1500ms"),
+            (90_000, "90s"),
+            (120_000, "2m"),
+            (86_400_000, "24h"),
+        ] {
+            assert_eq!(spelled(Duration::from_millis(millis)), told);
+        }
+    }
+
     const DAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
 
     #[test]
@@ -132,7 +159,7 @@ mod tests {
         }
         for written in ["25h", "18446744073709551615h"] {
             let fault = duration(&text(written), DAY).unwrap_err();
-            assert_eq!(fault, "must be from 0ns to 86400s", "{written}");
+            assert_eq!(fault, "must be from 0s to 24h", "{written}");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::exchange::outcome::{message_of, status_of};
 use crate::exchange::{Exchange, Terms};
 use crate::net::{Alarm, Driver, Key, Now, Socket, Task};
 use crate::policy::filter::{Filter, LocalAnswer};
-use crate::policy::{Peer, RouteKind, Snapshot, Verdict};
+use crate::policy::{Peer, RouteKind, Snapshot, Verdict, Versions};
 use crate::rpc::{Dialect, ResponseCodec, classify, is_rpc_path};
 use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
@@ -110,7 +110,12 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, version: Version, peer: &
         RouteKind::Rpc => match classify(head, version) {
             Ok(dialect) => dialect,
             Err(refusal) => {
-                let answer = refuse_rpc(head, refusal.status, refusal.word, refusal.message);
+                let listener = snapshot.listeners.get(peer.listener);
+                let message = match listener.map(|listener| listener.versions) {
+                    Some(Versions::Http1) if refusal.needs_http2 => GRPC_AT_HTTP1.to_owned(),
+                    _ => refusal.message,
+                };
+                let answer = refuse_rpc(head, refusal.status, refusal.word, message);
                 return Decision::Answer {
                     answer,
                     whose,
@@ -486,7 +491,7 @@ impl<D: Driver> Core<D> {
 fn explain(fault: HeadFault, unread: &[u8]) -> String {
     let what = fault.detail;
     if unread.first() == Some(&TLS_HANDSHAKE) {
-        return "TLS came to a plaintext port: write http://, not https://".to_owned();
+        return TLS_CAME.to_owned();
     }
     match fault.status {
         505 if fault.detail != ONLY_HTTP1.detail
@@ -520,6 +525,14 @@ pub(super) const ONLY_HTTP2: HeadFault = HeadFault {
     status: 505,
     detail: "HTTP/1.1 is not spoken here: the listener's protocol is http2",
 };
+
+/// To native gRPC over HTTP/1.1 where HTTP/2 would be refused as well.
+const GRPC_AT_HTTP1: &str = "native gRPC needs HTTP/2, and this listener speaks HTTP/1.1 alone (protocol = \"http1\"): \
+     call one that speaks HTTP/2, or send application/grpc-web+proto";
+
+/// To whoever begins with TLS.
+const TLS_CAME: &str = "TLS came to a plaintext port; write http://, not https://, and give a gRPC client an insecure \
+     channel (grpcurl -plaintext)";
 
 /// The first byte of a record of type handshake (RFC 8446 §5.1), and of nothing that is HTTP.
 const TLS_HANDSHAKE: u8 = 0x16;

@@ -8,7 +8,7 @@ pub mod local;
 pub mod network;
 pub mod snapshot;
 
-pub use filter::cors::{Cors, OriginFault, OriginPattern, Remedy};
+pub use filter::cors::{Cors, OriginFault, OriginPattern, OriginsFrom, Remedy};
 pub use filter::forwarded::Forwarded;
 pub use filter::{Filter, LocalAnswer, Peer, Verdict};
 pub use limits::Limits;

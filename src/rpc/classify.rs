@@ -56,6 +56,8 @@ pub struct Refusal {
     pub word: &'static str,
     /// What was wrong, and what to do instead. Printable ASCII.
     pub message: String,
+    /// It is gRPC itself, which would be taken over HTTP/2. Who knows that none is spoken here tells another way out.
+    pub needs_http2: bool,
 }
 
 impl Refusal {
@@ -64,6 +66,7 @@ impl Refusal {
             status,
             word,
             message,
+            needs_http2: false,
         }
     }
 }
@@ -112,13 +115,14 @@ fn request_form(headers: &Fields, version: Version) -> Result<Option<Form>, Refu
     }
     let quoted = quote(content_type.as_bytes());
     if let MediaType::Grpc(_) = media_type {
-        return refuse(
-            "content_type",
-            format!(
-                "{quoted} needs HTTP/2: speak that to this port, with prior knowledge where there is no \
-                 TLS, or send {wanted}"
-            ),
+        let message = format!(
+            "{quoted} needs HTTP/2: speak that to this port, with prior knowledge where there is no \
+             TLS, or send {wanted}"
         );
+        return Err(Refusal {
+            needs_http2: true,
+            ..Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_type", message)
+        });
     }
     refuse(
         "content_type",

@@ -150,6 +150,8 @@ mod tests {
             body.len().to_string().as_str()
         );
         assert!(body.starts_with("<!doctype html>") && body.trim_end().ends_with("</html>"));
+        // The flag shuts out who was let in before.
+        assert!(body.contains("name others in their place with <code>--allow-origin"));
     }
 
     #[test]

@@ -9,16 +9,17 @@ use std::time::Duration;
 use http::HeaderName;
 use toml::Spanned;
 
-use crate::config::compile::{Compiler, CorsRule, DAY, schema_remedy};
+use crate::config::compile::{Compiler, CorsRule, DAY, PagesRule};
 use crate::config::error::Finding;
 use crate::config::schema::{self, Form, WordOrList};
 use crate::config::units;
-use crate::policy::{Cors, Listener, OriginPattern, Remedy};
+use crate::policy::{Cors, Listener, OriginPattern, OriginsFrom};
 
 /// What holds for pages, as it was written or by default.
 #[derive(Clone, Debug)]
 pub(super) struct Pages {
     origins: Vec<OriginPattern>,
+    origins_from: OriginsFrom,
     /// Nothing was said of origins, so those of this machine are let in.
     loopback: bool,
     /// Where `"*"` stands.
@@ -26,10 +27,11 @@ pub(super) struct Pages {
     credentials: bool,
     /// `None`: what is asked for.
     sends: Option<Vec<HeaderName>>,
+    /// The table that says so.
+    sends_from: String,
     /// `None`: what stands on the answer.
     reads: Option<Vec<HeaderName>>,
     max_age: Duration,
-    remedy: Remedy,
     place: String,
     on_loopback: bool,
 }
@@ -37,10 +39,10 @@ pub(super) struct Pages {
 impl Pages {
     /// The filter that obeys it.
     pub(super) fn filter(&self) -> Cors {
-        let mut cors = Cors::new(self.origins.clone(), self.remedy)
+        let mut cors = Cors::new(self.origins.clone(), self.origins_from.clone())
             .with_credentials(self.credentials)
             .remembered_for(self.max_age)
-            .written_at(self.place.as_str());
+            .naming_fields_in(self.sends_from.as_str());
         if let Some(names) = &self.sends {
             cors = cors.letting_send(names.iter().cloned());
         }
@@ -51,13 +53,17 @@ impl Pages {
     }
 
     /// For people.
-    pub(super) fn rule(&self) -> CorsRule {
-        if self.loopback {
+    pub(super) fn rule(&self) -> PagesRule {
+        let pages = if self.loopback {
             CorsRule::Loopback
         } else if self.origins.is_empty() {
             CorsRule::Nobody
         } else {
             CorsRule::Origins(self.origins.iter().map(ToString::to_string).collect())
+        };
+        PagesRule {
+            pages,
+            credentials: self.credentials,
         }
     }
 }
@@ -77,16 +83,24 @@ impl Compiler<'_> {
         } else {
             Vec::new()
         };
+        let place = "[cors]".to_owned();
+        let origins_from = match (self.schema.form, self.schema.origins_typed) {
+            (Form::Flags, _) if loopback => OriginsFrom::Loopback,
+            (Form::Flags, _) => OriginsFrom::Flags,
+            (Form::File, true) => OriginsFrom::FlagsOverFile,
+            (Form::File, false) => OriginsFrom::Table(place.as_str().into()),
+        };
         let default = Pages {
             origins,
+            origins_from,
             loopback,
             star: None,
             credentials: false,
             sends: None,
+            sends_from: place.clone(),
             reads: None,
             max_age: MAX_AGE,
-            remedy: schema_remedy(self.schema.form),
-            place: "[cors]".to_owned(),
+            place,
             on_loopback,
         };
         self.over(default, written)
@@ -94,10 +108,18 @@ impl Compiler<'_> {
 
     /// What holds for pages on one route.
     pub(super) fn pages_of(&mut self, route: &str, written: &schema::Cors, all: &Pages) -> Pages {
-        let own = Pages {
+        // What it takes over is mended where it is written: a list of its own would stand in place of that for all.
+        let mut own = Pages {
             place: format!("[route.cors] of route {route:?}"),
             ..all.clone()
         };
+        if written.allow_origins.is_some() {
+            own.origins_from = OriginsFrom::Table(own.place.as_str().into());
+            own.loopback = false;
+        }
+        if written.allow_headers.is_some() {
+            own.sends_from.clone_from(&own.place);
+        }
         self.over(own, written)
     }
 
@@ -160,12 +182,16 @@ impl Compiler<'_> {
         if pages.origins.contains(&null)
             && let Some(at) = find("null")
         {
+            let label = match &written.allow_origins {
+                Some(_) => "no page's own origin",
+                None => "while \"null\" may call",
+            };
             self.findings.push(
                 Finding::warning(
                     "E155",
                     "any file and any sandboxed frame may call as whoever is signed in",
                 )
-                .at(at, "with allow_credentials")
+                .at(at, label)
                 .help("leave out \"null\", or allow_credentials"),
             );
         }

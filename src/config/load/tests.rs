@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
-use crate::config::compile::CorsRule;
+use crate::config::compile::{CorsRule, PagesRule};
 use crate::config::parse::known_keys;
 use crate::policy::{PathMatch, Peer, RouteKind, Target, Verdict};
 use crate::wire::RequestHead;
@@ -96,6 +96,19 @@ fn each_key_of_the_example_has_a_default_and_a_sentence() {
         let key = path.rsplit('.').next().expect("a path has a last part");
         assert!(explained.contains(key), "{path} has no sentence");
     }
+}
+
+#[test]
+fn no_value_that_the_example_gives_a_route_for_pages_passes_for_a_default() {
+    let (_, own) = EXAMPLE.split_once("[route.cors]").expect("its table");
+    let (own, _) = own.split_once("\n\n").expect("its end");
+    let lines: Vec<_> = own.lines().skip(1).collect();
+    assert_eq!(lines.len(), 5);
+    for line in lines {
+        assert!(line.contains("# default: as in [cors]"), "{line}");
+    }
+    let compiled = file(EXAMPLE).compiled.expect("the example is valid");
+    assert_eq!(compiled.own_rules.len(), 1);
 }
 
 #[test]
@@ -418,6 +431,39 @@ fn what_is_legal_and_surely_unwanted_is_warned_of() {
 }
 
 #[test]
+fn null_with_credentials_is_pointed_at_where_it_stands_or_where_credentials_do() {
+    let drawn = |text: String| {
+        let loaded = file(&text);
+        let compiled = loaded.compiled.expect(&text);
+        compiled.warnings.render(&loaded.sources, false)
+    };
+    let together = drawn(format!(
+        "{GOOD}[cors]\nallow_origins = [\"null\"]\nallow_credentials = true\n"
+    ));
+    assert!(
+        together.contains("^^^^^^ no page's own origin\n"),
+        "{together}"
+    );
+    let apart = drawn(
+        GOOD.replace(
+            "[backend.a]",
+            "[route.cors]\nallow_credentials = true\n[backend.a]",
+        ) + "[cors]\nallow_origins = [\"null\"]\n",
+    );
+    assert!(apart.contains("^^^^ while \"null\" may call\n"), "{apart}");
+}
+
+#[test]
+fn a_key_for_methods_is_not_taken_for_one_for_headers() {
+    let drawn = rendered(&file(&format!("{GOOD}[cors]\nallow_methods = [\"GET\"]\n")));
+    assert!(
+        drawn.contains("= help: calls are made with POST: there is nothing to set; leave it out"),
+        "{drawn}"
+    );
+    assert!(!drawn.contains("did you mean"), "{drawn}");
+}
+
+#[test]
 fn a_misspelled_key_is_not_told_a_second_time_as_missing() {
     let text = GOOD.replace("endpoints", "endpoint");
     let drawn = rendered(&file(&text));
@@ -682,6 +728,105 @@ fn a_route_may_say_something_else_to_pages_and_what_it_leaves_out_is_said_for_al
     assert_eq!(told[0], "access-control-allow-headers: x-own");
     assert_eq!(told[3], "access-control-max-age: 600");
     assert_eq!(preflight(&compiled, 2, own).0, 403);
+}
+
+#[test]
+fn a_cure_names_the_table_that_the_list_stands_in() {
+    let text = "version = 1\n\
+        [[route]]\nname = \"fields\"\npath_prefix = \"/f.S\"\nbackend = \"a\"\n\
+        [route.cors]\nallow_headers = [\"x-tenant\"]\n\
+        [[route]]\nname = \"pages\"\npath_prefix = \"/p.S\"\nbackend = \"a\"\n\
+        [route.cors]\nallow_origins = [\"https://own.example\"]\n\
+        [backend.a]\nendpoints = [\"localhost:50051\"]\n\
+        [cors]\nallow_origins = [\"https://app.example\"]\nallow_headers = [\"x-other\"]\n";
+    let told = |flags: &Flags, route, origin| {
+        let loaded = load(Some(("wharf.toml", text)), flags, &MACHINE);
+        preflight(&loaded.compiled.expect(text), route, origin).2
+    };
+    let none = Flags::default();
+    let cases = [
+        (0, "https://new.example", "allow_origins in [cors]"),
+        (
+            0,
+            "https://app.example",
+            "\"mirror\", in [route.cors] of route \"fields\"",
+        ),
+        (
+            1,
+            "https://new.example",
+            "allow_origins in [route.cors] of route \"pages\"",
+        ),
+        (1, "https://own.example", "\"mirror\", in [cors]"),
+    ];
+    for (route, origin, place) in cases {
+        let sentence = told(&none, route, origin);
+        assert!(sentence.ends_with(place), "{sentence}");
+    }
+    // A flag goes over [cors], and over what a route takes from there, but not over a list of its own.
+    let typed = Flags {
+        allow_origins: texts(&["https://flag.example"]),
+        ..Flags::default()
+    };
+    assert_eq!(
+        told(&typed, 0, "https://app.example"),
+        "origin https://app.example is not allowed; add:  --allow-origin https://app.example  (the flag stands in \
+         place of allow_origins in [cors])"
+    );
+    let sentence = told(&typed, 1, "https://flag.example");
+    assert!(sentence.ends_with(cases[2].2), "{sentence}");
+}
+
+#[test]
+fn the_cure_without_a_file_is_a_flag_and_says_whom_it_shuts_out() {
+    let told = |origins: &[&str]| {
+        let loaded = flags(Flags {
+            backends: texts(&["localhost:50051"]),
+            allow_origins: texts(origins),
+            ..Flags::default()
+        });
+        preflight(&loaded.compiled.expect("valid"), 0, "http://new.example").2
+    };
+    let cure = "; add:  --allow-origin http://new.example";
+    assert!(told(&["http://a.example"]).ends_with(cure));
+    let sentence = told(&[]);
+    assert!(
+        sentence.contains(&format!(
+            "{cure}  (with  --allow-origin 'http://localhost:*'"
+        )),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn a_route_that_lets_other_pages_in_is_told_of_and_one_that_does_not_is_not() {
+    let route = |own: &str| {
+        GOOD.replace("[backend.a]", &format!("[route.cors]\n{own}\n[backend.a]"))
+            + "[cors]\nallow_origins = [\"https://all.example\"]\n"
+    };
+    let rules = |own: &str| {
+        let compiled = file(&route(own)).compiled.expect(own);
+        assert!(!compiled.credentials);
+        compiled.own_rules
+    };
+    let origins = |list: &[&str]| CorsRule::Origins(texts(list));
+    for (own, pages, credentials) in [
+        (
+            "allow_origins = [\"https://own.example\"]",
+            origins(&["https://own.example"]),
+            false,
+        ),
+        ("allow_origins = []", CorsRule::Nobody, false),
+        (
+            "allow_credentials = true",
+            origins(&["https://all.example"]),
+            true,
+        ),
+    ] {
+        let rule = PagesRule { pages, credentials };
+        assert_eq!(rules(own), [("route-1".into(), rule)], "{own}");
+    }
+    assert_eq!(rules("max_age = \"1s\""), []);
+    assert_eq!(rules("allow_origins = [\"https://all.example\"]"), []);
 }
 
 #[test]

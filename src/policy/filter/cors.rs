@@ -43,9 +43,9 @@ pub struct Cors {
     /// What a page may read, as it stands in the field; `None`: what stands on the answer.
     reads: Option<HeaderValue>,
     max_age: HeaderValue,
-    remedy: Remedy,
-    /// Where in the file its keys stand, e.g. `[cors]`.
-    place: Box<str>,
+    origins_from: OriginsFrom,
+    /// The table that holds `allow_headers`, e.g. `[cors]`.
+    fields_table: Box<str>,
 }
 
 /// The fields that a page may send.
@@ -65,17 +65,52 @@ pub enum Remedy {
     File,
 }
 
+/// Where the list of pages came from, and so what lets one more in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OriginsFrom {
+    /// Flags, or nobody, and there is no file.
+    Flags,
+    /// Nobody named a page, so those of this machine are let in. A flag stands in place of them all.
+    Loopback,
+    /// Flags, in place of what the file says.
+    FlagsOverFile,
+    /// A table of the file, e.g. `[cors]`.
+    Table(Box<str>),
+}
+
+impl From<Remedy> for OriginsFrom {
+    fn from(remedy: Remedy) -> Self {
+        match remedy {
+            Remedy::Flag => Self::Flags,
+            Remedy::File => Self::Table("[cors]".into()),
+        }
+    }
+}
+
+impl OriginsFrom {
+    /// What a flag does besides letting one more page in.
+    const fn besides(&self) -> &'static str {
+        match self {
+            Self::Loopback => {
+                "  (with  --allow-origin 'http://localhost:*'  pages of this machine stay allowed)"
+            }
+            Self::FlagsOverFile => "  (the flag stands in place of allow_origins in [cors])",
+            Self::Flags | Self::Table(_) => "",
+        }
+    }
+}
+
 impl Cors {
     /// Lets these pages in; none of them if it is empty, and then every preflight is refused with its reason.
-    pub fn new(origins: Vec<OriginPattern>, remedy: Remedy) -> Self {
+    pub fn new(origins: Vec<OriginPattern>, origins_from: impl Into<OriginsFrom>) -> Self {
         Self {
             origins: origins.into(),
             credentials: false,
             sends: None,
             reads: None,
             max_age: MAX_AGE,
-            remedy,
-            place: "[cors]".into(),
+            origins_from: origins_from.into(),
+            fields_table: "[cors]".into(),
         }
     }
 
@@ -130,11 +165,11 @@ impl Cors {
         }
     }
 
-    /// The same, and its keys stand at another place of the file than `[cors]`.
+    /// The same, and the fields that a page may send stand in another table than `[cors]`.
     #[must_use]
-    pub fn written_at(self, place: impl Into<Box<str>>) -> Self {
+    pub fn naming_fields_in(self, table: impl Into<Box<str>>) -> Self {
         Self {
-            place: place.into(),
+            fields_table: table.into(),
             ..self
         }
     }
@@ -219,7 +254,7 @@ impl Cors {
         let names = unlisted.iter().map(|name| name.as_str());
         let names: Vec<_> = names.filter(|name| is_plain(name)).collect();
         let quoted = format!("\"{}\"", names.join("\", \""));
-        let place = &self.place;
+        let place = &self.fields_table;
         if names.is_empty() || quoted.len() > SHOWN_MAX {
             return format!(
                 "the page asks to send what allow_headers does not list; write its fields there, or \
@@ -238,28 +273,24 @@ impl Cors {
         let text = String::from_utf8_lossy(origin.as_bytes());
         if text == "null" {
             // Every file and every sandboxed frame has that origin, a stranger's too.
-            let last = match self.remedy {
-                Remedy::Flag => "or allow them all with  --allow-origin null".to_owned(),
-                Remedy::File => format!(
-                    "or allow them all with \"null\" in allow_origins in {}",
-                    self.place
-                ),
+            let last = match &self.origins_from {
+                OriginsFrom::Table(table) => format!("\"null\" in allow_origins in {table}"),
+                flags => format!(" --allow-origin null{}", flags.besides()),
             };
             return format!(
-                "origin null is not allowed: it is a file's or a sandboxed frame's; serve the page by http, {last}"
+                "origin null is not allowed: it is a file's or a sandboxed frame's; serve the page by http, or allow \
+                 them all with {last}"
             );
         }
         match OriginPattern::from_str(&text) {
             Ok(OriginPattern::Exact(plain)) if *plain == *text && text.len() <= SHOWN_MAX => {
-                match self.remedy {
-                    Remedy::Flag => {
-                        format!("origin {plain} is not allowed; add:  --allow-origin {plain}")
+                let cure = match &self.origins_from {
+                    OriginsFrom::Table(table) => {
+                        format!(" \"{plain}\" to allow_origins in {table}")
                     }
-                    Remedy::File => format!(
-                        "origin {plain} is not allowed; add \"{plain}\" to allow_origins in {}",
-                        self.place
-                    ),
-                }
+                    flags => format!(":  --allow-origin {plain}{}", flags.besides()),
+                };
+                format!("origin {plain} is not allowed; add{cure}")
             }
             _ => {
                 // One word, whatever it was: the log breaks a line where a cure begins, and that must be ours.

@@ -1557,7 +1557,8 @@ fn h1_60_what_is_no_http_is_refused_at_its_first_bytes() {
     let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
     assert_eq!(
         stand.refuses(hello, 400),
-        "TLS came to a plaintext port: write http://, not https://"
+        "TLS came to a plaintext port; write http://, not https://, and give a gRPC client an insecure channel \
+         (grpcurl -plaintext)"
     );
     let mut rng = fastrand::Rng::with_seed(60);
     for _ in 0..50 {
@@ -1598,6 +1599,37 @@ fn h1_61_the_preface_of_http2_is_spoken_at_the_beginning_and_nowhere_else() {
     assert!(client.bare_head().starts_with("HTTP/1.1 505 "));
     assert_eq!(stand.world.record().message, told);
     stand.assert_nothing_else();
+}
+
+#[test]
+fn h1_61_a_listener_without_http2_sends_nobody_there() {
+    let backend = Backend::new();
+    let mut snapshot = Plan::default().snapshot(&[&backend]);
+    snapshot.listeners[0].versions = wharf::policy::Versions::Http1;
+    let world = World::obeying(snapshot);
+    let mut client = Client::new(world.address);
+    client.send(
+        format!(
+            "POST {PATH} HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n"
+        )
+        .as_bytes(),
+    );
+    let answer = client.answer();
+    assert!(answer.head.starts_with("HTTP/1.1 415 "), "{}", answer.head);
+    let record = world.record();
+    assert_eq!(record.refusal, Some("content_type"));
+    assert_eq!(
+        record.message,
+        "native gRPC needs HTTP/2, and this listener speaks HTTP/1.1 alone (protocol = \"http1\"): call one that \
+         speaks HTTP/2, or send application/grpc-web+proto"
+    );
+    let mut client = Client::new(world.address);
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert!(client.bare_head().starts_with("HTTP/1.1 505 "));
+    assert_eq!(
+        world.record().message,
+        "HTTP/2 is not spoken here: the listener's protocol is http1"
+    );
 }
 
 #[test]

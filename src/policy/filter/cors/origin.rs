@@ -98,7 +98,7 @@ impl FromStr for OriginPattern {
         if text == "null" {
             return Ok(Self::Exact(text.into()));
         }
-        if text.contains(',') {
+        if text.trim().contains([',', ' ']) {
             return Err(OriginFault(
                 "one origin each: repeat the flag, or write a list, e.g. [\"http://a\", \"http://b\"]",
             ));

@@ -121,6 +121,32 @@ fn the_cure_names_the_file_when_there_is_one() {
 }
 
 #[test]
+fn a_flag_that_does_more_than_to_add_says_what() {
+    let (loopback, over_file) = (
+        "  (with  --allow-origin 'http://localhost:*'  pages of this machine stay allowed)",
+        "  (the flag stands in place of allow_origins in [cors])",
+    );
+    for (from, besides) in [
+        (OriginsFrom::Loopback, loopback),
+        (OriginsFrom::FlagsOverFile, over_file),
+    ] {
+        let cors = Cors::new(vec![], from);
+        let told = |origin| preflight(&cors, origin, &[]).refusal.unwrap().1;
+        assert_eq!(
+            told("https://a.example"),
+            format!(
+                "origin https://a.example is not allowed; add:  --allow-origin https://a.example{besides}"
+            )
+        );
+        let null = told("null");
+        assert!(
+            null.ends_with(&format!("all with  --allow-origin null{besides}")),
+            "{null}"
+        );
+    }
+}
+
+#[test]
 fn an_origin_that_is_none_never_becomes_something_to_paste() {
     for origin in [
         "http://a;reboot",
@@ -395,6 +421,18 @@ fn what_is_no_origin_is_refused_with_a_sentence() {
     }
     for text in OriginPattern::LOOPBACK {
         assert_eq!(text.parse::<OriginPattern>().unwrap().to_string(), text);
+    }
+}
+
+#[test]
+fn several_origins_in_one_text_are_told_apart() {
+    for text in [
+        "https://a.com,https://b.com",
+        "https://a.com, https://b.com",
+        "https://a.com https://b.com",
+    ] {
+        let fault = text.parse::<OriginPattern>().unwrap_err();
+        assert!(fault.0.starts_with("one origin each"), "{text}: {fault:?}");
     }
 }
 
@@ -680,7 +718,7 @@ fn a_list_of_fields_is_told_as_it_is_and_what_grpc_web_needs_is_always_in_it() {
 fn a_field_that_is_not_listed_is_refused_with_cause_and_cure_and_the_browser_can_name_it() {
     let cors = Cors::new(vec![OriginPattern::Any], Remedy::File)
         .letting_send(names(&["x-tenant"]))
-        .written_at("[route.cors] of route \"greeter\"");
+        .naming_fields_in("[route.cors] of route \"greeter\"");
     let answer = preflight(
         &cors,
         PAGE,
