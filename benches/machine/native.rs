@@ -1,4 +1,5 @@
-//! A gRPC client on one connection of HTTP/2: the frames of grpc-go, several calls at a time, and a strict reader of what comes back.
+//! A gRPC client on one connection of HTTP/2: the fields of grpc-go, several calls at a time, and a strict reader of what comes back.
+//! Its windows are wider than any answer, so it says nothing while it reads; grpc-go would, for a stream of messages.
 
 use std::collections::BTreeMap;
 

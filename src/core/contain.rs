@@ -66,8 +66,9 @@ impl<D: Driver> Core<D> {
         self.panics.total
     }
 
+    /// After a panic: whoever it was for goes, and what it has left half done is found.
     #[cold]
-    fn lose(&mut self, work: Work, now: Now) {
+    pub(super) fn lose(&mut self, work: Work, now: Now) {
         match work {
             Work::Task(Task::Exchange(key)) => self.lose_call(key, Reason::Panic, true, now),
             Work::Task(Task::Downstream(key)) => self.lose_connection(key, now),

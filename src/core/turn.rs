@@ -31,8 +31,8 @@ use crate::net::{
 };
 use crate::policy::limits::STALL_PROGRESS_BYTES;
 use crate::policy::{Limits, Peer, Rules, Snapshot, Versions};
-use crate::telemetry::Record;
 use crate::telemetry::record::Traffic;
+use crate::telemetry::{Record, panics};
 use crate::tripwire::{Place, trip};
 use crate::upstream::Pool;
 use crate::wire::fields::X_USER_AGENT;
@@ -59,6 +59,8 @@ const FRAMES_MAX: u32 = 8 << 10;
 /// And of one of them; and what each may say even where others have said all that, so that a few frames never wait for many.
 const FRAMES_OF_ONE_MAX: u32 = 1 << 10;
 const FRAMES_OF_ONE_MIN: u32 = 32;
+/// A head in HTTP/2 of which no more has come is refused only where twice as much is held of heads as may be, bytes.
+const SMALL_HEAD_BYTES: usize = 4 << 10;
 /// How many rounds over the ready list one turn makes; what is ready then waits for the next, so that sockets are served.
 const ROUNDS_MAX: usize = 8;
 /// Whose address is not known any more.
@@ -945,7 +947,8 @@ impl<D: Driver> Core<D> {
             engine.close(now.instant);
         }
         let cx = &mut Context::from_waker(wakeup.waker());
-        let work = Work::Task(Task::Downstream(key));
+        // A request that is lost costs its stream, which has reset itself, and no other.
+        let work = Work::Other;
         let before = engine.frames_left();
         let found = engine.poll(accepts, now.instant, cx);
         let read = before.saturating_sub(engine.frames_left());
@@ -958,6 +961,12 @@ impl<D: Driver> Core<D> {
                     self.held_over.push(key);
                 }
                 let most = self.snapshot.limits.heads_bytes_max;
+                // There are many small ones, and few who hold much would cost them their calls.
+                let most = if bytes <= SMALL_HEAD_BYTES {
+                    2 * most
+                } else {
+                    most
+                };
                 if !self.hold_head(key, bytes) || self.heads_bytes <= most {
                     return ControlFlow::Break(true);
                 }
@@ -1024,10 +1033,21 @@ impl<D: Driver> Core<D> {
 
     /// A request that came whole is accounted for, whatever becomes of it in that step.
     fn accounted(&mut self, key: Key, work: Work, now: Now, step: impl FnOnce(&mut Self)) {
-        let (records, peer) = (self.records, self.peer(key));
-        let done = self.contain(work, now, step);
-        if done.is_none() && self.records == records {
+        let (records, calls, peer) = (self.records, self.exchanges.len(), self.peer(key));
+        if panics::contained(|| step(self)).is_some() {
+            return;
+        }
+        // Asked before others that are lost with it have their records.
+        let is_lost = self.records == records && self.exchanges.len() == calls;
+        self.lose(work, now);
+        if is_lost {
             self.record_lost(peer, now);
+        }
+        // A call that was begun, and of which nobody was told yet.
+        for (_, call) in self.exchanges.iter() {
+            if call.connection == key {
+                call.wakeup.wake();
+            }
         }
     }
 

@@ -29,7 +29,7 @@ use crate::net::{Bridge, SharedTransport, Socket};
 use crate::policy::Limits;
 use crate::telemetry::panics;
 use crate::wire::http2::head::{self, Http2Fault};
-use crate::wire::{RequestHead, Source};
+use crate::wire::{Reason, RequestHead, Reset, Source};
 
 pub use stream::Http2Stream;
 
@@ -140,7 +140,8 @@ impl<S: Socket> Http2<S> {
             && self.transport.borrow().failed() == Some(io::ErrorKind::TimedOut)
         {
             // Not in a read of ours, which ends the connection in the same step: it was given up from outside.
-            self.notes.note_given_up();
+            let too_slow = Reset::downstream(Reason::ClientTooSlow);
+            self.notes.note_end(too_slow);
         }
         self.see_off(now, cx);
         loop {
@@ -386,6 +387,7 @@ impl<S: Socket> Http2<S> {
 
     /// Ends it now: too much is held of heads that have not come whole.
     pub fn refuse(&mut self) {
+        self.notes.note_end(Reset::proxy(Reason::Overloaded));
         self.end(H2Reason::ENHANCE_YOUR_CALM);
     }
 

@@ -376,6 +376,10 @@ impl Scene {
         let nameless = self.records.iter();
         let nameless = nameless.filter(|own| own.reason == Reason::Panic && own.path.is_empty());
         assert!(nameless.count() <= usize::from(panicked), "{reasons:?}");
+        if panicked && place == Some(Place::Lend) {
+            // A request that is lost on its way in costs nobody else's.
+            assert!(count("panic") <= 1, "{reasons:?}");
+        }
         // Where a connection to the backend was lost, its calls were.
         let lost = count("backend_lost") + count("backend_closed");
         let shared = matches!(

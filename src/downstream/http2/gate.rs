@@ -18,8 +18,8 @@ use h2::Reason as H2Reason;
 use crate::downstream::http2::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::http2::{Entering, Fate, Loans, Met, Passing};
 use crate::net::Sieve;
-use crate::wire::Reason;
 use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, PREFACE, flag, kind};
+use crate::wire::{Reason, Reset};
 
 /// Streams that a client resets in one second. Twice what it may have open: a page that is closed resets all it has.
 const RESETS_PER_SECOND_MAX: u32 = 2 * STREAMS_MAX;
@@ -79,7 +79,9 @@ pub struct Notes {
     counts: Cell<Counts>,
     /// Heads that were none.
     faults: Cell<u32>,
-    /// How much has come of a head that is not whole, bytes.
+    /// A head is coming.
+    within_head: Cell<bool>,
+    /// How much of it has come, bytes.
     head_bytes: Cell<usize>,
     /// A head has come whole.
     head_whole: Cell<bool>,
@@ -95,8 +97,8 @@ pub struct Notes {
     loans: RefCell<Loans>,
     /// The last stream that has begun.
     begun: Cell<u32>,
-    /// We have given the client up, since it reads nothing.
-    given_up: Cell<bool>,
+    /// Why we have ended the connection, where its calls are to be told.
+    ended: Cell<Option<Reset>>,
     /// The first step of a GOAWAY has been written, and waits for its answer.
     says_goodbye: Cell<bool>,
     /// The answer has come: `h2` ignores streams beyond this one.
@@ -213,17 +215,15 @@ impl Notes {
         self.head_whole.take()
     }
 
-    /// The client is given up, since it reads nothing.
-    pub fn note_given_up(&self) {
-        self.given_up.set(true);
+    /// We end the connection for that.
+    pub fn note_end(&self, reset: Reset) {
+        self.ended.set(Some(reset));
     }
 
     /// Why nobody is there any more.
-    pub fn why_gone(&self) -> Reason {
-        match self.given_up.get() {
-            true => Reason::ClientTooSlow,
-            false => Reason::ClientLeft,
-        }
+    pub fn why_gone(&self) -> Reset {
+        let left = Reset::downstream(Reason::ClientLeft);
+        self.ended.get().unwrap_or(left)
     }
 
     /// A second is over. A reader may answer late what we have sent.
@@ -303,7 +303,8 @@ impl Notes {
                 *block = Block::default();
                 block.bytes = FRAME_HEAD_BYTES + frame.length;
                 block.last = frame.has(flag::END_HEADERS);
-                self.head_bytes.set(block.bytes);
+                self.within_head.set(true);
+                self.head_bytes.set(0);
                 counts.empty += u32::from(frame.length == 0);
                 self.begin(frame.stream);
             }
@@ -311,7 +312,6 @@ impl Notes {
                 block.bytes += FRAME_HEAD_BYTES + frame.length;
                 block.continuations += 1;
                 block.last = frame.has(flag::END_HEADERS);
-                self.head_bytes.set(block.bytes);
                 counts.empty += u32::from(frame.length == 0);
             }
             // RFC 9113 §8.4; on a stream that we have reset `h2` would take it for that stream's fault alone (0.4.20).
@@ -496,9 +496,9 @@ impl Sieve for Gate {
         } = self;
         let mut passing = 0;
         // Within a head nothing may stand, and on a stream that has not begun neither: `h2` shall find that.
-        entering.known = match notes.head_bytes.get() {
-            0 => notes.begun.get(),
-            _ => 0,
+        entering.known = match notes.within_head.get() {
+            false => notes.begun.get(),
+            true => 0,
         };
         if !notes.is_closed() {
             passing = entering
@@ -542,9 +542,16 @@ impl Sieve for Gate {
     fn passed(&mut self, bytes: usize) {
         if self.preface > 0 {
             self.preface -= bytes;
-        } else if self.entering.passed(bytes) && self.block.last {
-            self.notes.head_bytes.set(0);
-            self.notes.head_whole.set(true);
+            return;
+        }
+        let notes = &self.notes;
+        if notes.within_head.get() {
+            notes.head_bytes.set(notes.head_bytes.get() + bytes);
+        }
+        if self.entering.passed(bytes) && self.block.last {
+            notes.within_head.set(false);
+            notes.head_bytes.set(0);
+            notes.head_whole.set(true);
         }
     }
 

@@ -321,7 +321,7 @@ impl Sink for Http2Stream {
         match self.unsent.room() {
             Ok(Some(room)) => Poll::Ready(Ok(room)),
             Ok(None) => Poll::Pending,
-            Err(_) => Poll::Ready(Err(Reset::downstream(self.notes.why_gone()))),
+            Err(_) => Poll::Ready(Err(self.notes.why_gone())),
         }
     }
 
@@ -386,7 +386,7 @@ impl Sink for Http2Stream {
         }
         // Where the request was broken, that is why.
         let fault = self.gathered.fault();
-        let gone = fault.unwrap_or_else(|| Reset::downstream(self.notes.why_gone()));
+        let gone = fault.unwrap_or_else(|| self.notes.why_gone());
         self.gone = Some(gone);
         Poll::Ready(gone)
     }
@@ -415,11 +415,10 @@ impl Drop for Http2Stream {
 
 /// Why a request has not come to its end.
 fn reset_of(error: &h2::Error, notes: &Notes) -> Reset {
-    Reset::downstream(if error.is_reset() && !error.is_remote() {
-        Reason::ClientProtocol("the request breaks HTTP/2")
-    } else {
-        notes.why_gone()
-    })
+    match error.is_reset() && !error.is_remote() {
+        true => Reset::downstream(Reason::ClientProtocol("the request breaks HTTP/2")),
+        false => notes.why_gone(),
+    }
 }
 
 impl fmt::Debug for Http2Stream {

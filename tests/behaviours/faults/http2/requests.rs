@@ -1,10 +1,15 @@
 //! Requests that are whole and ask for work that nobody has use for.
 
-use wharf::wire::Reason;
+use std::thread;
+use std::time::Duration;
 
-use super::{Scene, assert_told};
-use crate::caller::{Heard, call_with};
-use crate::frames::{CANCEL, ENHANCE_YOUR_CALM};
+use wharf::wire::{Party, Reason};
+
+use super::{Scene, assert_good, assert_told};
+use crate::caller::{CALL, Caller, Heard, call, call_with};
+use crate::client::message;
+use crate::frames::{CANCEL, END_HEADERS, ENHANCE_YOUR_CALM, HEADERS, frame};
+use crate::world::Plan;
 
 #[test]
 fn h2_04_a_call_that_was_told_to_go_on_is_not_answered_yet() {
@@ -56,4 +61,98 @@ fn h2_27_heads_that_are_answered_though_they_are_none_are_counted() {
     let last = records.last().map(|own| &*own.message);
     assert_eq!(last, Some("it sends one head after another that is none"));
     assert!((101..=102).contains(&records.len()), "{}", records.len());
+}
+
+/// A core where half a head of each of four connections is too much, and what they send of one.
+fn crowded(bytes_each: usize) -> (Scene, Vec<Caller>) {
+    let mut plan = Plan::default();
+    plan.limits.heads_bytes_max = 40 << 10;
+    let scene = Scene::with(plan);
+    let half = frame(HEADERS, END_HEADERS, 1, &[b'a'; 16 << 10]);
+    let callers = (0..10).map(|_| {
+        let mut caller = scene.caller();
+        caller.raw(&half[..bytes_each]);
+        caller
+    });
+    let callers = callers.collect();
+    (scene, callers)
+}
+
+#[test]
+fn r_08_what_a_head_announces_and_has_not_sent_is_not_held() {
+    let (mut scene, _callers) = crowded(9);
+    let mut caller = scene.caller();
+    let whole = call(1, &message(b"hi"));
+    let (one, other) = whole.split_at(20);
+    caller.raw(one);
+    thread::sleep(Duration::from_millis(50));
+    caller.raw(other);
+    let request = scene.peer.request();
+    scene.peer.answer(request.stream, &message(b"well"));
+    assert_good(&caller.answer(1), b"well");
+    assert_eq!(scene.world.record().reason, Reason::Ok);
+    assert_told(&scene.end(), &[]);
+}
+
+#[test]
+fn r_08_half_heads_share_a_budget_in_http2_and_small_ones_are_spared() {
+    let (mut scene, mut callers) = crowded(12 << 10);
+    let turned_out = |caller: &mut Caller| match caller.next_within(Duration::from_millis(500)) {
+        Some(Heard::GoAway { code, .. }) => {
+            assert_eq!(code, ENHANCE_YOUR_CALM);
+            true
+        }
+        None => false,
+        Some(other) => panic!("{other:?}"),
+    };
+    let left = callers
+        .iter_mut()
+        .filter_map(|own| (!turned_out(own)).then_some(()));
+    assert_eq!(
+        left.count(),
+        3,
+        "three times 12 KiB are under 40, four times are not"
+    );
+    // Somebody whose head comes in two pieces is served beside them, and his open call goes on.
+    let mut caller = scene.caller();
+    let open = caller.open(&CALL, false);
+    let begun = scene.begun().stream;
+    let whole = call(3, &message(b"hi"));
+    let (one, other) = whole.split_at(20);
+    caller.raw(one);
+    thread::sleep(Duration::from_millis(50));
+    caller.raw(other);
+    let request = scene.peer.request();
+    scene.peer.answer(request.stream, &message(b"well"));
+    assert_good(&caller.answer(3), b"well");
+    caller.data(open, &message(b"hi"), true);
+    assert_eq!(scene.peer.body(begun), message(b"hi"));
+    scene.peer.answer(begun, &message(b"well"));
+    assert_good(&caller.answer(open), b"well");
+    let refused = scene.end();
+    let refused: Vec<_> = refused.iter().filter_map(|own| own.refusal).collect();
+    assert_eq!(refused, ["overloaded"; 7]);
+}
+
+#[test]
+fn r_08_the_calls_of_whoever_is_sent_away_for_half_a_head_are_told_why() {
+    let mut scene = Scene::with({
+        let mut plan = Plan::default();
+        plan.limits.heads_bytes_max = 8 << 10;
+        plan
+    });
+    let mut caller = scene.caller();
+    caller.open(&CALL, false);
+    scene.begun();
+    caller.raw(&frame(HEADERS, END_HEADERS, 3, &[b'a'; 16 << 10])[..12 << 10]);
+    caller.assert_turned_out(ENHANCE_YOUR_CALM);
+    let mut ends: Vec<_> = scene
+        .end()
+        .iter()
+        .map(|own| (own.refusal, own.reason.word(), own.by))
+        .collect();
+    ends.sort_by_key(|own| own.0);
+    assert_eq!(ends.len(), 2);
+    assert_eq!(ends[0], (None, "overloaded", Party::Proxy));
+    assert_eq!(ends[1].0, Some("overloaded"));
 }
