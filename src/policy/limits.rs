@@ -15,16 +15,17 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// A request line, bytes. Over it: 414.
     pub line_bytes_max: usize,
-    /// Fields in a head. Over it: 431.
+    /// Fields in a head. Over it: 431; in HTTP/2, where cookies come in crumbs, 28 more, and the stream is reset.
     pub fields_max: usize,
     /// One gRPC message, bytes, by its declared length. Over it: RESOURCE_EXHAUSTED.
     pub message_bytes_max: u32,
-    /// Heads that have not come whole, of all connections of one core together, bytes. Over it the head that grew last: 503.
+    /// Heads that have not come whole, of all connections of one core together, bytes. Over it the head that grew last: 503;
+    /// in HTTP/2 its connection ends.
     pub heads_bytes_max: usize,
     /// What all calls hold together on one core, of requests and of answers, bytes; but for what HTTP/1.1 connections have read
-    /// ahead and written behind, which each bounds. Over it the call that grew last: UNAVAILABLE.
+    /// ahead and written behind, which each bounds. Over it whoever has kept bytes waiting for longest, then whoever holds most: UNAVAILABLE.
     pub buffers_bytes_max: usize,
-    /// From a head's first byte to its last. Over it: 408.
+    /// From a head's first byte to its last. Over it: 408; in HTTP/2 its connection ends.
     pub head_timeout: Duration,
     /// How long a kept connection may be silent between requests. Over it: closed.
     pub idle_timeout: Duration,
