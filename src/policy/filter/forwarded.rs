@@ -116,6 +116,10 @@ fn behind(head: &RequestHead, address: IpAddr, proxies: &[Network]) -> Vouched {
     told.extend(asked.map(|host| (X_FORWARDED_HOST, host)));
     if said.contains(FORWARDED) {
         let mut all = joined(said, &FORWARDED);
+        if !is_closed(&all) {
+            // Behind an open quotation mark our own word would be part of somebody else's.
+            all.clear();
+        }
         let node = match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
@@ -154,6 +158,22 @@ fn joined(fields: &Fields, name: &HeaderName) -> Vec<u8> {
         all.extend_from_slice(value.as_bytes());
     }
     all
+}
+
+/// Whether each quotation mark in there has its end (RFC 9110 §5.6.4).
+fn is_closed(list: &[u8]) -> bool {
+    let mut bytes = list.iter();
+    let mut quoted = false;
+    while let Some(&byte) = bytes.next() {
+        match byte {
+            b'"' => quoted = !quoted,
+            b'\\' if quoted => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    !quoted
 }
 
 fn comma(before: &[u8]) -> &'static str {

@@ -258,3 +258,21 @@ fn m_08_a_request_id_is_kept_from_anyone_if_it_is_a_token_of_128_characters_at_m
         }
     }
 }
+
+#[test]
+fn m_08_an_open_quotation_mark_does_not_swallow_what_we_add() {
+    let last = |said: &str| {
+        let told = through(&[("forwarded", said)], &peer(PROXY, 0));
+        let own = told
+            .iter()
+            .find_map(|line| line.strip_prefix("forwarded: "));
+        own.expect("it is told").to_owned()
+    };
+    let ours = "for=10.0.0.7;proto=http";
+    for closed in [r#"for="a;b""#, r#"for="a\"b""#, "for=a", r#"for="a\\""#] {
+        assert_eq!(last(closed), format!("{closed}, {ours}"));
+    }
+    for open in [r#"for="a;b"#, r#"for=a, for=""#, r#"for="a\""#] {
+        assert_eq!(last(open), ours, "{open}");
+    }
+}
