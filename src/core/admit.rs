@@ -10,8 +10,10 @@ use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode, Version};
 
+use crate::core::client::Seat;
+use crate::core::drain::Drain;
 use crate::core::messages::Report;
-use crate::core::turn::{Call, Core, Drain, Seat};
+use crate::core::turn::{Call, Core};
 use crate::downstream::{Refused, Share, Stream};
 use crate::exchange::outcome::{message_of, status_of};
 use crate::exchange::{Exchange, Terms};

@@ -13,8 +13,10 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 
 use crate::core::admit::blank_head;
+use crate::core::client::Seat;
+use crate::core::drain::Drain;
 use crate::core::messages::Report;
-use crate::core::turn::{Core, Drain, Seat};
+use crate::core::turn::Core;
 use crate::net::{Driver, Key, Now, Task};
 use crate::telemetry::{Record, panics};
 use crate::upstream;

@@ -2,7 +2,9 @@
 //!
 //! Owns no rule of its own: each check names the invariant of ARCHITECTURE.md that it holds the house to.
 
-use crate::core::turn::{Core, Drain, Seat};
+use crate::core::client::Seat;
+use crate::core::drain::Drain;
+use crate::core::turn::Core;
 use crate::downstream::HIGH_WATER;
 use crate::net::{Driver, Key, Task};
 

@@ -3,12 +3,17 @@
 //! This is the only place where an exchange gets its concrete streams. A core shares nothing once a client is its own: it is
 //! told by [`Command`]s and tells by [`Report`]s. Whose a client becomes, the [`Doors`] say.
 
+mod accept;
 pub mod admit;
+mod client;
 pub mod contain;
 pub mod doors;
+mod drain;
 pub mod invariants;
 pub mod messages;
+mod records;
 mod relief;
+mod serve;
 pub mod turn;
 
 pub use doors::Doors;

@@ -7,8 +7,9 @@ use std::cmp::Reverse;
 use std::task::Context;
 use std::time::Instant;
 
+use crate::core::client::Seat;
 use crate::core::contain::Work;
-use crate::core::turn::{Core, Seat};
+use crate::core::turn::Core;
 use crate::downstream::Stream;
 use crate::net::{Driver, Key, Now, Task};
 use crate::wire::Reason;
