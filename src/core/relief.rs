@@ -1,7 +1,7 @@
 //! Who has to go when all calls together hold more than they may.
 //!
 //! Owns the choice: whoever has been keeping bytes waiting for longest, since that is what fills a core; where nobody does, whoever
-//! holds most. Somebody who reads is not made to pay for those who do not. It never looks at who holds little.
+//! holds most. Somebody who reads is not made to pay for those who do not. It never looks at calls that hold little.
 
 use std::cmp::Reverse;
 use std::task::Context;
@@ -14,7 +14,7 @@ use crate::downstream::Stream;
 use crate::net::{Driver, Key, Now, Task};
 use crate::wire::Reason;
 
-/// Who holds no more than that stays, bytes, up to twice of what all may hold: there are many of them, and each costs a look.
+/// A call that holds no more than that stays, bytes, up to twice of what all may hold: there are many of them, and each costs a look.
 const SMALL_BYTES: usize = 4 << 10;
 /// One part in so many of what may be held is made free, so that it is not looked for every few bytes.
 const FREED: usize = 8;
@@ -23,7 +23,7 @@ const FREED: usize = 8;
 #[derive(Clone, Copy, Debug)]
 enum Holder {
     Call(Key),
-    /// Streams of that connection whose call has ended.
+    /// A stream of that connection whose call has ended.
     Leaving(Key),
 }
 
@@ -40,17 +40,14 @@ impl<D: Driver> Core<D> {
             if self.budget.held() <= enough {
                 break;
             }
-            self.contain(Work::Other, now, |core| match holder {
-                Holder::Call(key) => core.send_away(key, since.is_some(), now),
-                Holder::Leaving(key) => {
-                    if let Some(connection) = core.connections.get_mut(key)
-                        && let Seat::Shared(shared) = &mut connection.seat
-                        && let Some(since) = since
-                    {
-                        shared.engine.cut_leaving(since);
-                    }
-                    core.wake(Task::Downstream(key));
-                }
+            let work = Work::Task(match holder {
+                Holder::Call(key) => Task::Exchange(key),
+                Holder::Leaving(key) => Task::Downstream(key),
+            });
+            self.contain(work, now, |core| match (holder, since) {
+                (Holder::Call(key), since) => core.send_away(key, since.is_some(), now),
+                (Holder::Leaving(key), Some(since)) => core.cut_leaving(key, since),
+                (Holder::Leaving(_), None) => {}
             });
         }
     }
@@ -72,11 +69,9 @@ impl<D: Driver> Core<D> {
             }
         }
         for (key, connection) in self.connections.iter() {
-            if let Seat::Shared(shared) = &connection.seat
-                && let Some(since) = shared.engine.leaving_since()
-            {
-                let bytes = shared.engine.held();
-                holders.push((Some(since), bytes, Holder::Leaving(key)));
+            if let Seat::Shared(shared) = &connection.seat {
+                let leaving = shared.engine.leaving_stalled();
+                holders.extend(leaving.map(|(at, bytes)| (Some(at), bytes, Holder::Leaving(key))));
             }
         }
         holders.sort_by_key(|&(since, bytes, _)| (since.is_none(), since, Reverse(bytes)));
@@ -92,6 +87,16 @@ impl<D: Driver> Core<D> {
                 place.transport.borrow().stalled_since()
             }
             Stream::Http2(stream) => stream.stalled_since(),
+        }
+    }
+
+    /// Cuts those that leave and have been waiting for window since then, or for longer.
+    fn cut_leaving(&mut self, key: Key, since: Instant) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && let Seat::Shared(shared) = &mut connection.seat
+        {
+            shared.engine.cut_leaving(since);
+            self.wake(Task::Downstream(key));
         }
     }
 

@@ -485,10 +485,12 @@ impl<S: Socket> Http2<S> {
             .retain(|stream| stream.stalled_since().is_none_or(|at| at > since));
     }
 
-    /// Since when the first of those that leave has been waiting for window.
-    pub fn leaving_since(&self) -> Option<Instant> {
-        let leaving = self.leaving.iter();
-        leaving.filter_map(|stream| stream.stalled_since()).min()
+    /// Those that leave and wait for window: since when, and how much each holds, bytes.
+    pub fn leaving_stalled(&self) -> impl Iterator<Item = (Instant, usize)> {
+        self.leaving.iter().filter_map(|stream| {
+            let (request, answer) = stream.held();
+            Some((stream.stalled_since()?, request + answer))
+        })
     }
 
     /// What those hold that leave, bytes.

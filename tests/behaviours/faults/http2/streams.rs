@@ -662,6 +662,36 @@ fn r_09_who_reads_nothing_goes_before_who_reads() {
 }
 
 #[test]
+fn r_09_answers_that_nobody_reads_go_one_by_one_and_not_who_reads_slowly() {
+    const ANSWER: usize = 50_000;
+    let mut plan = Plan::default();
+    plan.limits.buffers_bytes_max = 4 << 20;
+    let mut scene = Scene::with(plan);
+    let mut stalled = Caller::with(scene.world.address, &[(INITIAL_WINDOW_SIZE, 0)]);
+    let mut leave = |scene: &mut Scene, answers: usize| {
+        for _ in 0..answers {
+            stalled.call(&message(b"much"));
+            let (stream, _) = request_among_resets(&mut scene.peer);
+            // Their calls end; what was said waits for window, stream by stream.
+            scene.peer.answer(stream, &message(&[7; ANSWER]));
+        }
+    };
+    leave(&mut scene, 70);
+    // Somebody with a narrow window has more waiting than is little, and not for long.
+    let mut slow = scene.caller();
+    let stream = slow.call(&message(b"hi"));
+    let (begun, _) = request_among_resets(&mut scene.peer);
+    scene.peer.answer(begun, &message(&[7; 90_000]));
+    leave(&mut scene, 25);
+    slow.window(0, 1 << 20);
+    slow.window(stream, 1 << 20);
+    let answer = slow.answer(stream);
+    assert_eq!((answer.whole, answer.reset), (true, None));
+    assert_good(&answer, &[7; 90_000]);
+    assert!(scene.end().iter().all(|own| own.reason == Reason::Ok));
+}
+
+#[test]
 fn h2_34_a_refused_upload_may_come_to_its_end_for_seconds() {
     let mut scene = Scene::new();
     let mut caller = scene.caller();
