@@ -155,7 +155,7 @@ impl Peer {
     fn new(mut socket: TcpStream) -> Self {
         let mut preface = [0; 24];
         socket.read_exact(&mut preface).expect("a preface");
-        assert_eq!(preface, PREFACE);
+        assert_eq!(&preface, PREFACE);
         Self {
             socket,
             frames: Frames::new(),

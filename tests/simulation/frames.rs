@@ -1,21 +1,13 @@
 //! HTTP/2 by hand (RFC 9113 §4, §6): what whoever writes its own frames needs, on either side of the core. Knows no rule of what
 //! may follow what.
 
-pub(crate) const DATA: u8 = 0;
-pub(crate) const HEADERS: u8 = 1;
-pub(crate) const PRIORITY: u8 = 2;
-pub(crate) const RST_STREAM: u8 = 3;
-pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PUSH_PROMISE: u8 = 5;
-pub(crate) const PING: u8 = 6;
-pub(crate) const GOAWAY: u8 = 7;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
-pub(crate) const CONTINUATION: u8 = 9;
-pub(crate) const END_STREAM: u8 = 1;
-pub(crate) const ACK: u8 = 1;
-pub(crate) const END_HEADERS: u8 = 4;
-pub(crate) const PADDED: u8 = 8;
-pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) use wharf::wire::http2::PREFACE;
+pub(crate) use wharf::wire::http2::flag::{ACK, END_HEADERS, END_STREAM, PADDED};
+pub(crate) use wharf::wire::http2::kind::{
+    CONTINUATION, DATA, GOAWAY, HEADERS, PING, PRIORITY, PUSH_PROMISE, RST_STREAM, SETTINGS,
+    WINDOW_UPDATE,
+};
+
 /// What a frame may hold where nobody has said otherwise, bytes.
 pub(crate) const FRAME_MAX: usize = 16 << 10;
 /// What a window is where nobody has said otherwise, bytes.

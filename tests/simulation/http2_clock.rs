@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wharf::net::sim::End;
 use wharf::policy::{Limits, RouteKind};
 use wharf::telemetry::Record;
 use wharf::wire::{Code, Party, Reason};
@@ -74,6 +75,16 @@ fn assert_told(still: &Still, words: &str) {
     );
 }
 
+/// The client is turned out with that code at that time, and no sooner.
+fn assert_turned_out(still: &mut Still, client: &End, at: Duration, code: u32) {
+    still.run_until(at - 20 * MS);
+    let (early, closed) = still.receive(client);
+    assert!(!closed && goaway(&early).is_none(), "not yet");
+    still.run_until(at + 10 * MS);
+    let (bytes, closed) = still.receive(client);
+    assert_eq!((goaway(&bytes), closed), (Some(code), true));
+}
+
 #[test]
 fn h2_02_half_a_preface_is_given_up_after_five_seconds() {
     // A single byte may still be the beginning of POST.
@@ -114,12 +125,7 @@ fn h2_33_settings_that_are_never_acknowledged_end_the_connection_after_ten_secon
         still.send(&client, &bytes);
         still.settle();
         let began = still.machine.now();
-        still.run_until(began + 10 * SECOND - 20 * MS);
-        let (early, closed) = still.receive(&client);
-        assert!(!closed && goaway(&early).is_none(), "not yet");
-        still.run_until(began + 10 * SECOND + 10 * MS);
-        let (bytes, closed) = still.receive(&client);
-        assert_eq!((goaway(&bytes), closed), (Some(SETTINGS_TIMEOUT), true));
+        assert_turned_out(&mut still, &client, began + 10 * SECOND, SETTINGS_TIMEOUT);
         if said > 1 {
             assert!(still.memory.seen()[0].dropped, "the backend is told");
             assert_eq!(still.records.len(), 2);
@@ -167,12 +173,7 @@ fn r_01_a_head_in_http2_has_ten_seconds_too() {
             still.run_until(still.machine.now() + pause);
             still.send(&client, &drip.next().expect("enough"));
         }
-        still.run_until(began + 10 * SECOND - 20 * MS);
-        let (early, closed) = still.receive(&client);
-        assert!(!closed && goaway(&early).is_none(), "not yet");
-        still.run_until(began + 10 * SECOND + 10 * MS);
-        let (bytes, closed) = still.receive(&client);
-        assert_eq!((goaway(&bytes), closed), (Some(ENHANCE_YOUR_CALM), true));
+        assert_turned_out(&mut still, &client, began + 10 * SECOND, ENHANCE_YOUR_CALM);
         assert_told(&still, "the head of the request did not come whole in time");
         assert!(still.memory.seen().is_empty());
         drop(client);
@@ -206,12 +207,7 @@ fn r_01_heads_that_follow_each_other_without_a_gap_have_ten_seconds_each() {
     still.records.clear();
     // The last one does not come to its end, and has no more time than any other.
     let began = still.machine.now();
-    still.run_until(began + 10 * SECOND - 20 * MS);
-    let (early, closed) = still.receive(&client);
-    assert!(!closed && goaway(&early).is_none(), "not yet");
-    still.run_until(began + 10 * SECOND + 10 * MS);
-    let (bytes, closed) = still.receive(&client);
-    assert_eq!((goaway(&bytes), closed), (Some(ENHANCE_YOUR_CALM), true));
+    assert_turned_out(&mut still, &client, began + 10 * SECOND, ENHANCE_YOUR_CALM);
     assert_told(&still, "the head of the request did not come whole in time");
 }
 

@@ -23,7 +23,8 @@ const HEADS_BEYOND: u32 = 4;
 const RESET_STREAMS_MAX: usize = 512;
 /// How long they are remembered at least. A page whose upload was refused early may have seconds of it under way.
 const RESET_STREAM_TIME_MIN: Duration = Duration::from_secs(30);
-/// Streams that a client has reset before we have looked at them. The gate lets one head through at a time, so it is one.
+/// Streams that a client has reset before we have looked at them. The gate lets one head through at a time, so there is no more than one;
+/// this only has to be more.
 const UNSEEN_RESETS_MAX: usize = 100;
 /// Streams that we have reset for what a client has done wrong, in the life of its connection. Each costs a few bytes to ask
 /// for (CVE-2025-8671), and honest clients ask for none.

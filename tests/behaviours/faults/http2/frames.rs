@@ -28,7 +28,7 @@ fn h2_02_who_does_not_begin_with_settings_is_turned_out() {
     ] {
         let scene = Scene::new();
         let mut caller = Caller::silent(scene.world.address);
-        caller.raw(&[PREFACE, &first].concat());
+        caller.raw(&[&PREFACE[..], &first].concat());
         caller.assert_turned_out(PROTOCOL_ERROR);
         scene.assert_told_once("it does not begin with SETTINGS");
     }
