@@ -39,6 +39,8 @@ const SETTINGS_TIME: Duration = Duration::from_secs(10);
 const GOAWAY_TIME: Duration = Duration::from_secs(1);
 /// In which the gate counts what may come so often and no oftener.
 const SECOND: Duration = Duration::from_secs(1);
+/// What the calls of a connection end with that is ended for what its client has done. What that was has a line of its own.
+const BROKEN: Reason = Reason::ClientProtocol("its connection had to be ended");
 
 /// What a connection has found.
 #[derive(Debug)]
@@ -140,8 +142,7 @@ impl<S: Socket> Http2<S> {
             && self.transport.borrow().failed() == Some(io::ErrorKind::TimedOut)
         {
             // Not in a read of ours, which ends the connection in the same step: it was given up from outside.
-            let too_slow = Reset::downstream(Reason::ClientTooSlow);
-            self.notes.note_end(too_slow);
+            self.blame(Reason::ClientTooSlow);
         }
         self.see_off(now, cx);
         loop {
@@ -188,6 +189,7 @@ impl<S: Socket> Http2<S> {
                     }
                     // What the client or the network has ended needs no words.
                     if !error.is_remote() && !error.is_io() {
+                        self.blame(BROKEN);
                         return Poll::Ready(Arrival::Malformed(format!(
                             "it broke HTTP/2: {error}"
                         )));
@@ -294,7 +296,13 @@ impl<S: Socket> Http2<S> {
     fn sentence(&self) -> Option<String> {
         let verdict = self.notes.verdict();
         let verdict = verdict.filter(|verdict| verdict.reason != H2Reason::NO_ERROR)?;
+        self.blame(BROKEN);
         Some(verdict.words.to_owned())
+    }
+
+    /// The client has given that cause for the end: its open calls end with it.
+    fn blame(&self, reason: Reason) {
+        self.notes.note_end(Reset::downstream(reason));
     }
 
     /// Ends the connection for what the gate has found, once. In words if nobody else tells.
@@ -304,6 +312,7 @@ impl<S: Socket> Http2<S> {
             self.close(now);
             return None;
         }
+        self.blame(BROKEN);
         self.end(reason).then(|| words.to_owned())
     }
 
@@ -342,10 +351,12 @@ impl<S: Socket> Http2<S> {
         let passed =
             |since: Option<Instant>, limit: Duration| since.is_some_and(|at| now >= at + limit);
         if !self.notes.acknowledged() && passed(Some(self.since), SETTINGS_TIME) {
+            self.blame(Reason::ClientTooSlow);
             self.end(H2Reason::SETTINGS_TIMEOUT);
             return Due::End("it does not acknowledge our SETTINGS");
         }
         if passed(self.head_since, self.limits.head_timeout) {
+            self.blame(Reason::ClientTooSlow);
             self.end(H2Reason::ENHANCE_YOUR_CALM);
             return Due::End(TOO_SLOW.detail);
         }

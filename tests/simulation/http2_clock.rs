@@ -129,6 +129,8 @@ fn h2_33_settings_that_are_never_acknowledged_end_the_connection_after_ten_secon
         if said > 1 {
             assert!(still.memory.seen()[0].dropped, "the backend is told");
             assert_eq!(still.records.len(), 2);
+            let call = still.records.iter().find(|own| own.refusal.is_none());
+            assert_eq!(call.map(|own| own.reason), Some(Reason::ClientTooSlow));
             still.records.retain(|own| own.refusal.is_some());
         }
         assert_told(&still, "it does not acknowledge our SETTINGS");

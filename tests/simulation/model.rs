@@ -375,6 +375,8 @@ impl Judge<'_> {
                 !caller.has_begun(call)
                     || self.lost()
                     || self.drained(caller)
+                    // Its connection was ended; what for is held below.
+                    || self.client.evicted
                     // Nobody had looked at it when the drain began.
                     || (self.faults.draining && !caller.greeted),
                 "a call that was made comes to its end",
@@ -385,7 +387,7 @@ impl Judge<'_> {
             // SETTINGS.
             let slow = match code {
                 4 => caller.ended_at.saturating_sub(caller.born_at) >= SETTINGS_TIME,
-                11 => caller.drips(call),
+                11 => caller.calls.iter().any(|call| caller.drips(call)),
                 _ => false,
             };
             self.hold(
@@ -540,8 +542,8 @@ impl Judge<'_> {
                 Some(13),
             ),
             Reason::ClientLeft => (gone || evicted, Some(1)),
-            Reason::ClientProtocol(_) => (plan.broken.is_some() || gone, Some(13)),
-            Reason::ClientTooSlow => (self.client.slow || faults.leapt(record), Some(4)),
+            Reason::ClientProtocol(_) => (plan.broken.is_some() || gone || evicted, Some(13)),
+            Reason::ClientTooSlow => (self.client.slow || evicted || faults.leapt(record), Some(4)),
             Reason::Deadline => (late, Some(4)),
             Reason::Draining => (faults.draining, Some(14)),
             // A server that takes one call at a time may be busy with the others for longer than anybody waits.

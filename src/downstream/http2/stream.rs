@@ -415,9 +415,11 @@ impl Drop for Http2Stream {
 
 /// Why a request has not come to its end.
 fn reset_of(error: &h2::Error, notes: &Notes) -> Reset {
-    match error.is_reset() && !error.is_remote() {
-        true => Reset::downstream(Reason::ClientProtocol("the request breaks HTTP/2")),
-        false => notes.why_gone(),
+    match (error.is_reset(), error.is_remote()) {
+        (true, false) => Reset::downstream(Reason::ClientProtocol("the request breaks HTTP/2")),
+        // Whatever became of its connection afterwards.
+        (true, true) => Reset::downstream(Reason::ClientLeft),
+        (false, _) => notes.why_gone(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use wharf::wire::Reason;
 
-use super::{Scene, assert_told};
+use super::{BROKEN, Scene, assert_told};
 use crate::backend::{Backend, Seen};
 use crate::caller::{CALL, Caller, Heard, call, head, head_of};
 use crate::client::{Client, message};
@@ -95,7 +95,7 @@ fn h2_03_a_frame_of_a_wrong_size_ends_the_connection() {
         let records = scene.end();
         assert_eq!(records.len(), 2, "{name}: {records:?}");
         assert_eq!(records[0].message, "a frame of a wrong size", "{name}");
-        assert_eq!(records[1].reason, Reason::ClientLeft, "{name}");
+        assert_eq!(records[1].reason, BROKEN, "{name}");
     }
 }
 
@@ -195,7 +195,7 @@ fn h2_08_frames_in_which_nothing_stands_end_the_connection() {
     scene.peer.assert_reset(begun, CANCEL);
     let records = scene.end();
     assert_eq!(records[0].message, "it floods empty frames");
-    assert_eq!(records[1].reason, Reason::ClientLeft);
+    assert_eq!(records[1].reason, BROKEN);
     assert_eq!(records.len(), 2);
 
     // Padding alone is as empty.
@@ -450,7 +450,14 @@ fn h2_20_a_window_of_more_than_there_is_ends_the_stream_or_the_connection() {
     caller.window(stream, 1);
     caller.settings(&[(INITIAL_WINDOW_SIZE, WINDOW_MAX)]);
     caller.assert_turned_out(FLOW_CONTROL_ERROR);
-    assert_eq!(scene.end().len(), 2);
+    let records = scene.end();
+    assert_eq!(records.len(), 2);
+    let call = records.iter().find(|own| own.refusal.is_none());
+    let reason = call.map(|own| own.reason);
+    assert!(
+        matches!(reason, Some(Reason::ClientProtocol(_))),
+        "{reason:?}"
+    );
     // On a stream.
     let mut scene = Scene::new();
     let mut caller = scene.caller();

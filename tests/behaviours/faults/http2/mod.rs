@@ -20,6 +20,8 @@ use crate::client::{Client, message, streamed, trailer_frame};
 use crate::world::{Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";
+/// How the calls end of a client that has broken HTTP/2.
+const BROKEN: Reason = Reason::ClientProtocol("its connection had to be ended");
 
 /// A proxy, its backend, and a call that is open while somebody else behaves badly.
 struct Scene {

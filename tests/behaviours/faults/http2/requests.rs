@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wharf::wire::{Party, Reason};
 
-use super::{Scene, assert_good, assert_told};
+use super::{BROKEN, Scene, assert_good, assert_told};
 use crate::caller::{CALL, Caller, Heard, call, call_with};
 use crate::client::message;
 use crate::frames::{CANCEL, END_HEADERS, ENHANCE_YOUR_CALM, HEADERS, frame};
@@ -41,7 +41,9 @@ fn h2_04_a_call_that_was_told_to_go_on_is_not_answered_yet() {
         records.into_iter().partition(|own| own.refusal.is_some());
     assert_told(&told, &["it resets calls before they are answered"]);
     for call in calls {
-        assert_eq!(call.reason, Reason::ClientLeft);
+        // Reset before the connection ended, or in the turn in which it did.
+        let reason = call.reason;
+        assert!([Reason::ClientLeft, BROKEN].contains(&reason), "{reason:?}");
     }
 }
 
