@@ -475,6 +475,7 @@ impl<D: Driver> Core<D> {
                     wakeup: reactor.wakeup(Task::Exchange(own)),
                     alarm: Alarm::default(),
                     share,
+                    still_since: None,
                     started: now.wall,
                 });
                 trip(Place::Lend);

@@ -55,7 +55,7 @@ impl<D: Driver> Core<D> {
                     let calls = self.exchanges.iter();
                     let calls = calls.filter(|(_, call)| call.connection == key).count();
                     let streams = shared.engine.streams();
-                    let leaving = shared.engine.leaving();
+                    let leaving = shared.engine.leaving().count();
                     assert_eq!(
                         calls + leaving,
                         streams,
@@ -123,7 +123,7 @@ impl<D: Driver> Core<D> {
             request + answer + call.share.bytes()
         });
         let leaving = self.connections.iter().map(|(_, own)| match &own.seat {
-            Seat::Shared(shared) => shared.engine.held(),
+            Seat::Shared(shared) => shared.engine.held() + shared.engine.unwritten(),
             Seat::Home(_) | Seat::Lent(_) | Seat::Empty => 0,
         });
         assert_eq!(
@@ -139,6 +139,11 @@ impl<D: Driver> Core<D> {
                 Seat::Home(_) | Seat::Empty => false,
             });
             assert!(lent, "invariant 6: an exchange has its connection's engine");
+            assert_eq!(
+                call.share.bytes(),
+                call.holds(),
+                "invariant 10: what a call holds is counted when it has changed"
+            );
             assert_ne!(
                 call.exchange.phase(),
                 "done",

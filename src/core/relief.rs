@@ -1,11 +1,13 @@
 //! Who has to go when all calls together hold more than they may.
 //!
-//! Owns the choice: whoever has been keeping bytes waiting for longest, since that is what fills a core; where nobody does, whoever
-//! holds most. Somebody who reads is not made to pay for those who do not. It never looks at calls that hold little.
+//! Owns the choice: what has stood still for longest, whether its caller does not read or its backend does not; where nothing
+//! stands still, a call of the client who holds most in all. Somebody who reads, or writes and is read, is not made to pay for
+//! those who do not. Calls that hold little are left alone.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::task::Context;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::core::client::Seat;
 use crate::core::contain::Work;
@@ -18,13 +20,28 @@ use crate::wire::Reason;
 const SMALL_BYTES: usize = 4 << 10;
 /// One part in so many of what may be held is made free, so that it is not looked for every few bytes.
 const FREED: usize = 8;
+/// Where that could not be made free, it is looked for again when one part in so many has come.
+const GROWN: usize = 64;
+/// What has waited for less is on its way: a round trip to somebody who reads.
+const STILL_TIME_MIN: Duration = Duration::from_secs(1);
 
 /// One of those who hold something.
 #[derive(Clone, Copy, Debug)]
-enum Holder {
+struct Holder {
+    who: Who,
+    connection: Key,
+    bytes: usize,
+    /// Since when nothing of it has moved, if that is long.
+    since: Option<Instant>,
+    /// Its caller does not read.
+    unread: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Who {
     Call(Key),
-    /// A stream of that connection whose call has ended.
-    Leaving(Key),
+    /// The stream of that number, whose call has ended.
+    Leaving(u32),
 }
 
 impl<D: Driver> Core<D> {
@@ -32,75 +49,113 @@ impl<D: Driver> Core<D> {
     pub(super) fn relieve(&mut self, now: Now) {
         let (held, most) = (self.budget.held(), self.budget.bytes_max());
         if held <= most {
+            self.unrelieved = None;
+            return;
+        }
+        let spared = if held > 2 * most { 0 } else { SMALL_BYTES };
+        if spared > 0
+            && self
+                .unrelieved
+                .is_some_and(|before| held < before + most / GROWN)
+        {
+            // Those who hold little hold it all.
             return;
         }
         let enough = most - most / FREED;
-        let spared = if held > 2 * most { 0 } else { SMALL_BYTES };
-        for (since, holder) in self.holders(spared) {
+        for holder in self.holders(spared, now.instant) {
             if self.budget.held() <= enough {
                 break;
             }
-            let work = Work::Task(match holder {
-                Holder::Call(key) => Task::Exchange(key),
-                Holder::Leaving(key) => Task::Downstream(key),
-            });
-            self.contain(work, now, |core| match (holder, since) {
-                (Holder::Call(key), since) => core.send_away(key, since.is_some(), now),
-                (Holder::Leaving(key), Some(since)) => core.cut_leaving(key, since),
-                (Holder::Leaving(_), None) => {}
+            let Holder {
+                who,
+                connection,
+                unread,
+                ..
+            } = holder;
+            let task = match who {
+                Who::Call(key) => Task::Exchange(key),
+                Who::Leaving(_) => Task::Downstream(connection),
+            };
+            self.contain(Work::Task(task), now, |core| match who {
+                Who::Call(key) => core.send_away(key, unread, now),
+                Who::Leaving(stream) => core.cut_leaving(connection, stream),
             });
         }
+        self.unrelieved = Some(self.budget.held()).filter(|&held| held > most);
     }
 
-    /// Those who hold more than `spared`, bytes, in the order in which they have to go, each with the time since when it keeps bytes
-    /// waiting.
-    fn holders(&self, spared: usize) -> Vec<(Option<Instant>, Holder)> {
+    /// Those who hold more than `spared`, bytes, in the order in which they have to go.
+    fn holders(&self, spared: usize, now: Instant) -> Vec<Holder> {
         let mut holders = Vec::new();
-        for (key, call) in self.exchanges.iter() {
-            let down = call.exchange.down();
-            let (request, answer) = down.held();
-            let bytes = request + answer + call.share.bytes();
+        let long = |since: &Instant| now >= *since + STILL_TIME_MIN;
+        let mut hold = |who, connection, bytes, unread: Option<Instant>, still: Option<Instant>| {
             if bytes > spared {
-                holders.push((
-                    self.stalled_since(down, call.connection),
+                let unread = unread.filter(long);
+                holders.push(Holder {
+                    who,
+                    connection,
                     bytes,
-                    Holder::Call(key),
-                ));
+                    since: unread.into_iter().chain(still.filter(long)).min(),
+                    unread: unread.is_some(),
+                });
             }
+        };
+        for (key, call) in self.exchanges.iter() {
+            let connection = call.connection;
+            let down = call.exchange.down();
+            let bytes = call.share.bytes() + down.holds();
+            let unread = self.unread_since(down, connection);
+            hold(Who::Call(key), connection, bytes, unread, call.still_since);
         }
         for (key, connection) in self.connections.iter() {
-            if let Seat::Shared(shared) = &connection.seat {
-                let leaving = shared.engine.leaving_stalled();
-                holders.extend(leaving.map(|(at, bytes)| (Some(at), bytes, Holder::Leaving(key))));
+            let Seat::Shared(shared) = &connection.seat else {
+                continue;
+            };
+            let unread = self.socket_unread_since(connection.transport);
+            for stream in shared.engine.leaving() {
+                let unread = stream.stalled_since().or(unread);
+                hold(Who::Leaving(stream.id()), key, stream.holds(), unread, None);
             }
         }
-        holders.sort_by_key(|&(since, bytes, _)| (since.is_none(), since, Reverse(bytes)));
-        let who = holders.into_iter();
-        who.map(|(since, _, holder)| (since, holder)).collect()
+        let mut clients = HashMap::new();
+        for holder in &holders {
+            *clients.entry(holder.connection).or_insert(0) += holder.bytes;
+        }
+        holders.sort_by_cached_key(|holder| {
+            let client = clients.get(&holder.connection).copied();
+            let Holder { bytes, since, .. } = *holder;
+            (since.is_none(), since, Reverse(client), Reverse(bytes))
+        });
+        holders
     }
 
-    fn stalled_since(&self, down: &Stream<D::Socket>, connection: Key) -> Option<Instant> {
+    /// Since when its caller has been keeping bytes waiting.
+    fn unread_since(&self, down: &Stream<D::Socket>, connection: Key) -> Option<Instant> {
+        let socket = || self.socket_unread_since(self.connections.get(connection)?.transport);
         match down {
-            Stream::Http1(_) => {
-                let connection = self.connections.get(connection)?;
-                let place = self.reactor.transports.get(connection.transport)?;
-                place.transport.borrow().stalled_since()
-            }
-            Stream::Http2(stream) => stream.stalled_since(),
+            Stream::Http1(_) => socket(),
+            Stream::Http2(stream) => stream
+                .stalled_since()
+                .or_else(|| stream.unwritten().and_then(|_| socket())),
         }
     }
 
-    /// Cuts those that leave and have been waiting for window since then, or for longer.
-    fn cut_leaving(&mut self, key: Key, since: Instant) {
+    fn socket_unread_since(&self, transport: Key) -> Option<Instant> {
+        let place = self.reactor.transports.get(transport)?;
+        place.transport.borrow().stalled_since()
+    }
+
+    /// Cuts one that leaves.
+    fn cut_leaving(&mut self, key: Key, stream: u32) {
         if let Some(connection) = self.connections.get_mut(key)
             && let Seat::Shared(shared) = &mut connection.seat
         {
-            shared.engine.cut_leaving(since);
+            shared.engine.cut_leaving(stream);
             self.wake(Task::Downstream(key));
         }
     }
 
-    /// Ends a call. `cut`: its caller reads nothing, so what waits for it goes at once, and it is not told.
+    /// Ends a call. `cut`: its caller does not read, so what waits for it goes at once, and it is not told.
     fn send_away(&mut self, key: Key, cut: bool, now: Now) {
         let Some(call) = self.exchanges.get_mut(key) else {
             return;

@@ -57,6 +57,8 @@ pub struct Core<D: Driver> {
     pub(super) drain: Drain,
     /// What all connections hold of heads that have not come whole, bytes.
     pub(super) heads_bytes: usize,
+    /// What was held when there was nobody left who had to go for it, bytes.
+    pub(super) unrelieved: Option<usize>,
     inbox: Receiver<Command>,
     pub(super) reports: Sender<Report>,
     /// Where records go, if not to the control thread.
@@ -99,13 +101,15 @@ pub(super) struct Call<S: Socket> {
     pub(super) alarm: Alarm,
     /// Its part of what all calls hold, without what its client's stream counts by itself.
     pub(super) share: Share,
+    /// Since when that has not become less; `None`: it is nothing.
+    pub(super) still_since: Option<Instant>,
     /// When it began, for people.
     pub(super) started: SystemTime,
 }
 
 impl<S: Socket> Call<S> {
     /// What it holds, but for its client's end, bytes. What is kept to be sent again is the same that waits for window.
-    fn holds(&self) -> usize {
+    pub(super) fn holds(&self) -> usize {
         let (waiting, kept) = self.exchange.held();
         let upstream = self.exchange.upstream();
         let (gathered, unsent) = upstream.map_or((0, 0), |upstream| upstream.held());
@@ -138,6 +142,7 @@ impl<D: Driver> Core<D> {
             snapshot: Rules::new(snapshot),
             drain: Drain::No,
             heads_bytes: 0,
+            unrelieved: None,
             inbox,
             reports,
             ledger: None,
@@ -407,7 +412,13 @@ impl<D: Driver> Core<D> {
         match call.exchange.poll(&mut self.pool, now.instant, cx) {
             Poll::Ready(outcome) => self.finish(key, outcome, now),
             Poll::Pending => {
-                call.share.hold(call.holds());
+                let (before, holds) = (call.share.bytes(), call.holds());
+                if holds == 0 {
+                    call.still_since = None;
+                } else if holds < before || call.still_since.is_none() {
+                    call.still_since = Some(now.instant);
+                }
+                call.share.hold(holds);
                 let wanted = call.exchange.wake_at();
                 call.alarm
                     .arm(&mut self.reactor.timers, wanted, Task::Exchange(key));

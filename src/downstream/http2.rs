@@ -112,15 +112,16 @@ impl<S: Socket> Http2<S> {
     ) -> Self {
         let gate = Gate::new();
         let notes = gate.notes();
+        notes.count_in(Some(Share::of(&budget)));
         let bridge = Bridge::new(Rc::clone(&transport), gate, HIGH_WATER);
         let builder = settings::builder(limits.head_bytes_max, reset_stream_duration);
         Self {
             transport,
             limits,
-            budget,
             phase: Phase::Greeting(builder.handshake(bridge)),
             notes,
             open: Rc::default(),
+            budget,
             leaving: Vec::new(),
             writes: 0,
             since: now,
@@ -144,7 +145,6 @@ impl<S: Socket> Http2<S> {
             // Not in a read of ours, which ends the connection in the same step: it was given up from outside.
             self.blame(Reason::ClientTooSlow);
         }
-        self.see_off(now, cx);
         loop {
             let connection = match &mut self.phase {
                 Phase::Greeting(handshake) => match Pin::new(handshake).poll(cx) {
@@ -203,11 +203,13 @@ impl<S: Socket> Http2<S> {
                 }
                 Poll::Pending if accepts && self.notes.let_heads_on() => {}
                 Poll::Pending => {
-                    if !self.transport.borrow().has_refused() {
-                        self.writes += 1;
-                        if self.leaving.iter().any(|stream| stream.waits_for_cut()) {
-                            cx.waker().wake_by_ref();
-                        }
+                    let written_all = !self.transport.borrow().has_refused();
+                    self.notes.note_writes(written_all);
+                    self.writes += u64::from(written_all);
+                    // Once for all that has come: each look is at all of them.
+                    self.see_off(now, cx);
+                    if written_all && self.leaving.iter().any(|stream| stream.waits_for_cut()) {
+                        cx.waker().wake_by_ref();
                     }
                     let turned_away = self.notes.take_turned_away();
                     if turned_away > 0 {
@@ -217,8 +219,12 @@ impl<S: Socket> Http2<S> {
                         }
                         return Poll::Ready(Arrival::Malformed(self.say_turned_away(turned_away)));
                     }
-                    if let Some(words) = self.pass_sentence(now) {
-                        return Poll::Ready(Arrival::Malformed(words));
+                    match self.pass_sentence(now) {
+                        Due::Nothing => {}
+                        Due::Words => continue,
+                        Due::End(words) => {
+                            return Poll::Ready(Arrival::Malformed(words.to_owned()));
+                        }
                     }
                     match self.watch(accepts, now) {
                         Due::Nothing => return Poll::Pending,
@@ -305,15 +311,25 @@ impl<S: Socket> Http2<S> {
         self.notes.note_end(Reset::downstream(reason));
     }
 
-    /// Ends the connection for what the gate has found, once. In words if nobody else tells.
-    fn pass_sentence(&mut self, now: Instant) -> Option<String> {
-        let Verdict { reason, words } = self.notes.verdict()?;
-        if reason == H2Reason::NO_ERROR {
-            self.close(now);
-            return None;
+    /// Ends the connection for what the gate has found, once.
+    fn pass_sentence(&mut self, now: Instant) -> Due {
+        match self.notes.verdict() {
+            None => Due::Nothing,
+            Some(Verdict { reason, .. }) if reason == H2Reason::NO_ERROR => match self.closing {
+                None => {
+                    self.close(now);
+                    Due::Words
+                }
+                Some(_) => Due::Nothing,
+            },
+            Some(Verdict { reason, words }) => {
+                self.blame(BROKEN);
+                match self.end(reason) {
+                    true => Due::End(words),
+                    false => Due::Nothing,
+                }
+            }
         }
-        self.blame(BROKEN);
-        self.end(reason).then(|| words.to_owned())
     }
 
     /// Ends it now, with a GOAWAY. Whether nobody had.
@@ -421,6 +437,7 @@ impl<S: Socket> Http2<S> {
         if !matches!(self.phase, Phase::Lingering(_)) {
             self.phase = Phase::Lingering(Lingering::default());
             self.leaving = Vec::new();
+            self.notes.count_in(None);
             self.transport.borrow_mut().shutdown_write();
         }
     }
@@ -485,26 +502,22 @@ impl<S: Socket> Http2<S> {
         self.notes.is_out_of_frames()
     }
 
-    /// How many of them leave: their call has ended.
-    pub fn leaving(&self) -> usize {
-        self.leaving.len()
+    /// Lets go of one that leaves. Its answer is cut.
+    pub fn cut_leaving(&mut self, stream: u32) {
+        self.leaving.retain(|own| own.id() != stream);
     }
 
-    /// Lets go of those that leave and have been waiting for window since then, or for longer. Their answers are cut.
-    pub fn cut_leaving(&mut self, since: Instant) {
-        self.leaving
-            .retain(|stream| stream.stalled_since().is_none_or(|at| at > since));
+    /// Those that leave.
+    pub fn leaving(&self) -> impl Iterator<Item = &Http2Stream> {
+        self.leaving.iter().map(|stream| &**stream)
     }
 
-    /// Those that leave and wait for window: since when, and how much each holds, bytes.
-    pub fn leaving_stalled(&self) -> impl Iterator<Item = (Instant, usize)> {
-        self.leaving.iter().filter_map(|stream| {
-            let (request, answer) = stream.held();
-            Some((stream.stalled_since()?, request + answer))
-        })
+    /// What `h2` has been given of answers and has not written, bytes.
+    pub fn unwritten(&self) -> usize {
+        self.notes.unwritten_bytes()
     }
 
-    /// What those hold that leave, bytes.
+    /// What those hold that leave, without what `h2` holds of them, bytes.
     pub fn held(&self) -> usize {
         let leaving = self.leaving.iter();
         leaving

@@ -36,6 +36,14 @@ impl<S: Socket> Stream<S> {
             Self::Http2(stream) => stream.held(),
         }
     }
+
+    /// All that is held for it: that, and what `h2` has been given, bytes.
+    pub fn holds(&self) -> usize {
+        match self {
+            Self::Http1(_) => 0,
+            Self::Http2(stream) => stream.holds(),
+        }
+    }
 }
 
 impl<S: Socket> Source for Stream<S> {

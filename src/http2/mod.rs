@@ -13,5 +13,5 @@ mod unsent;
 pub use entering::{Entering, Fate, LARGE_BYTES, Met};
 pub use gathered::Gathered;
 pub use loans::{Loans, PIECE_BYTES_MIN};
-pub use passing::Passing;
+pub use passing::{Gone, Passing};
 pub use unsent::{HandedOn, SEND_BUFFER_BYTES, Unsent};

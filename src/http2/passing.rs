@@ -13,10 +13,19 @@ use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead};
 pub struct Passing {
     /// Bytes that are still to come of the present frame's payload.
     left: usize,
-    /// Whose it is.
-    stream: u32,
+    /// The present frame; `None`: the preface.
+    frame: Option<FrameHead>,
     /// What there is of the next frame's head.
     head: Vec<u8>,
+}
+
+/// How far a frame has gone by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// Its head has.
+    Begun(FrameHead),
+    /// All of it has.
+    Whole(FrameHead),
 }
 
 impl Passing {
@@ -24,25 +33,31 @@ impl Passing {
     pub fn new(preface: usize) -> Self {
         Self {
             left: preface,
-            stream: 0,
+            frame: None,
             head: Vec::new(),
         }
     }
 
     /// The same bytes as whoever lent them knows them, if they are content alone: no byte of a frame's head.
     pub fn find(&self, bytes: &[u8], loans: &mut Loans) -> Option<Bytes> {
+        let stream = self.frame.map_or(0, |frame| frame.stream);
         let whole = bytes.len() <= self.left;
-        whole.then(|| loans.find(self.stream, bytes)).flatten()
+        whole.then(|| loans.find(stream, bytes)).flatten()
     }
 
-    /// These bytes go by. `begun` is told of each frame whose head has gone by.
-    pub fn wrote(&mut self, mut bytes: &[u8], mut begun: impl FnMut(FrameHead)) {
+    /// These bytes go by. `tell` hears of each frame, when its head has and when all of it has.
+    pub fn wrote(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Gone)) {
         loop {
-            let gone = self.left.min(bytes.len());
-            bytes = &bytes[gone..];
-            self.left -= gone;
             if self.left > 0 {
-                return;
+                let gone = self.left.min(bytes.len());
+                bytes = &bytes[gone..];
+                self.left -= gone;
+                if self.left > 0 {
+                    return;
+                }
+                if let Some(frame) = self.frame {
+                    tell(Gone::Whole(frame));
+                }
             }
             let frame = if self.head.is_empty()
                 && let Some(frame) = FrameHead::parse(bytes)
@@ -61,8 +76,11 @@ impl Passing {
                 frame
             };
             self.left = frame.length;
-            self.stream = frame.stream;
-            begun(frame);
+            self.frame = Some(frame);
+            tell(Gone::Begun(frame));
+            if frame.length == 0 {
+                tell(Gone::Whole(frame));
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use bytes::{Buf, Bytes};
 
-use crate::http2::{Entering, Fate, Loans, Met, Passing};
+use crate::http2::{Entering, Fate, Gone, Loans, Met, Passing};
 use crate::net::Sieve;
 use crate::upstream::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
@@ -281,12 +281,17 @@ impl Sieve for Gate {
 
     fn wrote(&mut self, bytes: &[u8]) {
         let Self { notes, passing, .. } = self;
-        passing.wrote(bytes, |frame| match frame.kind {
-            kind::HEADERS => notes.heads.set(notes.heads.get().saturating_sub(1)),
-            kind::DATA if frame.has(flag::END_STREAM) => {
-                notes.note_end(frame.stream);
+        passing.wrote(bytes, |gone| {
+            let Gone::Begun(frame) = gone else {
+                return;
+            };
+            match frame.kind {
+                kind::HEADERS => notes.heads.set(notes.heads.get().saturating_sub(1)),
+                kind::DATA if frame.has(flag::END_STREAM) => {
+                    notes.note_end(frame.stream);
+                }
+                _ => {}
             }
-            _ => {}
         });
     }
 }

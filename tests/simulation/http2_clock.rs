@@ -524,3 +524,54 @@ fn d_10_pings_do_not_keep_an_idle_connection() {
     assert_eq!(still.core.census(), (0, 0, 0));
     assert_eq!(still.records.len(), 1, "only the call is told of");
 }
+
+#[test]
+fn h2_23_the_goodbye_before_numbers_run_out_leaves_at_once() {
+    let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
+    let client = greet(&mut still, 65_535);
+    still.settle();
+    still.receive(&client);
+    let late = (1u32 << 31) - 65_535 + 2;
+    let flags = END_HEADERS | END_STREAM;
+    still.send(&client, &frame(HEADERS, flags, late, &call()));
+    still.settle();
+    // Its call is open and silent, and nothing else happens.
+    let (bytes, closed) = still.receive(&client);
+    assert_eq!((goaway(&bytes), closed), (Some(0), false));
+}
+
+#[test]
+fn h2_12_a_window_that_is_taken_back_is_a_reader_that_stands_still() {
+    const CALLS: u32 = 60;
+    let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(40_000), Limits::default());
+    let client = greet(&mut still, 65_535);
+    let more = ((1u32 << 31) - 1 - 65_535).to_be_bytes();
+    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
+    let flags = END_HEADERS | END_STREAM;
+    for n in 0..CALLS {
+        still.send(&client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
+    }
+    still.settle();
+    let ended_well = still.records.iter().filter(|own| own.reason == Reason::Ok);
+    assert_eq!(ended_well.count(), CALLS as usize);
+    // All has been said as far as the backend knows, and little of it was written.
+    let shut = [&[0, 4][..], &0u32.to_be_bytes()].concat();
+    still.send(&client, &frame(SETTINGS, 0, 0, &shut));
+    still.settle();
+    let (mut heard, began) = (Vec::new(), still.machine.now());
+    for second in 1..=40 {
+        still.run_until(began + second * SECOND);
+        heard.extend(still.receive(&client).0);
+        // It is alive.
+        still.send(&client, &frame(PING, 0, 0, b"are you?"));
+        still.settle();
+    }
+    let all = frames(&heard);
+    let of = |wanted: &dyn Fn(&(u8, u8, u32, Vec<u8>)) -> bool| {
+        all.iter().filter(|own| wanted(own)).count()
+    };
+    let ended = of(&|own| own.0 == DATA && own.1 & END_STREAM != 0);
+    let reset = of(&|own| own.0 == RST_STREAM);
+    assert!(reset > CALLS as usize / 2, "{ended} whole, {reset} reset");
+    assert_eq!(ended + reset, CALLS as usize);
+}

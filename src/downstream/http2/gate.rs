@@ -8,6 +8,7 @@
 //! Reset), CVE-2024-27316 (CONTINUATION).
 
 use std::cell::{Cell, RefCell};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
@@ -15,8 +16,9 @@ use std::rc::Rc;
 use bytes::{Buf, Bytes};
 use h2::Reason as H2Reason;
 
+use crate::downstream::Share;
 use crate::downstream::http2::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
-use crate::http2::{Entering, Fate, Loans, Met, Passing};
+use crate::http2::{Entering, Fate, Gone, Loans, Met, Passing};
 use crate::net::Sieve;
 use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, PREFACE, flag, kind};
 use crate::wire::{Reason, Reset};
@@ -93,8 +95,18 @@ pub struct Notes {
     frames_left: Cell<u32>,
     /// One waits for the next turn.
     out_of_frames: Cell<bool>,
-    /// Content that `h2` was given and has not written.
+    /// Content that `h2` was given and has not written, to be found again.
     loans: RefCell<Loans>,
+    /// What `h2` was given of answers and has not written, by stream.
+    unwritten: RefCell<BTreeMap<u32, Unwritten>>,
+    /// All of their content, bytes.
+    unwritten_bytes: Cell<usize>,
+    /// That, as a part of what all calls hold.
+    share: RefCell<Option<Share>>,
+    /// `h2` had written all that its windows allowed when it was polled last.
+    written_all: Cell<bool>,
+    /// The head that is being written ends its stream, and more frames of it follow.
+    ends_behind_head: Cell<bool>,
     /// The last stream that has begun.
     begun: Cell<u32>,
     /// Why we have ended the connection, where its calls are to be told.
@@ -112,6 +124,15 @@ enum Seen {
     Head,
     /// `h2` has given it out as a request.
     Request,
+}
+
+/// What `h2` holds of one answer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unwritten {
+    /// Its content, bytes.
+    bytes: usize,
+    /// Its end is among it.
+    ends: bool,
 }
 
 /// What came in the present second.
@@ -242,6 +263,80 @@ impl Notes {
         if Passing::is_worth_it(piece) {
             self.loans.borrow_mut().note(stream, piece);
         }
+        let mut unwritten = self.unwritten.borrow_mut();
+        unwritten.entry(stream).or_default().bytes += piece.len();
+        self.hold(self.unwritten_bytes.get() + piece.len());
+    }
+
+    /// From now on what `h2` holds is counted there; `None`: nowhere, since it holds it no more.
+    pub fn count_in(&self, share: Option<Share>) {
+        *self.share.borrow_mut() = share;
+        self.hold(self.unwritten_bytes.get());
+    }
+
+    fn hold(&self, bytes: usize) {
+        self.unwritten_bytes.set(bytes);
+        if let Some(share) = &mut *self.share.borrow_mut() {
+            share.hold(bytes);
+        }
+    }
+
+    /// `h2` is given the end of that stream's answer.
+    pub fn note_answer_end(&self, stream: u32) {
+        self.unwritten.borrow_mut().entry(stream).or_default().ends = true;
+    }
+
+    /// How much `h2` holds of the content of that stream's answer, bytes; `None`: all that it was given has been written.
+    pub fn unwritten(&self, stream: u32) -> Option<usize> {
+        let unwritten = self.unwritten.borrow();
+        unwritten.get(&stream).map(|own| own.bytes)
+    }
+
+    /// How much it holds of all answers, as far as that is counted, bytes.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.share.borrow().as_ref().map_or(0, Share::bytes)
+    }
+
+    /// `h2` was polled. `all`: nothing but windows has kept it from writing more.
+    pub fn note_writes(&self, all: bool) {
+        self.written_all.set(all);
+    }
+
+    /// Whether what it still holds waits for windows alone.
+    pub fn has_written_all(&self) -> bool {
+        self.written_all.get()
+    }
+
+    /// A frame of ours has been written whole.
+    fn note_whole(&self, frame: FrameHead) {
+        let ends = frame.has(flag::END_STREAM);
+        let is_head_whole = frame.has(flag::END_HEADERS);
+        match frame.kind {
+            kind::DATA => self.note_written(frame.stream, frame.length, ends),
+            // An end that is said in a head is said when the last frame of that head has gone.
+            kind::HEADERS if ends && is_head_whole => self.note_written(frame.stream, 0, true),
+            kind::HEADERS => self.ends_behind_head.set(ends),
+            kind::CONTINUATION if is_head_whole && self.ends_behind_head.take() => {
+                self.note_written(frame.stream, 0, true);
+            }
+            kind::RST_STREAM => self.note_written(frame.stream, 0, true),
+            _ => {}
+        }
+    }
+
+    /// Content of that stream has been written, with its end or before it.
+    fn note_written(&self, stream: u32, bytes: usize, end: bool) {
+        let mut unwritten = self.unwritten.borrow_mut();
+        let Entry::Occupied(mut own) = unwritten.entry(stream) else {
+            return;
+        };
+        let written = bytes.min(own.get().bytes);
+        own.get_mut().bytes -= written;
+        let mut gone = written;
+        if end || (own.get().bytes == 0 && !own.get().ends) {
+            gone += own.remove().bytes;
+        }
+        self.hold(self.unwritten_bytes.get() - gone);
     }
 
     /// `h2` is given an interim head (100) to send on that stream.
@@ -253,6 +348,7 @@ impl Notes {
     pub fn forget(&self, stream: u32) {
         self.told_to_go_on.borrow_mut().remove(&stream);
         self.loans.borrow_mut().forget(stream);
+        self.note_written(stream, 0, true);
     }
 
     fn judge(&self, reason: H2Reason, words: &'static str) {
@@ -574,7 +670,10 @@ impl Sieve for Gate {
 
     fn wrote(&mut self, bytes: &[u8]) {
         let Self { notes, passing, .. } = self;
-        passing.wrote(bytes, |frame| notes.note_sent(frame));
+        passing.wrote(bytes, |gone| match gone {
+            Gone::Begun(frame) => notes.note_sent(frame),
+            Gone::Whole(frame) => notes.note_whole(frame),
+        });
     }
 }
 

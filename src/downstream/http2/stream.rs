@@ -56,6 +56,8 @@ pub struct Http2Stream {
     gone: Option<Reset>,
     /// A panic has cut it: of what it holds nothing is said any more.
     severed: bool,
+    /// Its call has ended.
+    is_leaving: bool,
     /// Since when its request is thrown away, and how much was, bytes.
     left_at: Option<Instant>,
     discarded: usize,
@@ -119,6 +121,7 @@ impl Http2Stream {
             stall_timeout: opening.stall_timeout,
             gone: None,
             severed: false,
+            is_leaving: false,
             left_at: None,
             discarded: 0,
             cut_behind: None,
@@ -148,12 +151,13 @@ impl Http2Stream {
     /// Its call has ended: what still comes of the request is thrown away, up to some bytes and some time.
     pub(super) fn leave(&mut self, now: Instant) {
         self.now = now;
+        self.is_leaving = true;
         if self.left_at.is_none() && !self.gathered.is_whole() {
             self.left_at = Some(now);
         }
     }
 
-    /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been handed on and its request has
+    /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been written and its request has
     /// ended or been given up, or nobody is there for it. `writes`: how often `h2` had written all that it was given.
     pub(super) fn see_off(&mut self, writes: u64, now: Instant, cx: &mut Context<'_>) -> bool {
         if self.severed {
@@ -172,7 +176,12 @@ impl Http2Stream {
         }
         let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX as usize;
         let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
-        self.is_said() && (heard || waited)
+        self.is_said() && self.unwritten().is_none() && (heard || waited)
+    }
+
+    /// What `h2` has been given of the answer and has not written, bytes; `None`: it has written all that it was given.
+    pub fn unwritten(&self) -> Option<usize> {
+        self.notes.unwritten(self.id)
     }
 
     /// Whether `h2` has all of the answer that there is.
@@ -193,9 +202,20 @@ impl Http2Stream {
         }
     }
 
-    /// What it holds: of the request for its sink, of the answer for want of window, bytes.
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// What it holds: of the request for its sink, of the answer for want of window, bytes. Not what `h2` holds.
     pub fn held(&self) -> (usize, usize) {
         (self.gathered.bytes(), self.unsent.bytes())
+    }
+
+    /// All that is held for it: that, and what `h2` has been given, bytes.
+    pub fn holds(&self) -> usize {
+        let (request, answer) = self.held();
+        request + answer + self.unwritten().unwrap_or_default()
     }
 
     /// Gives up a poisoned stream. What `h2` holds for its connection is never freed; so much does such a panic cost.
@@ -240,7 +260,7 @@ impl Http2Stream {
                     self.unsent.note_ended();
                 }
             }
-            // The stream is gone, or its connection is.
+            // The stream is gone, or its connection is, or `h2` takes this for no answer.
             Err(error) => {
                 log::debug!("an answer cannot be said in HTTP/2: {error}");
                 self.reset(H2Reason::INTERNAL_ERROR);
@@ -249,13 +269,20 @@ impl Http2Stream {
     }
 
     fn watch_reader(&mut self) {
-        if !self.unsent.waits() {
+        // What was within the window when `h2` was given it can be beyond it by now (RFC 9113 §6.9.2). Whether that is so only
+        // matters where nothing more is to be said.
+        let beyond = match self.is_leaving && self.notes.has_written_all() {
+            true => self.unwritten(),
+            false => None,
+        };
+        if !self.unsent.waits() && beyond.is_none() {
             self.stall = None;
             return;
         }
-        let stall = Stall::new(self.now, self.handed);
+        let taken = self.handed - beyond.unwrap_or_default() as u64;
+        let stall = Stall::new(self.now, taken);
         let stall = self.stall.get_or_insert(stall);
-        stall.note(self.now, self.handed, STALL_PROGRESS_BYTES);
+        stall.note(self.now, taken, STALL_PROGRESS_BYTES);
     }
 
     /// When its reader will have stood still for too long.
@@ -307,7 +334,7 @@ impl Source for Http2Stream {
         // As long as its answer waits, the time for its request does not end anything.
         let left = self
             .left_at
-            .filter(|_| self.is_said() && self.unsent.has_ended());
+            .filter(|_| self.is_said() && self.unsent.has_ended() && self.unwritten().is_none());
         let left = left.map(|at| at + DRAIN_TIME);
         self.stalled_at().into_iter().chain(left).min()
     }
@@ -341,6 +368,7 @@ impl Sink for Http2Stream {
         if self.gone.is_some() {
             return;
         }
+        let had_ended = self.unsent.has_ended();
         self.send_head();
         let Self {
             answer,
@@ -358,6 +386,9 @@ impl Sink for Http2Stream {
                 }
             };
             unsent.send(answer, 0, told, cx);
+        }
+        if !had_ended && self.unsent.has_ended() {
+            self.notes.note_answer_end(self.id);
         }
         self.watch_reader();
         self.count();
@@ -378,8 +409,8 @@ impl Sink for Http2Stream {
         }
         let asked = match &mut self.answer {
             Answer::Awaited(answer) => answer.poll_reset(cx),
-            Answer::Begun(answer) if !self.unsent.has_ended() => answer.poll_reset(cx),
-            Answer::Begun(_) | Answer::Over => Poll::Pending,
+            Answer::Begun(answer) => answer.poll_reset(cx),
+            Answer::Over => Poll::Pending,
         };
         if asked.is_pending() {
             return Poll::Pending;
@@ -396,8 +427,10 @@ impl Drop for Http2Stream {
     /// Hands the handles back to `h2`, each by itself: a receiving half whose drop panics while something else unwinds ends
     /// the process, so nothing may be left to be dropped when one of them panics.
     fn drop(&mut self) {
+        // What `h2` has been given it would send all the same.
+        let is_whole = self.unsent.has_ended() && self.unwritten().is_none();
         self.notes.forget(self.id);
-        if self.gone.is_none() && !self.unsent.has_ended() {
+        if self.gone.is_none() && !is_whole {
             let cut = panics::contained(|| self.reset(H2Reason::INTERNAL_ERROR));
             if cut.is_none() {
                 self.forget();

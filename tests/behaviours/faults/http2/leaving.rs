@@ -1,5 +1,6 @@
 //! Rows S-01 to S-04: a proxy that is told to leave tells its callers so, serves what they had begun, and cuts no answer.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use wharf::core::Command;
@@ -9,8 +10,10 @@ use super::{Scene, assert_good};
 use crate::backend::Request;
 use crate::caller::{CALL, Caller, Heard};
 use crate::client::{Client, message, streamed, trailer_frame};
-use crate::frames::{ACK, NO_ERROR, PING, REFUSED_STREAM, WINDOW_MAX};
-use crate::world::PATIENCE;
+use crate::frames::{
+    ACK, INITIAL_WINDOW_SIZE, NO_ERROR, PING, REFUSED_STREAM, SETTINGS, WINDOW_MAX, frame,
+};
+use crate::world::{PATIENCE, Plan};
 
 /// How long calls are served that come between the two steps, if nobody answers the first.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -181,7 +184,7 @@ fn h2_35_data_above_the_last_stream_of_our_goodbye_costs_no_window() {
     let body = message(&vec![7; 1_000_000]);
     let expected = body.clone();
     let mut peer = scene.peer;
-    let reader = std::thread::spawn(move || (peer.body(begun), peer));
+    let reader = thread::spawn(move || (peer.body(begun), peer));
     caller.upload(stream, &body, 16_000, None);
     caller.data(stream, b"", true);
     let (heard, mut peer) = reader.join().expect("it reads");
@@ -233,5 +236,53 @@ fn s_04_a_request_that_crosses_the_end_of_an_idle_connection_is_answered_or_not_
             None => client.assert_closed(),
             other => panic!("round {round}: {other:?}"),
         }
+    }
+}
+
+#[test]
+fn s_01_answers_that_a_slow_reader_has_yet_to_take_come_whole() {
+    const CALLS: usize = 20;
+    const ANSWER: usize = 60_000;
+    // Whether we leave, or the connection has been idle for long enough as soon as it is.
+    for drains in [true, false] {
+        let mut plan = Plan::default();
+        if !drains {
+            plan.limits.idle_timeout = Duration::from_millis(300);
+        }
+        let mut scene = Scene::with(plan);
+        let settings = [(INITIAL_WINDOW_SIZE, WINDOW_MAX)];
+        let mut caller = Caller::narrow(scene.world.address, 4 << 10, &settings);
+        caller.window(0, WINDOW_MAX - 65_535);
+        caller.raw(&frame(SETTINGS, ACK, 0, b""));
+        // It does not answer the first step of the goodbye.
+        caller.acknowledges = false;
+        for _ in 0..CALLS {
+            caller.call(&message(b"hi"));
+            let begun = scene.peer.request().stream;
+            scene.peer.answer(begun, &message(&[7; ANSWER]));
+            let record = scene.world.record();
+            assert_eq!((record.reason, record.aborted), (Reason::Ok, false));
+        }
+        if drains {
+            let patience = Command::Drain(Duration::from_secs(30));
+            scene.world.command(patience);
+        }
+        thread::sleep(BETWEEN + Duration::from_millis(500));
+        let (mut bytes, mut whole) = (0, 0);
+        loop {
+            match caller.next() {
+                Heard::Data {
+                    bytes: some, end, ..
+                } => {
+                    bytes += some.len();
+                    whole += usize::from(end);
+                }
+                Heard::End => break,
+                Heard::Head { .. } | Heard::GoAway { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(whole, CALLS, "drains: {drains}, {bytes} bytes");
+        assert!(bytes > CALLS * ANSWER, "{bytes}");
     }
 }

@@ -12,7 +12,8 @@ use crate::backend::{Backend, Peer, Seen};
 use crate::caller::{CALL, Caller, call_with, head, head_of};
 use crate::client::message;
 use crate::frames::{
-    CONTINUATION, DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, block, frame,
+    CONTINUATION, DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, WINDOW_MAX,
+    block, frame,
 };
 use crate::world::{Plan, Stepped};
 
@@ -229,4 +230,51 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
         "{} bytes",
         info.bytes_max
     );
+}
+
+#[test]
+fn r_09_what_a_socket_has_yet_to_take_is_held_too() {
+    const CONNECTIONS: usize = 8;
+    const STREAMS: usize = 50;
+    const BUDGET: usize = 4 << 20;
+    let backend = Backend::new();
+    let mut plan = Plan::default();
+    plan.limits.buffers_bytes_max = BUDGET;
+    let mut world = Stepped::new(plan, &[&backend]);
+    let mut first = Caller::new(world.address);
+    first.raw(&head(1, &CALL, true));
+    let mut peer = backend.accept_turning(|| world.turn());
+    let backend = thread::spawn(move || {
+        while let Some(seen) = peer.next_within(Duration::from_secs(2)) {
+            if let Seen::Data {
+                stream, end: true, ..
+            } = seen
+            {
+                peer.answer(stream, &message(&[7; 60_000]));
+            }
+        }
+    });
+    // Their windows are wide open, and nobody reads their sockets.
+    let settings = [(INITIAL_WINDOW_SIZE, WINDOW_MAX)];
+    let callers: Vec<Caller> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut caller = Caller::narrow(world.address, 4 << 10, &settings);
+            caller.window(0, WINDOW_MAX - 65_535);
+            for _ in 0..STREAMS {
+                caller.call(&message(b"hi"));
+            }
+            caller
+        })
+        .collect();
+    let held = measure(|| {
+        while !backend.is_finished() {
+            world.turn();
+        }
+    });
+    drop(callers);
+    // Besides the budget: what their transports have staged, and the little that each call is.
+    let staged = CONNECTIONS * (256 << 10);
+    let most = (BUDGET + staged + CONNECTIONS * STREAMS * (8 << 10)) as u64;
+    assert!(held.bytes_max < most, "{} of {most}", held.bytes_max);
+    world.stop();
 }

@@ -1,6 +1,7 @@
 //! Streams: resets that are asked for, too many of them, windows that are overrun or kept shut, and numbers that are none.
 
 use std::collections::BTreeMap;
+use std::thread;
 use std::time::Duration;
 
 use wharf::wire::{Party, Reason};
@@ -506,7 +507,7 @@ fn h2_34_data_behind_our_reset_is_ignored_and_its_window_comes_back() {
     let body = message(&vec![7; 2_000_000]);
     let expected = body.clone();
     let mut peer = scene.peer;
-    let reader = std::thread::spawn(move || (peer.body(begun), peer));
+    let reader = thread::spawn(move || (peer.body(begun), peer));
     caller.upload(stream, &body, 16_000, None);
     caller.data(stream, b"", true);
     let (heard, peer) = reader.join().expect("it reads");
@@ -535,7 +536,7 @@ fn h2_39_one_stream_at_full_rate_starves_nobody() {
     caller.window(0, WINDOW_MAX - 65_535);
     let fast = caller.call(&message(b"much"));
     let begun = peer.request().stream;
-    let backend = std::thread::spawn(move || {
+    let backend = thread::spawn(move || {
         pour_and_answer(&mut peer, begun);
         peer
     });
@@ -692,6 +693,64 @@ fn r_09_answers_that_nobody_reads_go_one_by_one_and_not_who_reads_slowly() {
 }
 
 #[test]
+fn r_09_who_reads_does_not_pay_for_uploads_that_stand_still() {
+    const UPLOAD: usize = 65_535;
+    let mut plan = Plan::default();
+    plan.limits.buffers_bytes_max = 4 << 20;
+    let mut scene = Scene::with(plan);
+    let mut reader = scene.caller();
+    let stream = reader.call(&message(b"hi"));
+    let begun = scene.peer.request().stream;
+    // The backend takes nothing from now on.
+    scene.peer.settings(&[(INITIAL_WINDOW_SIZE, 0)]);
+    let mut hog = scene.caller();
+    let upload = |hog: &mut Caller, calls: usize| {
+        let mut bytes = Vec::new();
+        for _ in 0..calls {
+            let stream = hog.fresh();
+            bytes.extend(head(stream, &CALL, false));
+            let mut content = vec![7; UPLOAD];
+            content[..5].copy_from_slice(&[0, 0, 0x10, 0, 0]);
+            let pieces = content.chunks(16 << 10);
+            bytes.extend(pieces.flat_map(|piece| frame(DATA, 0, stream, piece)));
+        }
+        hog.send_within(&bytes, Duration::from_secs(2));
+    };
+    upload(&mut hog, 60);
+    thread::sleep(Duration::from_millis(100));
+    // A narrow window keeps the answer waiting for a moment each time that it is used up.
+    scene.peer.grpc_head(begun);
+    for piece in message(&vec![7; 120_000]).chunks(16_000) {
+        scene.peer.data(begun, piece, false);
+    }
+    scene.peer.trailers(begun, &[("grpc-status", "0")]);
+    thread::sleep(Duration::from_millis(20));
+    upload(&mut hog, 8);
+    let mut read = 0;
+    loop {
+        match reader.next() {
+            Heard::Head { .. } => {}
+            Heard::Data { bytes, end, .. } => {
+                read += bytes.len();
+                if end {
+                    break;
+                }
+                let more = bytes.len() as u32;
+                reader.window(stream, more);
+                reader.window(0, more);
+            }
+            other => panic!("after {read} bytes: {other:?}"),
+        }
+    }
+    assert!(read > 120_000, "{read}");
+    drop(hog);
+    let records = scene.end();
+    let of = |reason: Reason| records.iter().filter(|own| own.reason == reason).count();
+    assert!(of(Reason::Overloaded) > 0, "{records:?}");
+    assert_eq!(of(Reason::Ok), 1, "{records:?}");
+}
+
+#[test]
 fn h2_34_a_refused_upload_may_come_to_its_end_for_seconds() {
     let mut scene = Scene::new();
     let mut caller = scene.caller();
@@ -719,7 +778,7 @@ fn h2_34_a_refused_upload_may_come_to_its_end_for_seconds() {
         assert!(matches!(caller.next(), Heard::Reset { code: NO_ERROR, .. }));
     }
     // `h2` would have forgotten them after a second, and each word on one would be an error of its client.
-    std::thread::sleep(Duration::from_millis(1200));
+    thread::sleep(Duration::from_millis(1200));
     for _ in 0..3 {
         for &stream in &refused {
             caller.data(stream, b"late", false);
