@@ -128,6 +128,13 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
         if !nothing && (!right || length > 16 << 10 || of == kind::PUSH_PROMISE) {
             return (passed, true);
         }
+        if of == kind::HEADERS && !nothing {
+            match whole_head(rest) {
+                Some(true) => {}
+                Some(false) => return (passed, true),
+                None => break,
+            }
+        }
         match of {
             _ if nothing => {
                 empty += 1;
@@ -181,6 +188,29 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
         rest = after;
     }
     (passed, false)
+}
+
+/// Whether the head that begins there is one, or broken off by what is no part of it; `Some(false)`: it is larger than any may
+/// be; `None`: it has not come whole.
+fn whole_head(bytes: &[u8]) -> Option<bool> {
+    let (mut rest, mut block, mut frames) = (bytes, 0, 0);
+    let first = FrameHead::parse(bytes)?.stream;
+    loop {
+        let frame = FrameHead::parse(rest)?;
+        let follows = frame.kind == kind::CONTINUATION && frame.stream == first;
+        if frames > 0 && !follows || frame.length > 16 << 10 {
+            return Some(true);
+        }
+        frames += 1;
+        block += FRAME_HEAD_BYTES + frame.length;
+        if block > 65 << 10 || frames > 21 {
+            return Some(false);
+        }
+        rest = rest.get(FRAME_HEAD_BYTES + frame.length..)?;
+        if frame.has(flag::END_HEADERS) {
+            return Some(true);
+        }
+    }
 }
 
 fn through(pieces: &[&[u8]], sizes: &[u8]) -> Seen {

@@ -76,6 +76,8 @@ pub(super) struct Shared<S: Socket> {
     pub(super) begun: usize,
     /// Its frames that were read.
     pub(super) frames: u32,
+    /// It was held over, and waits to be called.
+    pub(super) waits: bool,
 }
 
 impl<S: Socket> Shared<S> {

@@ -24,16 +24,22 @@ use crate::tripwire::{Place, trip};
 use crate::wire::{Party, Sink};
 
 /// How many requests of HTTP/2 clients are looked at in one turn. A hundred connections may bring ten thousand at once; each is a head to be
-/// written to a backend, which takes them a turn at a time.
+/// written to a backend, which takes them a turn at a time. Half of them are for those who were held over: whoever comes with one
+/// call does not wait until thousands have had theirs.
 const CALLS_MAX: usize = 256;
-/// And of one of them, so that one who has more than all others together does not keep them from coming.
-const CALLS_OF_ONE_MAX: usize = 64;
+/// And of one of them, so that one who has more than all others together does not keep them from coming. The more there are who were
+/// held over, the fewer each.
+pub(super) const CALLS_OF_ONE_MAX: usize = 64;
 /// How many frames of HTTP/2 clients are read in one turn: a frame of ten bytes costs as much as one of a kilobyte, some two thousand
 /// instructions, and a turn of them all must not be felt by anybody else.
 const FRAMES_MAX: u32 = 8 << 10;
-/// And of one of them; and what each may say even where others have said all that, so that a few frames never wait for many.
-const FRAMES_OF_ONE_MAX: u32 = 1 << 10;
+/// And of one of them, as with calls; and what each may say even where others have said all that, so that a few frames never wait for
+/// many.
+pub(super) const FRAMES_OF_ONE_MAX: u32 = 1 << 10;
 const FRAMES_OF_ONE_MIN: u32 = 32;
+const FRAMES_BEYOND: u32 = 8;
+/// How many of those who were held over go on in one turn, the first first.
+const CALLED_MAX: usize = CALLS_MAX / 2;
 /// A head in HTTP/2 of which no more has come is refused only where twice as much is held of heads as may be, bytes.
 const SMALL_HEAD_BYTES: usize = 4 << 10;
 
@@ -145,8 +151,7 @@ impl<D: Driver> Core<D> {
             Poll::Pending if draining && engine.is_idle() => engine.linger(),
             Poll::Pending => {
                 let bytes = engine.head_bytes();
-                let most = self.snapshot.limits.heads_bytes_max;
-                if !self.hold_head(key, bytes) || self.heads_bytes <= most {
+                if !self.hold_head(key, bytes) || self.has_room_for_head(bytes) {
                     return ControlFlow::Break(true);
                 }
                 self.refuse_for_want_of_room(key, now);
@@ -190,6 +195,14 @@ impl<D: Driver> Core<D> {
         ControlFlow::Continue(())
     }
 
+    /// Whether a head of which that much has come may wait for the rest.
+    fn has_room_for_head(&self, bytes: usize) -> bool {
+        let most = self.snapshot.limits.heads_bytes_max;
+        // There are many small ones, and few who hold much would cost them their calls.
+        let spared = if bytes <= SMALL_HEAD_BYTES { 2 } else { 1 };
+        self.heads_bytes <= spared * most
+    }
+
     /// What is spoken where a client came in.
     fn versions(&self, key: Key) -> Versions {
         let connection = self.connections.get(key);
@@ -218,6 +231,7 @@ impl<D: Driver> Core<D> {
             turn: u64::MAX,
             begun: 0,
             frames: 0,
+            waits: false,
         }));
     }
 
@@ -225,8 +239,9 @@ impl<D: Driver> Core<D> {
     fn advance_http2(&mut self, key: Key, now: Now) -> ControlFlow<bool> {
         let draining = self.drain != Drain::No;
         let (turn, room) = (self.turns, self.begun < CALLS_MAX);
-        let frames = FRAMES_MAX.saturating_sub(self.frames);
-        let frames = frames.clamp(FRAMES_OF_ONE_MIN, FRAMES_OF_ONE_MAX);
+        let (calls, frames) = self.portion;
+        let frames = frames.min(FRAMES_MAX.saturating_sub(self.frames));
+        let frames = frames.max(FRAMES_BEYOND);
         let Some(Connection {
             seat: Seat::Shared(shared),
             ..
@@ -234,12 +249,14 @@ impl<D: Driver> Core<D> {
         else {
             return ControlFlow::Break(false);
         };
-        shared.count_for(turn, frames);
-        let accepts = room && shared.begun < CALLS_OF_ONE_MAX;
+        // Whoever waits to be called reads nothing meanwhile.
+        shared.count_for(turn, if shared.waits { 0 } else { frames });
+        let accepts = room && shared.begun < calls && !shared.waits;
         let Shared {
             engine,
             wakeup,
             frames,
+            waits,
             ..
         } = &mut **shared;
         if draining {
@@ -256,17 +273,10 @@ impl<D: Driver> Core<D> {
         match found {
             Poll::Pending => {
                 let bytes = engine.head_bytes();
-                if !accepts || engine.is_out_of_frames() {
-                    self.held_over.push(key);
+                if (!accepts || engine.is_out_of_frames()) && !mem::replace(waits, true) {
+                    self.held_over.push_back(key);
                 }
-                let most = self.snapshot.limits.heads_bytes_max;
-                // There are many small ones, and few who hold much would cost them their calls.
-                let most = if bytes <= SMALL_HEAD_BYTES {
-                    2 * most
-                } else {
-                    most
-                };
-                if !self.hold_head(key, bytes) || self.heads_bytes <= most {
+                if !self.hold_head(key, bytes) || self.has_room_for_head(bytes) {
                     return ControlFlow::Break(true);
                 }
                 if let Some(Connection {
@@ -315,18 +325,26 @@ impl<D: Driver> Core<D> {
         }
     }
 
-    /// HTTP/2 connections that may have more go on in the next turn; first those who had least in this one.
+    /// HTTP/2 connections that may have more go on in the next turn, those first that have been waiting for longest.
     pub(super) fn call_held_over(&mut self) {
-        let mut keys = mem::take(&mut self.held_over);
-        keys.sort_by_cached_key(|&key| match self.connections.get_mut(key) {
-            Some(Connection {
+        let waiting = self.held_over.len().max(1);
+        let calls = (CALLS_MAX / 2 / waiting).clamp(1, CALLS_OF_ONE_MAX);
+        let frames = FRAMES_MAX / 2 / u32::try_from(waiting).unwrap_or(u32::MAX);
+        self.portion = (calls, frames.clamp(FRAMES_OF_ONE_MIN, FRAMES_OF_ONE_MAX));
+        let mut called = 0;
+        while called < CALLED_MAX
+            && let Some(key) = self.held_over.pop_front()
+        {
+            // Others have left meanwhile.
+            if let Some(Connection {
                 seat: Seat::Shared(shared),
                 ..
-            }) => (shared.begun, shared.frames),
-            _ => (0, 0),
-        });
-        for key in keys {
-            self.wake(Task::Downstream(key));
+            }) = self.connections.get_mut(key)
+            {
+                shared.waits = false;
+                self.wake(Task::Downstream(key));
+                called += 1;
+            }
         }
     }
 

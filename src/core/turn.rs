@@ -3,6 +3,7 @@
 //! Owns the slabs of one thread and the order in which their tenants are advanced. It decides nothing about calls:
 //! `admit` does at their beginning, `exchange` until their end.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use crate::core::doors::Doors;
 use crate::core::drain::Drain;
 use crate::core::messages::{Command, Report};
 use crate::core::records::Ledger;
+use crate::core::serve::{CALLS_OF_ONE_MAX, FRAMES_OF_ONE_MAX};
 use crate::downstream::{Budget, HIGH_WATER, Share, Stream};
 use crate::exchange::{Exchange, Outcome};
 use crate::net::{
@@ -87,7 +89,9 @@ pub struct Core<D: Driver> {
     /// Frames of HTTP/2 clients that have been read in it.
     pub(super) frames: u32,
     /// HTTP/2 connections that may have more.
-    pub(super) held_over: Vec<Key>,
+    pub(super) held_over: VecDeque<Key>,
+    /// How many calls, and how many frames, one of them may have in a turn.
+    pub(super) portion: (usize, u32),
     events: Vec<Event>,
     batch: Vec<Task>,
     keys: Vec<Key>,
@@ -160,7 +164,8 @@ impl<D: Driver> Core<D> {
             turns: 0,
             begun: 0,
             frames: 0,
-            held_over: Vec::new(),
+            held_over: VecDeque::new(),
+            portion: (CALLS_OF_ONE_MAX, FRAMES_OF_ONE_MAX),
             events: Vec::new(),
             batch: Vec::new(),
             keys: Vec::new(),

@@ -28,6 +28,8 @@ use crate::wire::http1::{
 use crate::wire::http2::PREFACE;
 use crate::wire::{Part, Reason, Reset, ResponseHead, Sink, Source};
 
+/// What a request costs of the steps that its connection may take in a turn, against a piece of content.
+const HEAD_STEPS: u16 = 16;
 /// How long HTTP/2's preface may take, from its first byte to its last.
 const PREFACE_TIME: Duration = Duration::from_secs(5);
 
@@ -171,6 +173,9 @@ impl<S: Socket> Http1<S> {
                     };
                     match found {
                         Err(fault) => return Poll::Ready(Incoming::Refused(self.refuse(fault))),
+                        Ok(Some(_)) if !self.transport.borrow_mut().take_steps(HEAD_STEPS) => {
+                            return Poll::Pending;
+                        }
                         Ok(Some(length)) => return Poll::Ready(self.take_head(length)),
                         Ok(None) => {}
                     }
@@ -391,6 +396,9 @@ impl<S: Socket> Http1<S> {
         let body = &mut self.call.get_or_insert_default().body;
         let mut transport = self.transport.borrow_mut();
         loop {
+            if !transport.unread().is_empty() && !transport.take_steps(1) {
+                return Poll::Pending;
+            }
             match body.decode(transport.unread()) {
                 Ok(Step::Data { skip, len }) => {
                     transport.consume(skip + len);
@@ -497,6 +505,9 @@ impl<S: Socket> Source for Http1<S> {
         }
         let mut transport = self.transport.borrow_mut();
         loop {
+            if !transport.unread().is_empty() && !transport.take_steps(1) {
+                return Poll::Pending;
+            }
             match call.body.decode(transport.unread()) {
                 Ok(Step::Data { skip, len }) => {
                     transport.consume(skip);

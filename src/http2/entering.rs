@@ -15,7 +15,7 @@ use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, flag, kind};
 /// move what it had room for already. Bytes; just under what its buffer begins with.
 pub const LARGE_BYTES: usize = 4 << 10;
 /// So many frames are handed on together at most, so that whoever counts them can stop.
-const TOGETHER_MAX: u32 = 256;
+pub const TOGETHER_MAX: u32 = 256;
 /// A window as large as there is one (RFC 9113 §6.9.1), bytes.
 const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 
@@ -24,6 +24,8 @@ const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
 pub struct Entering {
     /// Up to this stream frames that mean nothing are taken out; beyond it they are `h2`'s to judge.
     pub known: u32,
+    /// So many frames are handed on together at most.
+    pub together_max: u32,
     /// Frames that have begun since somebody asked.
     frames: u32,
     /// Bytes of the present frame that are still to be handed on.
@@ -65,6 +67,7 @@ impl Default for Entering {
     fn default() -> Self {
         Self {
             known: u32::MAX,
+            together_max: TOGETHER_MAX,
             frames: 0,
             left: 0,
             behind: 0,
@@ -76,12 +79,13 @@ impl Default for Entering {
 
 impl Entering {
     /// How many bytes at the front of `unread` may be handed on now, zero: more are needed. `judge` is told of each frame that
-    /// begins and says whether it passes; what it refuses ends the walk.
+    /// begins, sees what is unread from there on, and says whether it passes; what it refuses ends the walk. Of one that is taken
+    /// out it sees what is behind its head.
     #[inline]
     pub fn pass<E>(
         &mut self,
         unread: &mut impl Buf,
-        mut judge: impl FnMut(Met) -> Result<Fate, E>,
+        mut judge: impl FnMut(Met, &[u8]) -> Result<Fate, E>,
     ) -> Result<usize, E> {
         loop {
             if self.padding > 0 {
@@ -118,10 +122,10 @@ impl Entering {
                 Some(padding) => {
                     unread.advance(FRAME_HEAD_BYTES);
                     let met = self.take_out(frame, padding);
-                    judge(met)?;
+                    judge(met, unread.chunk())?;
                 }
                 None => {
-                    if judge(Met::HandedOn(frame))? == Fate::Falls {
+                    if judge(Met::HandedOn(frame), unread.chunk())? == Fate::Falls {
                         unread.advance(FRAME_HEAD_BYTES);
                         self.padding = length;
                         continue;
@@ -132,8 +136,9 @@ impl Entering {
                         self.behind =
                             mem::replace(&mut self.left, FRAME_HEAD_BYTES) - FRAME_HEAD_BYTES;
                     } else if frame.kind == kind::DATA && frame.flags == 0 {
+                        let more = self.together_max.saturating_sub(1);
                         let (bytes, frames) =
-                            same_data_behind(unread.chunk(), self.left, frame.stream);
+                            same_data_behind(unread.chunk(), self.left, frame.stream, more);
                         self.left += bytes;
                         self.frames = self.frames.saturating_add(frames);
                     }
@@ -192,12 +197,13 @@ impl Entering {
     }
 }
 
-/// How long the plain DATA frames of that stream are that follow one another from `at` on, the last maybe only begun, and how many.
+/// How long the plain DATA frames of that stream are that follow one another from `at` on, the last maybe only begun, and how many;
+/// no more than `most`.
 /// Handed on together they cost `h2` one read, and what it finds wrong it still found on that stream.
-fn same_data_behind(unread: &[u8], at: usize, stream: u32) -> (usize, u32) {
+fn same_data_behind(unread: &[u8], at: usize, stream: u32, most: u32) -> (usize, u32) {
     let mut end = at;
     let mut frames = 0;
-    while frames < TOGETHER_MAX
+    while frames < most
         && let Some(frame) = unread.get(end..).and_then(FrameHead::parse)
     {
         // An empty one is taken out, and a large one begins by itself.

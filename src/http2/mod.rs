@@ -10,7 +10,7 @@ mod loans;
 mod passing;
 mod unsent;
 
-pub use entering::{Entering, Fate, LARGE_BYTES, Met};
+pub use entering::{Entering, Fate, LARGE_BYTES, Met, TOGETHER_MAX};
 pub use gathered::Gathered;
 pub use loans::{Loans, PIECE_BYTES_MIN};
 pub use passing::{Gone, Passing};

@@ -36,6 +36,11 @@ const LENT_MAX: usize = 32;
 const LENT_ASKED_MAX: usize = 4;
 /// What one transport may read in one turn, bytes; then others have theirs.
 const TURN_BYTES_MAX: u32 = 256 << 10;
+/// How many steps a transport may have taken on its bytes in one turn, and all together: a chunk of a byte costs as much as one of a
+/// kilobyte. And how many it may have where others have used them all, so that a few never wait for many.
+const TURN_STEPS_MAX: u16 = 256;
+const TURN_STEPS_OF_ALL: u32 = 16 << 10;
+const TURN_STEPS_MIN: u16 = 16;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
 pub(super) const COPY_BYTES_MAX: usize = 1 << 10;
 /// So much of a buffer may be held by bytes that are a small part of it, bytes.
@@ -68,6 +73,8 @@ pub struct Staging {
     /// For whoever gathers pieces before they are written; each puts it back within its step.
     list: Cell<Vec<Bytes>>,
     turn: Cell<u16>,
+    /// Steps that may still be taken in this turn.
+    steps: Cell<u32>,
     dirty: Cell<Vec<Key>>,
     starved: Cell<Vec<Key>>,
 }
@@ -89,6 +96,7 @@ impl Default for Staging {
             spare: RefCell::default(),
             list: Cell::default(),
             turn: Cell::new(0),
+            steps: Cell::new(TURN_STEPS_OF_ALL),
             dirty: Cell::default(),
             starved: Cell::default(),
         }
@@ -99,6 +107,7 @@ impl Staging {
     /// A new turn: everybody has a full budget again.
     pub fn next_turn(&self) {
         self.turn.set(self.turn.get().wrapping_add(1));
+        self.steps.set(TURN_STEPS_OF_ALL);
     }
 
     /// Appends the transports with bytes to write, each once.
@@ -216,6 +225,8 @@ pub struct Transport<S> {
     /// The last of its turns, as far as so small a number tells: one turn in 65,536 is taken for that one, and has what is left
     /// of its budget.
     turn: u16,
+    /// Steps that were taken on its bytes in it.
+    steps: u16,
 
     /// There while something is staged: of thousands of connections few have something to say.
     unwritten: Option<Box<Unwritten>>,
@@ -314,6 +325,7 @@ impl<S: Socket> Transport<S> {
             ended: false,
             budget: TURN_BYTES_MAX,
             turn: staging.turn.get(),
+            steps: 0,
             unwritten: None,
             writable: connected,
             connected,
@@ -461,15 +473,38 @@ impl<S: Socket> Transport<S> {
         if !self.readable || !self.connected {
             return Some(Filled::Dry);
         }
-        if self.turn != self.staging.turn.get() {
-            self.turn = self.staging.turn.get();
-            self.budget = TURN_BYTES_MAX;
-        }
+        self.begin_turn();
         if self.budget == 0 {
             Staging::push(&self.staging.starved, self.key);
             return Some(Filled::Starved);
         }
         None
+    }
+
+    fn begin_turn(&mut self) {
+        if self.turn != self.staging.turn.get() {
+            self.turn = self.staging.turn.get();
+            self.budget = TURN_BYTES_MAX;
+            self.steps = 0;
+        }
+    }
+
+    /// Takes so many steps on what is unread; `false`: not in this turn any more, and whoever asks is called in the next.
+    pub fn take_steps(&mut self, steps: u16) -> bool {
+        self.begin_turn();
+        let of_all = self.staging.steps.get();
+        let most = if of_all > 0 {
+            TURN_STEPS_MAX
+        } else {
+            TURN_STEPS_MIN
+        };
+        if self.steps >= most {
+            Staging::push(&self.staging.starved, self.key);
+            return false;
+        }
+        self.steps += steps;
+        self.staging.steps.set(of_all.saturating_sub(steps.into()));
+        true
     }
 
     fn note_read(&mut self, read: io::Result<usize>, asked: usize) -> Filled {

@@ -253,7 +253,7 @@ impl Sieve for Gate {
             block,
             ..
         } = self;
-        entering.pass(unread, |met| {
+        entering.pass(unread, |met, _| {
             judge(met, notes, block).map(|()| Fate::Passes)
         })
     }

@@ -18,7 +18,7 @@ use h2::Reason as H2Reason;
 
 use crate::downstream::Share;
 use crate::downstream::http2::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
-use crate::http2::{Entering, Fate, Gone, Loans, Met, Passing};
+use crate::http2::{Entering, Fate, Gone, Loans, Met, Passing, TOGETHER_MAX};
 use crate::net::Sieve;
 use crate::wire::http2::{FRAME_HEAD_BYTES, FrameHead, PREFACE, flag, kind};
 use crate::wire::{Reason, Reset};
@@ -49,9 +49,10 @@ const CONTINUATIONS_MAX: u32 = 20;
 const HEADER_BLOCK_BYTES_MAX: usize = (64 << 10) + 1024;
 /// Above this number streams run out soon (RFC 9113 §5.1.1): the client is asked to come again.
 const STREAM_ID_MAX: u32 = (1 << 31) - (1 << 16);
-/// Heads in the life of a connection that are reset because they are none. `h2` counts those that it finds by itself, see
-/// [`crate::downstream::http2::settings`]; these are the others.
-const FAULTS_MAX: u32 = 100;
+/// Heads in one second that are refused because they are none. `h2` counts those that it finds by itself, in the life of a connection,
+/// see [`crate::downstream::http2::settings`]; these are the others. Each costs an answer and a line, and honest callers who share a
+/// connection may send one now and then: a cookie that has grown too large, a path that is too long.
+const FAULTS_PER_SECOND_MAX: u32 = 100;
 /// What a frame of a client may carry, bytes: what RFC 9113 §4.2 allows whoever was told nothing else.
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// Streams without an answer that are remembered. There are more only of those that `h2` ignores.
@@ -79,8 +80,6 @@ pub struct Notes {
     /// Streams that `h2` has ended before they were given out as requests; it may still give them out.
     turned_away: RefCell<BTreeSet<u32>>,
     counts: Cell<Counts>,
-    /// Heads that were none.
-    faults: Cell<u32>,
     /// A head is coming.
     within_head: Cell<bool>,
     /// How much of it has come, bytes.
@@ -144,6 +143,8 @@ struct Counts {
     settings: u32,
     empty: u32,
     chatter: u32,
+    /// Heads that were none.
+    faults: u32,
     /// DATA frames of ours.
     data: u32,
 }
@@ -176,10 +177,9 @@ impl Notes {
 
     /// One more head that is none.
     pub fn note_fault(&self) {
-        self.faults.set(self.faults.get().saturating_add(1));
-        if self.faults.get() > FAULTS_MAX {
-            self.calm("it sends one head after another that is none");
-        }
+        let mut counts = self.counts.get();
+        counts.faults = counts.faults.saturating_add(1);
+        self.weigh(counts);
     }
 
     /// How many streams `h2` has turned away since this was asked last.
@@ -194,6 +194,30 @@ impl Notes {
     pub fn let_heads_on(&self) -> bool {
         self.head_ahead.set(false);
         self.held_back.take()
+    }
+
+    /// Whether that frame begins a head that has not come whole. `h2` would read what there is of it, and a byte of a head can be
+    /// a hundred of what it becomes: as long as it waits here it holds what has come.
+    fn waits_for_whole_head(&self, met: Met, rest: &[u8]) -> bool {
+        let Met::HandedOn(FrameHead {
+            kind: kind::HEADERS,
+            ..
+        }) = met
+        else {
+            return false;
+        };
+        match head_at(rest) {
+            Head::Whole => false,
+            Head::Begun => {
+                self.head_bytes.set(rest.len());
+                true
+            }
+            Head::Endless => {
+                self.head_bytes.set(0);
+                self.calm("a head without end");
+                true
+            }
+        }
     }
 
     /// Whether that frame waits until the head before it was given out.
@@ -484,6 +508,11 @@ impl Notes {
                 counts.allows(CHATTER_PER_SECOND_MAX, CHATTER_PER_DATA),
                 "it floods frames that say nothing",
             ),
+            (
+                counts.faults,
+                FAULTS_PER_SECOND_MAX,
+                "it sends one head after another that is none",
+            ),
         ] {
             if count > most {
                 self.calm(words);
@@ -525,6 +554,44 @@ const fn is_sized(frame: FrameHead) -> bool {
         kind::GOAWAY => length >= 8 && length <= FRAME_BYTES_MAX,
         _ => length <= FRAME_BYTES_MAX,
     }
+}
+
+/// How a head stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Head {
+    /// It is there, or something that is no part of it: `h2` shall find that.
+    Whole,
+    Begun,
+    /// It will be larger than any may be, or comes in more pieces.
+    Endless,
+}
+
+/// How the head stands that begins with the first frame there.
+fn head_at(unread: &[u8]) -> Head {
+    let mut end = 0;
+    let mut continuations = 0;
+    let mut stream = None;
+    while let Some(frame) = unread.get(end..).and_then(FrameHead::parse) {
+        let belongs = match stream.replace(frame.stream) {
+            None => true,
+            Some(stream) => frame.kind == kind::CONTINUATION && frame.stream == stream,
+        };
+        if !belongs || !is_sized(frame) {
+            return Head::Whole;
+        }
+        continuations += u32::from(frame.kind == kind::CONTINUATION);
+        end += FRAME_HEAD_BYTES + frame.length;
+        if end > HEADER_BLOCK_BYTES_MAX || continuations > CONTINUATIONS_MAX {
+            return Head::Endless;
+        }
+        if frame.has(flag::END_HEADERS) && end <= unread.len() {
+            return Head::Whole;
+        }
+        if end > unread.len() {
+            break;
+        }
+    }
+    Head::Begun
 }
 
 /// The head that is coming.
@@ -596,9 +663,10 @@ impl Sieve for Gate {
             false => notes.begun.get(),
             true => 0,
         };
+        entering.together_max = notes.frames_left.get().min(TOGETHER_MAX);
         if !notes.is_closed() {
             passing = entering
-                .pass(unread, |met| {
+                .pass(unread, |met, rest| {
                     if !*opened {
                         *opened = true;
                         // RFC 9113 §3.4; `h2` takes any frame.
@@ -607,13 +675,14 @@ impl Sieve for Gate {
                         if !settings {
                             notes
                                 .judge(H2Reason::PROTOCOL_ERROR, "it does not begin with SETTINGS");
+                            return Err(());
                         }
                     }
                     if notes.frames_left.get() == 0 && matches!(met, Met::HandedOn(_)) {
                         notes.out_of_frames.set(true);
                         return Err(());
                     }
-                    if notes.hold_back(met) {
+                    if notes.waits_for_whole_head(met, rest) || notes.hold_back(met) {
                         return Err(());
                     }
                     notes.see(met, block);

@@ -184,20 +184,41 @@ fn a_head_waits_until_the_one_before_it_was_given_out() {
 }
 
 #[test]
-fn half_a_head_is_told_in_bytes_until_it_is_whole() {
+fn half_a_head_is_told_in_bytes_and_handed_on_when_it_is_whole() {
     let mut gate = opened();
     let notes = gate.notes();
-    let mut first = frame(kind::HEADERS, 0, 1, b"\x82\x86");
-    handed_on(&mut gate, &first);
-    assert_eq!(notes.head_bytes(), first.len());
-    first.extend(frame(kind::CONTINUATION, 0, 1, b"\x84"));
-    handed_on(&mut gate, &first[11..]);
-    assert_eq!(notes.head_bytes(), first.len());
-    handed_on(
-        &mut gate,
-        &frame(kind::CONTINUATION, flag::END_HEADERS, 1, b""),
-    );
+    let mut unread = BytesMut::new();
+    let mut whole = Vec::new();
+    for (flags, kind, block) in [
+        (0, kind::HEADERS, &b"\x82\x86"[..]),
+        (0, kind::CONTINUATION, b"\x84"),
+        (flag::END_HEADERS, kind::CONTINUATION, b""),
+    ] {
+        assert_eq!(gate.pass(&mut unread).unwrap(), 0);
+        assert_eq!(notes.head_bytes(), whole.len());
+        let frame = frame(kind, flags, 1, block);
+        // Nor before the last byte of a frame has come.
+        let (all_but_one, one) = frame.split_at(frame.len() - 1);
+        unread.extend_from_slice(all_but_one);
+        assert_eq!(gate.pass(&mut unread).unwrap(), 0);
+        unread.extend_from_slice(one);
+        whole.extend(frame);
+    }
+    let mut handed = Vec::new();
+    while let passing @ 1.. = gate.pass(&mut unread).unwrap() {
+        handed.extend(unread.split_to(passing));
+        gate.passed(passing);
+    }
+    assert_eq!(handed, whole);
     assert_eq!(notes.head_bytes(), 0);
+}
+
+#[test]
+fn what_stands_within_a_head_and_is_no_part_of_it_is_for_h2_to_find() {
+    let mut gate = opened();
+    let mut bytes = frame(kind::HEADERS, 0, 1, b"\x82");
+    bytes.extend(frame(kind::CONTINUATION, flag::END_HEADERS, 3, b"\x86"));
+    assert_eq!(handed_on(&mut gate, &bytes), bytes);
 }
 
 #[test]
