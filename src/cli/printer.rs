@@ -71,7 +71,7 @@ impl<W: Write> Printer<W> {
         Self {
             out,
             color,
-            lines: Lines::new(color),
+            lines: Lines::new(color).without_file(remedy == Remedy::Flag),
             text: String::new(),
             known: HashMap::new(),
             owners: HashMap::new(),
