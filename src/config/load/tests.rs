@@ -99,6 +99,25 @@ fn each_key_of_the_example_has_a_default_and_a_sentence() {
 }
 
 #[test]
+fn what_the_example_calls_needed_has_no_default_and_all_else_has_one() {
+    let lines: Vec<_> = EXAMPLE.lines().collect();
+    let mut needed = 0;
+    for (number, line) in lines.iter().enumerate() {
+        let is_key = !line.starts_with('#') && line.contains('=');
+        let Some((_, sentence)) = line.split_once("# ").filter(|_| is_key) else {
+            continue;
+        };
+        let without = lines.iter().enumerate().filter(|(n, _)| *n != number);
+        let without: Vec<_> = without.map(|(_, line)| *line).collect();
+        let is_needed = sentence.starts_with("needed; ");
+        let compiled = file(&without.join("\n")).compiled;
+        assert_eq!(compiled.is_err(), is_needed, "{line}");
+        needed += usize::from(is_needed);
+    }
+    assert_eq!(needed, 5);
+}
+
+#[test]
 fn no_value_that_the_example_gives_a_route_for_pages_passes_for_a_default() {
     let (_, own) = EXAMPLE.split_once("[route.cors]").expect("its table");
     let (own, _) = own.split_once("\n\n").expect("its end");
