@@ -271,7 +271,14 @@ fn check_preflight(cors: &Cors, origin: &str, allowed: bool, credentials: bool) 
         .expect("a refusal says what to do");
     assert!(cause.split(' ').count() < 14, "{cause:?}");
     if let Some((_, typed)) = cure.split_once("  --allow-origin ") {
-        // Somebody pastes it into a shell.
+        // Somebody pastes it into a shell, to which brackets may mean something.
+        let typed = match origin.contains('[') {
+            true => typed
+                .strip_prefix('\'')
+                .and_then(|typed| typed.strip_suffix('\''))
+                .expect("brackets stand in quotes"),
+            false => typed,
+        };
         assert_eq!(typed, origin);
         assert!(
             typed

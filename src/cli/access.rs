@@ -29,6 +29,8 @@ pub fn line(record: &Record, color: Color) -> String {
 #[derive(Debug)]
 pub struct Lines {
     color: Color,
+    /// Flags alone said how to start: whoever reads of a limit may not know of a file that has it.
+    without_file: bool,
     /// `None`: the machine's, which is asked for anew in every second.
     zone: Option<TimeZone>,
     /// The second of which [`Self::clock`] is, since 1970.
@@ -42,9 +44,19 @@ impl Lines {
     pub const fn new(color: Color) -> Self {
         Self {
             color,
+            without_file: false,
             zone: None,
             second: None,
             clock: String::new(),
+        }
+    }
+
+    /// The same, and where a limit is named it is said that it stands in a file.
+    #[must_use]
+    pub fn without_file(self, without_file: bool) -> Self {
+        Self {
+            without_file,
+            ..self
         }
     }
 
@@ -58,6 +70,9 @@ impl Lines {
         match record.refusal {
             Some(word) => refused(text, record, word, self.color),
             None => finished(text, record, self.color),
+        }
+        if self.without_file && names_limit(record) {
+            text.push_str("   (a key of the file: wharf run -c FILE)");
         }
     }
 
@@ -90,6 +105,13 @@ impl Lines {
             Err(_) => "--:--:--.---".to_owned(),
         }
     }
+}
+
+/// Whether we have told its caller of a limit that may be set.
+fn names_limit(record: &Record) -> bool {
+    let ours =
+        record.refusal.is_some() || !matches!(record.reason, Reason::Ok | Reason::BackendStatus);
+    ours && LIMITS.iter().any(|key| record.message.contains(key))
 }
 
 fn finished(text: &mut String, record: &Record, color: Color) {
@@ -426,6 +448,12 @@ const CLOCK: usize = "12:04:31.220".len();
 const WHAT: usize = 24;
 const END: usize = 12;
 const PATH_MAX: usize = 120;
+const LIMITS: [&str; 4] = [
+    "limits.message_bytes",
+    "limits.header_bytes",
+    "limits.line_bytes",
+    "limits.header_fields",
+];
 const MESSAGE_MAX: usize = 300;
 const LIBRARY_MAX: usize = 60;
 
@@ -560,6 +588,40 @@ mod tests {
             ..record
         };
         assert_eq!(shown(&plain).lines().count(), 1);
+    }
+
+    #[test]
+    fn who_has_no_file_is_told_that_a_limit_stands_in_one() {
+        let limit = "a message of the request is larger than limits.message_bytes (7 bytes)";
+        let ended = Record {
+            code: Some(Code::RESOURCE_EXHAUSTED),
+            reason: Reason::MessageTooLarge(7),
+            message: limit.to_owned(),
+            ..record()
+        };
+        let refused = Record {
+            code: None,
+            http_status: Some(431),
+            refusal: Some("bad_http"),
+            message: "head too large: limits.header_bytes bounds it".to_owned(),
+            ..record()
+        };
+        // A backend's own words are its own.
+        let other = Record {
+            reason: Reason::BackendStatus,
+            ..ended.clone()
+        };
+        let key = "   (a key of the file: wharf run -c FILE)";
+        for (record, told) in [(&ended, true), (&refused, true), (&other, false)] {
+            let by = |without_file| {
+                let mut text = String::new();
+                let mut lines = Lines::new(Color::Never).without_file(without_file);
+                lines.append(record, &mut text);
+                text
+            };
+            assert_eq!(by(true).ends_with(key), told, "{}", by(true));
+            assert!(!by(false).contains(key));
+        }
     }
 
     #[test]

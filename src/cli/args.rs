@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cli::escape::escape_short;
@@ -101,7 +101,11 @@ where
                 text,
             },
             _ => {
-                let meant = backend_meant(&error).or_else(|| file_meant(&error, &args));
+                let meant = backend_meant(&error)
+                    .or_else(|| file_meant(&error, &args))
+                    .or_else(|| order_meant(&error, &args))
+                    .or_else(|| own_service_meant(&error, &args))
+                    .or_else(|| check_meant(&error));
                 Stop::usage(meant.unwrap_or(text))
             }
         }
@@ -159,7 +163,7 @@ fn file_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
         ContextValue::String(flag) if ["-c", "--config"].contains(&flag.as_str()) => {}
         _ => return None,
     }
-    if error.kind() != clap::error::ErrorKind::UnknownArgument {
+    if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
     let mut rest = args
@@ -171,6 +175,90 @@ fn file_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
     };
     let file = escape_short(&file, 80);
     Some(format!("error: a file is read by:  wharf run -c {file}\n"))
+}
+
+/// `wharf --listen :9000 demo`: flags before the command that they are for.
+fn order_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    let command = match error.get(ContextKind::InvalidSubcommand)? {
+        ContextValue::String(command) => command,
+        ContextValue::Strings(commands) => commands.first()?,
+        _ => return None,
+    };
+    if error.kind() != ErrorKind::ArgumentConflict {
+        return None;
+    }
+    let at = args.iter().position(|arg| arg == command.as_str())?;
+    let before = args.get(1..at)?;
+    // What a flag of the demo's would lead to is the next mistake.
+    if command == "demo"
+        && let Some(told) = own_service(before)
+    {
+        return Some(told);
+    }
+    let rest = before.iter().chain(args.get(at + 1..)?);
+    let line = as_typed(rest);
+    Some(format!(
+        "error: flags stand behind the command:  wharf {command}{line}\n"
+    ))
+}
+
+/// `wharf demo --backend a:1`: the demo is to be put in front of somebody.
+fn own_service_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument || args.get(1)? != "demo" {
+        return None;
+    }
+    own_service(args.get(2..)?)
+}
+
+/// What is said of a backend among the flags of the demo.
+fn own_service(flags: &[OsString]) -> Option<String> {
+    let long = |arg: &str| arg == "--backend" || arg.starts_with("--backend=");
+    let is_backend = |arg: &OsString| {
+        arg.to_str()
+            .is_some_and(|arg| long(arg) || arg.starts_with("-b"))
+    };
+    let at = flags.iter().position(is_backend)?;
+    let flag = flags.get(at)?.to_str()?;
+    let value = match flag.split_once('=') {
+        Some((_, value)) => value,
+        None => flags.get(at + 1).and_then(|value| value.to_str())?,
+    };
+    let value = as_typed([OsString::from(value)].iter());
+    Some(format!(
+        "error: the demo brings its own service. A gRPC server of yours is named without the word demo:  \
+         wharf --backend{value}\n"
+    ))
+}
+
+/// `wharf check`: what other programs have.
+fn check_meant(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::InvalidSubcommand)? {
+        ContextValue::String(word) if ["check", "validate", "test"].contains(&word.as_str()) => {
+            Some(format!(
+                "error: {word:?} is no command. A file is checked when it is read, before anything starts:  wharf run -c FILE\n"
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// Words as they would be typed again, each behind a space, in quotes where a shell would not leave them as they are.
+fn as_typed<'a>(words: impl Iterator<Item = &'a OsString>) -> String {
+    let mut line = String::new();
+    for word in words {
+        let word = word.to_string_lossy();
+        let word = escape_short(&word, 80);
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.,:/=@%+".contains(&b);
+        line.push(' ');
+        if !word.is_empty() && word.bytes().all(is_plain) {
+            line.push_str(&word);
+        } else {
+            line.push('\'');
+            line.push_str(&word.replace('\'', "'\\''"));
+            line.push('\'');
+        }
+    }
+    line
 }
 
 /// `level`, `target`, `target=level`, with commas between; `Err` names the first that is none.
@@ -295,10 +383,15 @@ For everything else:  wharf --help
 
 const EXAMPLES: &str = "\
 Examples:
-  wharf demo                                  see it working in a browser
-  wharf --backend localhost:50051             pages on localhost may call it at http://127.0.0.1:8080
-  wharf --backend localhost:50051 --listen 0.0.0.0:8080 --allow-origin https://app.example.com
-  wharf run -c wharf.toml                     the same and more, from a file";
+  wharf demo
+      see it working in a browser
+  wharf --backend localhost:50051
+      pages of this machine may call it at http://127.0.0.1:8080
+  wharf --backend localhost:50051 \\
+      --listen 0.0.0.0:8080 --allow-origin https://app.example.com
+      pages of that origin may, at every address of this machine
+  wharf run -c wharf.toml
+      the same and more, from a file";
 
 #[cfg(test)]
 mod tests {
@@ -387,6 +480,25 @@ mod tests {
             ),
             ("wharf run localhost:1", "wharf --backend localhost:1\n"),
             (
+                "wharf --listen :9000 demo",
+                "flags stand behind the command:  wharf demo --listen :9000\n",
+            ),
+            (
+                "wharf --pin off --allow-origin http://localhost:* run -c x.toml",
+                "behind the command:  wharf run --pin off --allow-origin 'http://localhost:*' -c x.toml\n",
+            ),
+            (
+                "wharf demo --backend a:1",
+                "the demo brings its own service. A gRPC server of yours is named without the word demo:  wharf --backend a:1\n",
+            ),
+            ("wharf demo --backend=a:1", "  wharf --backend a:1\n"),
+            ("wharf -b a:1 demo", "  wharf --backend a:1\n"),
+            ("wharf demo --backend", "--help"),
+            (
+                "wharf check x.toml",
+                "A file is checked when it is read, before anything starts:  wharf run -c FILE\n",
+            ),
+            (
                 "wharf --backend a:1 --log loud",
                 "in --log is no filter. Write a level, or targets with levels, e.g. wharf=debug",
             ),
@@ -430,6 +542,11 @@ mod tests {
             assert_eq!(stop.exit, Exit::Fine, "{line}");
         }
         assert!(help().contains("wharf demo"));
+        let help = help();
+        let (_, examples) = help.split_once("Examples:").expect("there are some");
+        for line in examples.lines() {
+            assert!(line.len() < 80, "{line} would be wrapped");
+        }
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Banner<'a> {
     pub file: Option<&'a str>,
     /// The addresses that were bound, with their real ports.
     pub listeners: &'a [(SocketAddr, Versions)],
+    /// Their names, in the same order. Shown where there are several.
+    pub names: &'a [Arc<str>],
     /// The endpoints, in order.
     pub backends: &'a [Row],
     /// Which pages may call.
@@ -31,9 +33,14 @@ pub struct Banner<'a> {
     pub own_rules: &'a [(Arc<str>, PagesRule)],
     /// Where a fault is mended: in the file, or by a flag.
     pub remedy: Remedy,
+    /// A route takes the calls of gRPC's health service, which is what can be tried without knowing the server's own.
+    pub health_routed: bool,
     /// The demo's page is at `/`.
     pub demo: bool,
 }
+
+/// The call that is shown for a try: any gRPC server answers it.
+pub(crate) const TRIED_PATH: &str = "/grpc.health.v1.Health/Check";
 
 /// One endpoint and what became of the first connection to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +96,7 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
     if let Some(file) = banner.file {
         row(&mut out, "Config", &escape_short(file, 120), "");
     }
-    for (address, versions) in banner.listeners {
+    for (index, (address, versions)) in banner.listeners.iter().enumerate() {
         let spoken = match versions {
             Versions::Both => "gRPC-Web over HTTP/1.1 and HTTP/2, gRPC over HTTP/2",
             Versions::Http1 => "gRPC-Web over HTTP/1.1",
@@ -99,7 +106,12 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
             true => ", on every address of this machine",
             false => "",
         };
-        let said = format!("{spoken}{everywhere}");
+        let name = banner.names.get(index);
+        let name = match name.filter(|_| banner.listeners.len() > 1) {
+            Some(name) => format!("\"{}\": ", escape_short(name, 64)),
+            None => String::new(),
+        };
+        let said = format!("{name}{spoken}{everywhere}");
         row(&mut out, "Callers", &format!("http://{address}"), &said);
     }
     for backend in banner.backends {
@@ -126,7 +138,7 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
         if banner.demo {
             let url = color.paint(Paint::Strong, &format!("{url}/"));
             let _ = writeln!(out, "  Open it:  {url}");
-        } else {
+        } else if banner.health_routed {
             let _ = writeln!(out, "  Try it:   {}", try_line(&url, *versions));
         }
         // Browsers speak no HTTP/2 without TLS.
@@ -167,8 +179,9 @@ fn cors_line(
 ) {
     let (mut who, why) = match pages {
         CorsRule::Loopback => (
-            "pages on localhost".to_owned(),
-            "since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)"
+            "pages of this machine".to_owned(),
+            "on localhost, 127.0.0.1 and [::1], since wharf listens on loopback only; others with  --allow-origin ORIGIN, in \
+             place of these (repeat it for several)"
                 .to_owned(),
         ),
         CorsRule::Nobody => (
@@ -213,7 +226,7 @@ fn try_line(url: &str, versions: Versions) -> String {
     };
     format!(
         "printf '\\0\\0\\0\\0\\0' | curl -s{how} -H 'content-type: application/grpc-web' --data-binary @- \
-         '{url}/grpc.health.v1.Health/Check' | grep -ao 'grpc-[a-z]*:.*'"
+         '{url}{TRIED_PATH}' | grep -ao 'grpc-[a-z]*:.*'"
     )
 }
 
@@ -311,11 +324,13 @@ mod tests {
             version: "0.1.0",
             file: None,
             listeners: &[(address("127.0.0.1:8080"), Versions::Both)],
+            names: &["web".into()],
             backends: &backends,
             cors: &CorsRule::Loopback,
             credentials: false,
             own_rules: &[],
             remedy: Remedy::Flag,
+            health_routed: true,
             demo: false,
         };
         assert_eq!(
@@ -326,7 +341,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
   Callers   http://127.0.0.1:8080      gRPC-Web over HTTP/1.1 and HTTP/2, gRPC over HTTP/2
   Backend   localhost:50051            ✓ HTTP/2 at 127.0.0.1 in 1.8 ms
   Backend   localhost:50052            ✗ nothing listens on 127.0.0.1:50052 or [::1]:50052; start it there, and the next call finds it
-  CORS      pages on localhost         since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)
+  CORS      pages of this machine      on localhost, 127.0.0.1 and [::1], since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)
 
   Try it:   printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- 'http://127.0.0.1:8080/grpc.health.v1.Health/Check' | grep -ao 'grpc-[a-z]*:.*'
   In code:  createGrpcWebTransport({ baseUrl: \"http://127.0.0.1:8080\" })
@@ -399,11 +414,13 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
                 (address("0.0.0.0:1"), Versions::Http1),
                 (address("[::]:2"), Versions::Http2),
             ],
+            names: &[],
             backends: &[],
             cors: &CorsRule::Nobody,
             credentials: false,
             own_rules: &[],
             remedy: Remedy::Flag,
+            health_routed: true,
             demo: true,
         };
         let text = render(&banner, Color::Never);
@@ -422,11 +439,13 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
             version: "0",
             file: None,
             listeners,
+            names: &[],
             backends: &[],
             cors,
             credentials: false,
             own_rules: &[],
             remedy: Remedy::File,
+            health_routed: true,
             demo: false,
         }
     }
@@ -445,6 +464,42 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
             "{text}"
         );
         assert!(!text.contains("In code"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_shown_for_a_try_that_no_route_takes() {
+        let listeners = [(address("127.0.0.1:1"), Versions::Both)];
+        let banner = Banner {
+            health_routed: false,
+            ..with(&listeners, &CorsRule::Nobody)
+        };
+        let text = render(&banner, Color::Never);
+        assert!(!text.contains("Try it"), "{text}");
+        assert!(text.contains("\n\n  In code:  createGrpcWeb"), "{text}");
+    }
+
+    #[test]
+    fn several_listeners_are_told_apart_by_their_names() {
+        let listeners = [
+            (address("127.0.0.1:1"), Versions::Http1),
+            (address("0.0.0.0:2"), Versions::Http2),
+        ];
+        let names = ["web".into(), "inside".into()];
+        let banner = Banner {
+            names: &names,
+            ..with(&listeners, &CorsRule::Nobody)
+        };
+        let text = render(&banner, Color::Never);
+        assert!(text.contains("\"web\": gRPC-Web over HTTP/1.1\n"), "{text}");
+        assert!(
+            text.contains("\"inside\": gRPC-Web and gRPC over HTTP/2"),
+            "{text}"
+        );
+        let banner = Banner {
+            listeners: &listeners[..1],
+            ..banner
+        };
+        assert!(!render(&banner, Color::Never).contains("\"web\""));
     }
 
     #[test]
@@ -497,11 +552,13 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
                 version: "0",
                 file: None,
                 listeners: &[],
+                names: &[],
                 backends: &[],
                 cors: &CorsRule::Origins(list),
                 credentials: false,
                 own_rules: &[],
                 remedy: Remedy::Flag,
+                health_routed: true,
                 demo: false,
             };
             render(&banner, Color::Never)

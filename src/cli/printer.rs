@@ -60,6 +60,8 @@ pub(crate) struct Printer<W> {
     text: String,
     /// What was said last of each endpoint.
     known: HashMap<Arc<str>, Probe>,
+    /// The backends that an endpoint belongs to, where a file has given them names.
+    owners: HashMap<Arc<str>, Vec<Arc<str>>>,
     remedy: Remedy,
     ears: Ears,
 }
@@ -69,11 +71,25 @@ impl<W: Write> Printer<W> {
         Self {
             out,
             color,
-            lines: Lines::new(color),
+            lines: Lines::new(color).without_file(remedy == Remedy::Flag),
             text: String::new(),
             known: HashMap::new(),
+            owners: HashMap::new(),
             remedy,
             ears,
+        }
+    }
+
+    /// The same, and each of these endpoints is shown with the names of its backends, by which lines of calls tell of them.
+    pub(crate) fn owned_by(self, owners: HashMap<Arc<str>, Vec<Arc<str>>>) -> Self {
+        Self { owners, ..self }
+    }
+
+    /// An endpoint as it is shown: `localhost:50051`, or `localhost:50051 (greeter)`.
+    fn shown(&self, endpoint: &Arc<str>) -> String {
+        match self.owners.get(endpoint) {
+            Some(owners) => format!("{endpoint} ({})", owners.join(", ")),
+            None => endpoint.to_string(),
         }
     }
 
@@ -115,7 +131,7 @@ impl<W: Write> Printer<W> {
             let silent = Probe::Timeout(PROBE_TIMEOUT);
             let probe = self.known.entry(Arc::clone(name)).or_insert(silent).clone();
             rows.push(Row {
-                name: name.to_string(),
+                name: self.shown(name),
                 probe,
             });
         }
@@ -241,7 +257,7 @@ impl<W: Write> Printer<W> {
         if changed {
             let line = backend_line(
                 &Row {
-                    name: name.to_string(),
+                    name: self.shown(name),
                     probe,
                 },
                 self.remedy,
@@ -457,6 +473,25 @@ mod tests {
         printer.print_until_stopped(early);
         let text: String = desk.written.try_iter().collect();
         assert!(text.contains("  early "), "{text}");
+    }
+
+    #[test]
+    fn an_endpoint_is_shown_with_the_name_that_calls_know_its_backend_by() {
+        let (desk, printer) = desk();
+        let owners = [("a:1".into(), vec!["greeter".into(), "users".into()])];
+        let printer = printer.owned_by(owners.into());
+        for name in ["a:1", "b:1"] {
+            let unresolved = Notice::Unresolved {
+                name: name.into(),
+                error: "no such name".to_owned(),
+            };
+            desk.notices.send(unresolved).expect("the printer lives");
+        }
+        desk.stop();
+        printer.print_until_stopped(Early::default());
+        let text: String = desk.written.try_iter().collect();
+        assert!(text.contains("Backend   a:1 (greeter, users)  "), "{text}");
+        assert!(text.contains("Backend   b:1   "), "{text}");
     }
 
     #[test]

@@ -2,13 +2,14 @@
 //!
 //! This thread only starts and prints; how it prints is `cli::printer`'s business.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::cli::args::{Exit, Stop};
-use crate::cli::banner::Banner;
+use crate::cli::banner::{Banner, TRIED_PATH};
 use crate::cli::demo::{Echo, Page};
 use crate::cli::log::Log;
 use crate::cli::port::bind_error;
@@ -17,7 +18,7 @@ use crate::cli::printer::{Ears, Printer};
 use crate::cli::style::Color;
 use crate::config::DemoEnds;
 use crate::control::{Control, StartError};
-use crate::policy::{Target, Versions};
+use crate::policy::{Remedy, Target, Versions};
 
 /// Does what the command line says, and returns when it is done.
 pub fn run<I>(args: I) -> ExitCode
@@ -65,17 +66,23 @@ fn serve(prepared: Prepared) -> Exit {
     let credentials = compiled.credentials;
     let own_rules = compiled.own_rules.clone();
     let remedy = compiled.remedy;
-    let endpoints: Vec<Arc<str>> = compiled
-        .snapshot
-        .backends
-        .iter()
-        .filter_map(|backend| match &backend.target {
-            Target::Endpoints(endpoints) => Some(endpoints),
-            Target::Local(_) => None,
-        })
-        .flatten()
-        .map(|endpoint| Arc::clone(&endpoint.name))
-        .collect();
+    let mut endpoints: Vec<Arc<str>> = Vec::new();
+    let mut owners: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+    for backend in &compiled.snapshot.backends {
+        let Target::Endpoints(written) = &backend.target else {
+            continue;
+        };
+        for endpoint in written {
+            endpoints.push(Arc::clone(&endpoint.name));
+            // Lines of calls tell of a backend by the name that the file gives it.
+            if remedy == Remedy::File {
+                let owners = owners.entry(Arc::clone(&endpoint.name)).or_default();
+                owners.push(Arc::clone(&backend.name));
+            }
+        }
+    }
+    let mut routes = compiled.snapshot.routes.iter();
+    let health_routed = routes.any(|route| route.path.matches(TRIED_PATH));
     let written = compiled.snapshot.listeners.iter();
     let versions: Vec<Versions> = written.map(|listener| listener.versions).collect();
     let control = match Control::start(compiled) {
@@ -97,22 +104,26 @@ fn serve(prepared: Prepared) -> Exit {
     };
     let addresses = control.listening.iter().map(|(_, address)| *address);
     let listeners: Vec<_> = addresses.zip(versions).collect();
+    let names = control.listening.iter().map(|(name, _)| Arc::clone(name));
+    let names: Vec<_> = names.collect();
     let ears = Ears {
         records: control.records.clone(),
         spent: control.spent.clone(),
         notices: control.notices.clone(),
     };
-    let mut printer = Printer::new(io::stdout(), Color::of_stdout(), remedy, ears);
+    let mut printer = Printer::new(io::stdout(), Color::of_stdout(), remedy, ears).owned_by(owners);
     let early = printer.wait_for_backends(endpoints.len());
     let banner = Banner {
         version: env!("CARGO_PKG_VERSION"),
         file: file.as_deref(),
         listeners: &listeners,
+        names: &names,
         backends: &[],
         cors: &cors,
         credentials,
         own_rules: &own_rules,
         remedy,
+        health_routed,
         demo,
     };
     printer.banner(&banner, &endpoints);

@@ -414,13 +414,21 @@ impl<'a> Compiler<'a> {
             "http2" => return Versions::Http2,
             _ => {}
         }
+        let word = protocol.get_ref().to_ascii_lowercase();
+        let help = match word.as_str() {
+            "http2" | "http/2" | "http/2.0" | "h2" | "h2c" => "did you mean \"http2\"?",
+            "http1" | "http/1" | "http/1.1" | "http1.1" | "h1" => "did you mean \"http1\"?",
+            "auto" => "did you mean \"auto\"?",
+            "https" | "tls" => "TLS is not built yet; leave it out: \"auto\" is plaintext",
+            _ => "leave it out: \"auto\" is both, and the client's first bytes say which",
+        };
         self.findings.push(
             Finding::error(
                 "E113",
                 format!("a listener does not speak {:?}", protocol.get_ref()),
             )
             .at(protocol.span(), "\"auto\", \"http1\" or \"http2\"")
-            .help("leave it out: \"auto\" is both, and the client's first bytes say which"),
+            .help(help),
         );
         Versions::Both
     }
@@ -530,6 +538,7 @@ impl<'a> Compiler<'a> {
         let schema = self.schema;
         let mut routes: Vec<Draft<'a>> = Vec::new();
         let mut used = HashSet::new();
+        let names_backend = |route: &Spanned<schema::Route>| route.get_ref().backend.is_some();
         for (index, written) in schema.route.iter().enumerate() {
             let route = written.get_ref();
             let backend = self.route_backend(written.span(), route, backends);
@@ -552,6 +561,8 @@ impl<'a> Compiler<'a> {
             if let PathMatch::Prefix(prefix) = &path
                 && let Some(earlier) = routes.iter().find(|other| other.path.matches(prefix))
             {
+                let same = matches!(&earlier.path, PathMatch::Prefix(other)
+                    if other.trim_end_matches('/') == prefix.trim_end_matches('/'));
                 self.findings.push(
                     Finding::warning(
                         "E151",
@@ -561,7 +572,10 @@ impl<'a> Compiler<'a> {
                         ),
                     )
                     .at(written.span(), "never reached")
-                    .help("the first match wins: put this route before the other"),
+                    .help(match same {
+                        true => "both take the same paths: leave one out",
+                        false => "the first match wins: put this route before the other",
+                    }),
                 );
             }
             routes.push(Draft {
@@ -579,12 +593,14 @@ impl<'a> Compiler<'a> {
                     format!("add: [[route]] with path_prefix = \"/\" and backend = \"{example}\""),
                 ),
             );
-        } else if !self
-            .findings
-            .0
-            .iter()
-            .any(|finding| finding.number == "E103")
+        } else if schema.route.iter().all(names_backend)
+            && !self
+                .findings
+                .0
+                .iter()
+                .any(|finding| finding.number == "E103")
         {
+            // Else a backend that seems unused may be the one that was meant.
             for (id, name) in schema.backend.keys().enumerate() {
                 if !used.contains(&BackendId(id)) {
                     self.findings.push(

@@ -1,7 +1,9 @@
-//! The file's text to a [`Schema`]: TOML 1.0, every key known, all errors told at once.
+//! The file's text to a [`Schema`]: TOML 1.0, every key known, all errors told at once; of broken TOML the first.
 //!
 //! serde stops at the first thing it cannot read. So what it stumbled over is noted, taken out of the table, and it is
 //! asked again, until it has read the rest: a file with three typos gets three errors.
+
+mod syntax;
 
 use std::ops::Range;
 
@@ -23,15 +25,14 @@ pub fn parse(text: &str) -> (Schema, Findings) {
         return (Schema::default(), findings);
     }
     let (table, faults) = DeTable::parse_recoverable(text);
-    for fault in &faults {
-        let finding = Finding::error("E100", format!("this is no TOML: {}", fault.message()));
-        findings.push(match fault.span() {
-            Some(span) => finding.at(span, ""),
-            None => finding,
-        });
-    }
-    if findings.has_errors() {
-        // What follows from broken syntax is noise.
+    // What follows from broken syntax is noise, whether it is told by the reader of TOML or by us. At one place the brackets that
+    // a fault has left open are told of too.
+    let place = |fault: &&toml::de::Error| {
+        let start = fault.span().map_or(usize::MAX, |span| span.start);
+        (start, fault.message().starts_with("unclosed"))
+    };
+    if let Some(fault) = faults.iter().min_by_key(place) {
+        findings.push(syntax::finding(text, fault));
         return (Schema::default(), findings);
     }
     let mut taken_out: Vec<Range<usize>> = Vec::new();
@@ -78,14 +79,49 @@ fn finding(fault: &toml::de::Error, span: &Range<usize>, table: &DeTable<'_>) ->
     };
     let finding =
         Finding::error("E101", format!("unknown key `{key}`")).at(span.clone(), "no such key");
+    if let Some(help) = written_elsewhere(key, &known) {
+        return finding.help(help);
+    }
     match nearest(key, known.iter().copied()) {
-        // It looks like allow_headers, and is what people know from elsewhere.
-        _ if key == "allow_methods" => {
-            finding.help("calls are made with POST: there is nothing to set; leave it out")
-        }
         Some(near) => finding.help(format!("did you mean `{near}`?")),
         None => finding.help(format!("the keys here are {}", known.join(", "))),
     }
+}
+
+/// What is said of a key that has another place, or none yet, or is what people know from other programs. `known` tells the
+/// table that it stands in.
+fn written_elsewhere(key: &str, known: &[&str]) -> Option<String> {
+    const CORS: [&str; 5] = [
+        "allow_origins",
+        "allow_credentials",
+        "allow_headers",
+        "expose_headers",
+        "max_age",
+    ];
+    let is_table_of = |own: &str| known.contains(&own);
+    Some(match key {
+        // It looks like allow_headers.
+        "allow_methods" => {
+            "calls are made with POST: there is nothing to set; leave it out".to_owned()
+        }
+        _ if CORS.contains(&key) && is_table_of("path_prefix") => {
+            format!("write {key} below [route.cors], a table of its own behind this route's keys")
+        }
+        _ if CORS.contains(&key) => {
+            format!("write {key} in [cors], for all calls, or in [route.cors], for one route's")
+        }
+        "cors" if is_table_of("address") => {
+            "write [cors], for all calls, or [route.cors], for one route's".to_owned()
+        }
+        "tls" | "certificate" | "cert" => {
+            "TLS is not built yet, on neither side; leave it out".to_owned()
+        }
+        "metrics" | "tracing" | "traces" | "otlp" | "admin" | "discovery" | "etcd"
+        | "websocket" => {
+            format!("{key} is not built yet; leave it out")
+        }
+        _ => return None,
+    })
 }
 
 /// The keys that lead to what stands at `span`, and what stands there. Lists of tables have no part in the path.
@@ -163,7 +199,16 @@ fn right_form(path: &[&str], value: &DeValue<'_>) -> String {
         [.., "name" | "path_prefix" | "backend" | "protocol" | "live"] => {
             "write it as a text, in quotes".to_owned()
         }
-        _ => "write a number, or a text such as \"10s\", \"16KiB\", \"auto\"".to_owned(),
+        [.., key] if key.ends_with("_timeout") || *key == "max_age" => {
+            format!("write a number with its unit, in quotes, e.g. {key} = \"10s\"")
+        }
+        [.., key] if key.ends_with("_bytes") => {
+            format!("write a number, or a text such as {key} = \"16KiB\"")
+        }
+        ["process", "workers"] | ["limits", "connections"] => {
+            "write a number, or \"auto\" in quotes".to_owned()
+        }
+        _ => "write a number".to_owned(),
     }
 }
 

@@ -64,7 +64,17 @@ pub(super) fn bytes(value: &Scalar, allowed: RangeInclusive<u64>) -> Result<u64,
                 "kB" => 1_000,
                 "MB" => 1_000_000,
                 "GB" => 1_000_000_000,
-                _ => return Err(form.to_owned()),
+                _ => {
+                    let (binary, decimal) = match unit.to_ascii_lowercase().as_str() {
+                        "k" | "kb" | "kib" => ("KiB", "kB"),
+                        "m" | "mb" | "mib" => ("MiB", "MB"),
+                        "g" | "gb" | "gib" => ("GiB", "GB"),
+                        _ => return Err(form.to_owned()),
+                    };
+                    return Err(format!(
+                        "write \"{number}{binary}\", in steps of 1024, or \"{number}{decimal}\", in steps of 1000"
+                    ));
+                }
             };
             number.checked_mul(scale)
         }
@@ -178,6 +188,19 @@ mod tests {
         }
         for written in ["", "KiB", "1K", "1kib", "-1", "1.5MiB"] {
             assert!(bytes(&text(written), 0..=u64::MAX).is_err(), "{written}");
+        }
+        for (written, help) in [
+            (
+                "16KB",
+                "write \"16KiB\", in steps of 1024, or \"16kB\", in steps of 1000",
+            ),
+            ("16kb", "write \"16KiB\","),
+            ("4 m", "write \"4MiB\","),
+            ("1gib", "write \"1GiB\","),
+            ("1 sack", "write a size such as \"16KiB\""),
+        ] {
+            let fault = bytes(&text(written), 0..=u64::MAX).unwrap_err();
+            assert!(fault.starts_with(help), "{written}: {fault}");
         }
         assert!(bytes(&text("18446744073709551615KiB"), 0..=u64::MAX).is_err());
         assert!(bytes(&Scalar::Number(-1), 0..=10).is_err());

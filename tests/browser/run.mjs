@@ -269,6 +269,7 @@ async function demo() {
       await page.context().close();
     }
   }
+  await demoNarrow(wharf);
   await demoWithoutScript(wharf);
   await demoCurl(wharf);
   await wharf.stop();
@@ -340,6 +341,35 @@ async function demoPage(page, where, errors, shoot) {
     }),
   );
   check(`${where}: no script error, nothing in the console`, errors);
+}
+
+async function demoNarrow(wharf) {
+  const { page } = await openPage(wharf.url, { viewport: { width: 380, height: 800 }, reducedMotion: "reduce" });
+  const badge = page.locator("#status .badge");
+  const ends = () => badge.filter({ hasText: "0 OK" }).waitFor({ timeout: 10_000 });
+  const wholeInWindow = async () => {
+    const { top, bottom } = await page.evaluate(() => document.querySelector("#status .badge").getBoundingClientRect().toJSON());
+    return top >= 0 && bottom <= 800 ? [] : [`the badge is from ${top} px to ${bottom} px`];
+  };
+  await ends();
+  check("demo 380 px: nobody is taken to an answer that they did not ask for", (await page.evaluate(() => scrollY)) === 0 ? [] : ["it scrolled"]);
+  await page.getByLabel("every").fill("20");
+  await page.getByRole("button", { name: "Start" }).click();
+  await page.locator("#log .said", { hasText: "#15" }).waitFor({ timeout: 5_000 });
+  check("demo 380 px: the status is in sight while a stream comes", await wholeInWindow());
+  await ends();
+  check("demo 380 px: the status is in sight at the end", await wholeInWindow());
+  await page.getByLabel("count").fill("600");
+  await page.getByLabel("every").fill("5");
+  await page.getByRole("button", { name: "Start" }).click();
+  await page.locator("#log .said", { hasText: "#5" }).first().waitFor({ timeout: 5_000 });
+  await page.mouse.wheel(0, -5_000);
+  await ends();
+  check("demo 380 px: whoever scrolls away is not brought back", (await page.evaluate(() => scrollY)) === 0 ? [] : ["it scrolled"]);
+  // 600 messages and the trailers.
+  const first = await page.locator("#log li").first().innerText();
+  check("demo: it says how many frames it does not show", first === "101 earlier ones not shown" ? [] : [first]);
+  await page.context().close();
 }
 
 async function demoWithoutScript(wharf) {

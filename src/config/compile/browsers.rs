@@ -61,10 +61,9 @@ impl Pages {
         } else {
             CorsRule::Origins(self.origins.iter().map(ToString::to_string).collect())
         };
-        PagesRule {
-            pages,
-            credentials: self.credentials,
-        }
+        // Where nobody may call, nobody does so with credentials.
+        let credentials = self.credentials && pages != CorsRule::Nobody;
+        PagesRule { pages, credentials }
     }
 }
 
@@ -261,7 +260,8 @@ impl Compiler<'_> {
                     Finding::error("E107", format!("{own:?} is no value for this setting"))
                         .at(written.span(), "not usable")
                         .help(format!(
-                            "write {key} = {word:?}, or a list: {key} = [\"x-own\"]"
+                            "write {key} = {word:?}, or a list: {key} = [{}]",
+                            as_list(own)
                         )),
                 );
                 return None;
@@ -285,6 +285,21 @@ impl Compiler<'_> {
         }
         Some(names)
     }
+}
+
+/// The elements of the list that was meant by one text of names; an example, if it holds none.
+fn as_list(text: &str) -> String {
+    // These are words for all or nothing, and names of no field.
+    const WORDS: [&str; 7] = ["*", "all", "any", "none", "auto", "mirror", "expose"];
+    let is_name = |name: &&str| !WORDS.contains(name) && HeaderName::try_from(*name).is_ok();
+    let names: Vec<_> = text
+        .split([',', ' '])
+        .filter(|name| !name.is_empty())
+        .collect();
+    if names.is_empty() || !names.iter().all(is_name) {
+        return "\"x-own\"".to_owned();
+    }
+    format!("\"{}\"", names.join("\", \""))
 }
 
 /// The longest that Chromium keeps a preflight's answer.

@@ -99,6 +99,25 @@ fn each_key_of_the_example_has_a_default_and_a_sentence() {
 }
 
 #[test]
+fn what_the_example_calls_needed_has_no_default_and_all_else_has_one() {
+    let lines: Vec<_> = EXAMPLE.lines().collect();
+    let mut needed = 0;
+    for (number, line) in lines.iter().enumerate() {
+        let is_key = !line.starts_with('#') && line.contains('=');
+        let Some((_, sentence)) = line.split_once("# ").filter(|_| is_key) else {
+            continue;
+        };
+        let without = lines.iter().enumerate().filter(|(n, _)| *n != number);
+        let without: Vec<_> = without.map(|(_, line)| *line).collect();
+        let is_needed = sentence.starts_with("needed; ");
+        let compiled = file(&without.join("\n")).compiled;
+        assert_eq!(compiled.is_err(), is_needed, "{line}");
+        needed += usize::from(is_needed);
+    }
+    assert_eq!(needed, 5);
+}
+
+#[test]
 fn no_value_that_the_example_gives_a_route_for_pages_passes_for_a_default() {
     let (_, own) = EXAMPLE.split_once("[route.cors]").expect("its table");
     let (own, _) = own.split_once("\n\n").expect("its end");
@@ -407,6 +426,181 @@ fn a_value_of_the_wrong_kind_is_answered_with_how_it_is_written() {
             assert!(!drawn.contains(word), "{word}\n{drawn}");
         }
     }
+}
+
+#[test]
+fn broken_toml_has_one_error_and_a_help_where_a_person_would_look() {
+    let with = |line: &str| format!("{GOOD}{line}\n");
+    // The example has the most lines below a bracket that was never closed.
+    let open = EXAMPLE.replace("allow_origins     = []", "allow_origins     = [");
+    let line = open
+        .lines()
+        .position(|line| line.contains("= [  "))
+        .unwrap()
+        + 1;
+    for (text, help) in [
+        (open, format!("is the bracket of line {line} closed?")),
+        (GOOD.replace("1\"]", "1\""), "is the bracket of line 6 closed?".to_owned()),
+        (GOOD.replace("1\"]", "1\"\nprotocol = \"h2c\"\n[cors]"), "is the bracket of line 6 closed?".to_owned()),
+        (GOOD.replace("1\"]", "1]"), "is the text closed?".to_owned()),
+        (GOOD.replace("1\"]", "1\" \"b:1\"]"), "write a comma between the two".to_owned()),
+        (GOOD.replace("1\"]", "1\"\n \"b:1\"]"), "write a comma between the two".to_owned()),
+        (GOOD.replace("[[route]]", "[[route]"), "close it: [[route]]".to_owned()),
+        (with("[cors"), "close it: [cors]".to_owned()),
+        (with("[route]"), "write [[route]], with two brackets, each time".to_owned()),
+        (
+            "[listener]\naddress = \":1\"\n[[listener]]".to_owned(),
+            "write [[listener]], with two brackets, each time".to_owned(),
+        ),
+        (
+            with("[backend.a]"),
+            "[backend.a] stands above already: put the keys of both into one, or give it another name".to_owned(),
+        ),
+        (with("[[backend.a]]"), "write [backend.a], with one bracket on each side, and once".to_owned()),
+        (with("[cors]\n[cors] # again"), "[cors] stands above already".to_owned()),
+        (with("[route.cors]\n[route.cors]"), "one [route.cors] stands below each [[route]]".to_owned()),
+        (with("[limits]\nconnections = 1\nconnections = 2"), "connections stands above already: leave one out".to_owned()),
+        (with("[cors]\nmax_age = 10s"), "write it in quotes: \"10s\"".to_owned()),
+        (with("[cors]\nmax_age: 10s"), "write KEY = VALUE, with = in place of the colon".to_owned()),
+        (with("[cors]\nmax_age"), "write KEY = VALUE, or a table's name".to_owned()),
+        (with("[process]\npin_cpus = True"), "write true or false, in lower case".to_owned()),
+        ("{\"version\": 1}".to_owned(), "write KEY = VALUE, with = in place of the colon".to_owned()),
+    ] {
+        let drawn = rendered(&file(&text));
+        assert_eq!(drawn.matches("error[").count(), 1, "{text}\n{drawn}");
+        assert!(drawn.contains(&format!("= help: {help}")), "{help}\n{drawn}");
+    }
+}
+
+#[test]
+fn what_stands_in_the_wrong_table_or_is_not_built_yet_is_told_so() {
+    let with = |line: &str| format!("{GOOD}{line}\n");
+    for (text, help) in [
+        (
+            GOOD.replace("[backend.a]", "allow_origins = [\"http://a\"]\n[backend.a]"),
+            "write allow_origins below [route.cors], a table of its own behind this route's keys",
+        ),
+        (
+            with("[[listener]]\naddress = \":1\"\nallow_origins = [\"http://a\"]"),
+            "write allow_origins in [cors], for all calls, or in [route.cors], for one route's",
+        ),
+        (
+            GOOD.replace("version = 1", "version = 1\nmax_age = \"1h\""),
+            "write max_age in [cors]",
+        ),
+        (
+            with("[metrics]\naddress = \":1\""),
+            "metrics is not built yet; leave it out",
+        ),
+        (
+            with("[tls]"),
+            "TLS is not built yet, on neither side; leave it out",
+        ),
+        (
+            with("[[listener]]\naddress = \":1\"\ntls = {}"),
+            "TLS is not built yet",
+        ),
+        (
+            with("[limits]\nstall_timeout = false"),
+            "write a number with its unit, in quotes, e.g. stall_timeout = \"10s\"",
+        ),
+        (
+            with("[cors]\nmax_age = []"),
+            "write a number with its unit, in quotes, e.g. max_age = \"10s\"",
+        ),
+        (
+            with("[limits]\nmessage_bytes = true"),
+            "write a number, or a text such as message_bytes = \"16KiB\"",
+        ),
+        (
+            with("[process]\nworkers = true"),
+            "write a number, or \"auto\" in quotes",
+        ),
+        (with("[limits]\nheader_fields = true"), "write a number\n"),
+        (
+            with("[backend.a.limits]\nconnections = true"),
+            "write a number\n",
+        ),
+        (with("[limits]\nheader_bytes = \"16KB\""), "write \"16KiB\""),
+        (
+            with("[[listener]]\naddress = \":1\"\nprotocol = \"HTTP2\""),
+            "did you mean \"http2\"?",
+        ),
+        (
+            with("[[listener]]\naddress = \":1\"\nprotocol = \"http/1.1\""),
+            "did you mean \"http1\"?",
+        ),
+        (
+            with("[[listener]]\naddress = \":1\"\nprotocol = \"https\""),
+            "TLS is not built yet",
+        ),
+        (
+            with("[cors]\nallow_headers = \"authorization\""),
+            "write allow_headers = \"mirror\", or a list: allow_headers = [\"authorization\"]",
+        ),
+        (
+            with("[cors]\nexpose_headers = \"x-a, x-b\""),
+            "write expose_headers = \"auto\", or a list: expose_headers = [\"x-a\", \"x-b\"]",
+        ),
+        (
+            with("[cors]\nallow_headers = \"all\""),
+            "write allow_headers = \"mirror\", or a list: allow_headers = [\"x-own\"]",
+        ),
+        (
+            with("[cors]\nallow_origins = [\"localhost:*\"]"),
+            "an origin begins with its scheme: http://localhost:*",
+        ),
+    ] {
+        let drawn = rendered(&file(&text));
+        assert_eq!(drawn.matches("error[").count(), 1, "{text}\n{drawn}");
+        assert!(
+            drawn.contains(&format!("= help: {help}")),
+            "{help}\n{drawn}"
+        );
+    }
+}
+
+#[test]
+fn two_routes_that_take_the_same_paths_are_not_told_to_change_places() {
+    let drawn = |prefix: &str, other: &str| {
+        let text = GOOD.replace("\"/\"", &format!("{prefix:?}"))
+            + &format!("[[route]]\npath_prefix = {other:?}\nbackend = \"a\"\n");
+        let loaded = file(&text);
+        let compiled = loaded.compiled.expect("it is legal");
+        compiled.warnings.render(&loaded.sources, false)
+    };
+    let same = "= help: both take the same paths: leave one out";
+    assert!(drawn("/a.B", "/a.B").contains(same));
+    assert!(drawn("/a.B", "/a.B/").contains(same));
+    assert!(
+        drawn("/", "/a.B")
+            .contains("= help: the first match wins: put this route before the other")
+    );
+}
+
+#[test]
+fn a_backend_is_not_called_unused_while_a_route_has_none() {
+    for key in ["bakend", "backends"] {
+        let drawn = rendered(&file(&GOOD.replace("backend = ", &format!("{key} = "))));
+        assert!(drawn.contains("E101"), "{drawn}");
+        assert!(!drawn.contains("E152"), "{drawn}");
+    }
+    let drawn = rendered(&file(&GOOD.replace("backend = \"a\"\n", "")));
+    assert!(drawn.contains("E112") && !drawn.contains("E152"), "{drawn}");
+}
+
+#[test]
+fn a_route_that_takes_over_an_empty_list_is_mended_where_the_refusal_says() {
+    let text = GOOD.replace(
+        "[backend.a]",
+        "[route.cors]\nallow_credentials = true\n[backend.a]",
+    );
+    let compiled = file(&text).compiled.expect("it is legal");
+    // The line for all pages says [cors], as the refusal does. One more for the route would name its own table.
+    assert_eq!(compiled.own_rules, []);
+    let (status, _, sentence) = preflight(&compiled, 0, "https://app.example");
+    assert_eq!(status, 403);
+    assert!(sentence.ends_with("allow_origins in [cors]"), "{sentence}");
 }
 
 #[test]

@@ -92,7 +92,7 @@ impl OriginsFrom {
     const fn besides(&self) -> &'static str {
         match self {
             Self::Loopback => {
-                "  (with  --allow-origin 'http://localhost:*'  pages of this machine stay allowed)"
+                "  (with  --allow-origin 'http://localhost:*'  pages on http://localhost stay allowed)"
             }
             Self::FlagsOverFile => "  (the flag stands in place of allow_origins in [cors])",
             Self::Flags | Self::Table(_) => "",
@@ -288,6 +288,10 @@ impl Cors {
                     OriginsFrom::Table(table) => {
                         format!(" \"{plain}\" to allow_origins in {table}")
                     }
+                    // To some shells the brackets of an address mean something.
+                    flags if plain.contains('[') => {
+                        format!(":  --allow-origin '{plain}'{}", flags.besides())
+                    }
                     flags => format!(":  --allow-origin {plain}{}", flags.besides()),
                 };
                 format!("origin {plain} is not allowed; add{cure}")
@@ -319,7 +323,11 @@ impl Filter for Cors {
             return Verdict::Respond(Box::new(self.preflight(origin, &head.headers)));
         }
         if head.headers.contains(UPGRADE) && self.permission(origin).is_none() {
-            let sentence = self.sentence(origin);
+            let mut sentence = self.sentence(origin);
+            // To let the page in would lead it to the next refusal, so that is told first.
+            if asks_for_websocket(&head.headers) {
+                sentence.insert_str(0, NO_WEBSOCKET);
+            }
             let answer = refuse(StatusCode::FORBIDDEN, "cors_origin", sentence);
             return Verdict::Respond(Box::new(answer));
         }
@@ -381,6 +389,19 @@ fn is_preflight(head: &RequestHead) -> bool {
     head.method == Method::OPTIONS
         && head.headers.contains(ORIGIN)
         && head.headers.contains(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Whether a request to upgrade names WebSocket (RFC 6455 §4.1; RFC 9110 §7.8: a list, a version may stand behind a name).
+fn asks_for_websocket(headers: &Fields) -> bool {
+    let is_websocket = |protocol: &[u8]| {
+        let mut parts = protocol.split(|&b| b == b'/');
+        parts
+            .next()
+            .is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    };
+    headers
+        .get_all(UPGRADE)
+        .any(|value| value.as_bytes().split(|&b| b == b',').any(is_websocket))
 }
 
 /// The names that the page wants to send, in lower case.
@@ -502,6 +523,9 @@ fn refuse(status: StatusCode, word: &'static str, sentence: String) -> LocalAnsw
     }
 }
 
+/// Before the sentence about the origin of a page that asks for a WebSocket.
+const NO_WEBSOCKET: &str =
+    "WebSocket is not spoken here: use the client's fetch transport, for which ";
 /// The longest that Chromium keeps a preflight's answer, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// An answer to a preflight depends on these three.

@@ -124,12 +124,19 @@ pub(crate) struct Args {
 /// Runs, and says with the exit code how it went.
 pub(crate) fn main(args: Args) -> ExitCode {
     if args.list {
+        let names = scenario::SCENARIOS
+            .iter()
+            .map(|scenario| scenario.name.len());
+        let width = names.max().unwrap_or(0);
         for scenario in scenario::SCENARIOS {
             let group = match scenario.group {
                 own if own == scenario.name => String::new(),
                 group => format!(" (group {group})"),
             };
-            say(&format!("{:<20} {}{group}", scenario.name, scenario.about));
+            say(&format!(
+                "{:<width$}  {}{group}",
+                scenario.name, scenario.about
+            ));
         }
         return ExitCode::SUCCESS;
     }

@@ -5,6 +5,7 @@
 //!
 //! Sources: RFC 6454 §6.2, §7 (how an origin is written); the Fetch standard, "`Origin` header".
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -33,8 +34,14 @@ pub struct Domain {
 }
 
 /// Why a text is no origin; the sentence ends with what to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OriginFault(pub &'static str);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginFault(pub Cow<'static, str>);
+
+impl OriginFault {
+    const fn new(sentence: &'static str) -> Self {
+        Self(Cow::Borrowed(sentence))
+    }
+}
 
 impl OriginPattern {
     /// The pages of this machine, on any port. What the start without a file allows as long as it listens on loopback only.
@@ -99,14 +106,19 @@ impl FromStr for OriginPattern {
             return Ok(Self::Exact(text.into()));
         }
         if text.trim().contains([',', ' ']) {
-            return Err(OriginFault(
+            return Err(OriginFault::new(
                 "one origin each: repeat the flag, or write a list, e.g. [\"http://a\", \"http://b\"]",
             ));
         }
         let text = text.to_ascii_lowercase();
-        let (scheme, rest) = text.split_once("://").ok_or(OriginFault(
-            "an origin begins with its scheme, e.g. https://app.example.com",
-        ))?;
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(without_scheme(&text));
+        };
+        if scheme == "file" {
+            return Err(OriginFault::new(
+                "pages of files have the origin \"null\": serve the page by http, or write \"null\"",
+            ));
+        }
         let scheme_ok = scheme
             .bytes()
             .next()
@@ -115,11 +127,21 @@ impl FromStr for OriginPattern {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
         if !scheme_ok {
-            return Err(OriginFault("the scheme is no scheme; write http or https"));
+            return Err(OriginFault::new(
+                "the scheme is no scheme; write http or https",
+            ));
         }
-        if rest.contains(['/', '?', '#']) {
-            return Err(OriginFault(
-                "an origin ends with its host and port: leave out everything from the slash on",
+        if let Some(end) = rest.find(['/', '?', '#']) {
+            const BEHIND: &str = "leave out everything behind the host and port";
+            let whole = format!("{scheme}://{}", &rest[..end]);
+            return Err(match whole.parse::<Self>() {
+                Ok(_) => OriginFault(format!("{BEHIND}: {whole}").into()),
+                Err(_) => OriginFault::new(BEHIND),
+            });
+        }
+        if !rest.is_ascii() {
+            return Err(OriginFault::new(
+                "write the host in its ASCII form, as browsers send it, e.g. https://xn--mnchen-3ya.example",
             ));
         }
         let (host, port) = match rest.rfind(':') {
@@ -131,7 +153,7 @@ impl FromStr for OriginPattern {
             return below(scheme, domain, port);
         }
         if host.contains('*') {
-            return Err(OriginFault(STAR));
+            return Err(OriginFault::new(STAR));
         }
         let inner = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
         let host_ok = match inner {
@@ -144,13 +166,13 @@ impl FromStr for OriginPattern {
             }
         };
         if !host_ok {
-            return Err(OriginFault(
+            return Err(OriginFault::new(
                 "the host is no host; write it as in the browser's address bar",
             ));
         }
         match port {
             Some("*") => Ok(Self::AnyPort(format!("{scheme}://{host}").into())),
-            Some(port) if !is_port(port) => Err(OriginFault(PORT)),
+            Some(port) if !is_port(port) => Err(OriginFault::new(PORT)),
             Some(port) if is_default(scheme, port) => {
                 Ok(Self::Exact(format!("{scheme}://{host}").into()))
             }
@@ -173,20 +195,37 @@ impl fmt::Display for OriginPattern {
     }
 }
 
+/// The same text with the scheme that it probably has, where that makes an origin of it. This machine has no certificate.
+fn without_scheme(text: &str) -> OriginFault {
+    let is_here = ["localhost", "127.", "[::1]"]
+        .iter()
+        .any(|host| text.starts_with(host));
+    let whole = match is_here {
+        true => format!("http://{text}"),
+        false => format!("https://{text}"),
+    };
+    match whole.parse::<OriginPattern>() {
+        Ok(_) => OriginFault(format!("an origin begins with its scheme: {whole}").into()),
+        Err(_) => {
+            OriginFault::new("an origin begins with its scheme, e.g. https://app.example.com")
+        }
+    }
+}
+
 /// `https://*.example.com`, with its parts already in lower case.
 fn below(scheme: &str, domain: &str, port: Option<&str>) -> Result<OriginPattern, OriginFault> {
     if domain.contains('*') {
-        return Err(OriginFault(STAR));
+        return Err(OriginFault::new(STAR));
     }
     // An address has nothing below it.
     let is_address = domain.rsplit('.').next().is_some_and(is_digits);
     if !are_labels(domain) || is_address {
-        return Err(OriginFault(
+        return Err(OriginFault::new(
             "*. stands before a domain, as in https://*.example.com",
         ));
     }
     let rest = match port {
-        Some(port) if port != "*" && !is_port(port) => return Err(OriginFault(PORT)),
+        Some(port) if port != "*" && !is_port(port) => return Err(OriginFault::new(PORT)),
         Some(port) if port != "*" && !is_default(scheme, port) => format!(".{domain}:{port}"),
         _ => format!(".{domain}"),
     };

@@ -123,7 +123,7 @@ fn the_cure_names_the_file_when_there_is_one() {
 #[test]
 fn a_flag_that_does_more_than_to_add_says_what() {
     let (loopback, over_file) = (
-        "  (with  --allow-origin 'http://localhost:*'  pages of this machine stay allowed)",
+        "  (with  --allow-origin 'http://localhost:*'  pages on http://localhost stay allowed)",
         "  (the flag stands in place of allow_origins in [cors])",
     );
     for (from, besides) in [
@@ -808,6 +808,115 @@ fn an_upgrade_is_refused_to_a_page_that_may_not_call_and_to_nobody_else() {
             let Some(answer) = answer else { continue };
             assert_eq!(answer.head.status, 403);
             assert_eq!(answer.refusal.unwrap().0, "cors_origin");
+        }
+    }
+}
+
+#[test]
+fn a_page_that_asks_for_a_websocket_is_told_first_that_there_is_none() {
+    let filter = cors(&[PAGE]);
+    let other = "https://other.example";
+    let told = |upgrade: &[u8]| {
+        let fields = [("upgrade", upgrade), ("origin", other.as_bytes())];
+        let answer = ask(&filter, &mut request("GET", &fields)).unwrap();
+        let (_, sentence) = answer.refusal.unwrap();
+        assert_eq!(answer.body, format!("{sentence}\n"));
+        sentence
+    };
+    let plain =
+        "origin https://other.example is not allowed; add:  --allow-origin https://other.example";
+    for upgrade in ["websocket", "WebSocket", "foo, websocket/13"] {
+        assert_eq!(
+            told(upgrade.as_bytes()),
+            format!(
+                "WebSocket is not spoken here: use the client's fetch transport, for which {plain}"
+            )
+        );
+    }
+    for upgrade in ["h2c", "websockets", "foo/websocket"] {
+        assert_eq!(told(upgrade.as_bytes()), plain);
+    }
+}
+
+#[test]
+fn a_cure_that_a_shell_would_not_leave_as_it_is_stands_in_quotes() {
+    let (_, sentence) = preflight(&cors(&[]), "http://[::1]:5173", &[])
+        .refusal
+        .unwrap();
+    assert!(
+        sentence.ends_with("; add:  --allow-origin 'http://[::1]:5173'"),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn what_is_no_origin_is_told_how_it_would_be_one() {
+    for (text, told) in [
+        (
+            "https://münchen.example",
+            "write the host in its ASCII form, as browsers send it, e.g. https://xn--mnchen-3ya.example",
+        ),
+        (
+            "file://",
+            "pages of files have the origin \"null\": serve the page by http, or write \"null\"",
+        ),
+        (
+            "file:///home/me/page.html",
+            "pages of files have the origin \"null\": serve the page by http, or write \"null\"",
+        ),
+        (
+            "https://app.example.com?x",
+            "leave out everything behind the host and port: https://app.example.com",
+        ),
+        (
+            "https://app.example.com:8443/",
+            "leave out everything behind the host and port: https://app.example.com:8443",
+        ),
+        (
+            "https://app.example.com#x",
+            "leave out everything behind the host and port: https://app.example.com",
+        ),
+        (
+            "*.example.com",
+            "an origin begins with its scheme: https://*.example.com",
+        ),
+        (
+            "app.example.com",
+            "an origin begins with its scheme: https://app.example.com",
+        ),
+        (
+            "localhost:*",
+            "an origin begins with its scheme: http://localhost:*",
+        ),
+        (
+            "localhost:5173",
+            "an origin begins with its scheme: http://localhost:5173",
+        ),
+        (
+            "127.0.0.1:5173",
+            "an origin begins with its scheme: http://127.0.0.1:5173",
+        ),
+        (
+            "[::1]:5173",
+            "an origin begins with its scheme: http://[::1]:5173",
+        ),
+        (
+            "a$b",
+            "an origin begins with its scheme, e.g. https://app.example.com",
+        ),
+        (
+            "",
+            "an origin begins with its scheme, e.g. https://app.example.com",
+        ),
+    ] {
+        let fault = text.parse::<OriginPattern>().unwrap_err();
+        assert_eq!(fault.0, told, "{text}");
+        // What is shown as the cure is one.
+        if let Some((_, cure)) = told.split_once(": http") {
+            assert!(
+                format!("http{cure}").parse::<OriginPattern>().is_ok(),
+                "{told}"
+            );
         }
     }
 }
