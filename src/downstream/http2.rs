@@ -207,7 +207,10 @@ impl<S: Socket> Http2<S> {
                     self.notes.note_writes(written_all);
                     self.writes += u64::from(written_all);
                     // Once for all that has come: each look is at all of them.
-                    self.see_off(now, cx);
+                    if self.see_off(now, cx) {
+                        // Before anything ends for good.
+                        continue;
+                    }
                     if written_all && self.leaving.iter().any(|stream| stream.waits_for_cut()) {
                         cx.waker().wake_by_ref();
                     }
@@ -426,11 +429,16 @@ impl<S: Socket> Http2<S> {
         }
     }
 
-    /// Those whose call is over go when their last bytes have gone.
-    fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) {
+    /// Those whose call is over go when their last bytes have gone. Whether `h2` has something to say for one that went.
+    fn see_off(&mut self, now: Instant, cx: &mut Context<'_>) -> bool {
         let writes = self.writes;
-        self.leaving
-            .retain_mut(|stream| !stream.see_off(writes, now, cx));
+        let mut words = false;
+        self.leaving.retain_mut(|stream| {
+            let over = stream.see_off(writes, now, cx);
+            words |= over && !stream.is_done();
+            !over
+        });
+        words
     }
 
     fn linger(&mut self) {

@@ -18,6 +18,14 @@ impl Stall {
         }
     }
 
+    /// The same time, where what the peer takes is counted in another way from now on and is so many by that, bytes.
+    pub const fn counted_from(self, taken: u64) -> Self {
+        Self {
+            since: self.since,
+            taken_then: taken,
+        }
+    }
+
     /// Since when.
     pub const fn since(&self) -> Instant {
         self.since

@@ -152,6 +152,8 @@ impl Http2Stream {
     pub(super) fn leave(&mut self, now: Instant) {
         self.now = now;
         self.is_leaving = true;
+        let taken = self.taken_by_reader();
+        self.stall = self.stall.map(|stall| stall.counted_from(taken));
         if self.left_at.is_none() && !self.gathered.is_whole() {
             self.left_at = Some(now);
         }
@@ -177,6 +179,11 @@ impl Http2Stream {
         let heard = self.gathered.is_over() || self.discarded >= DRAIN_BYTES_MAX as usize;
         let waited = self.left_at.is_none_or(|at| now >= at + DRAIN_TIME);
         self.is_said() && self.unwritten().is_none() && (heard || waited)
+    }
+
+    /// Whether both sides have ended, and all is written: its drop leaves nothing to be said.
+    pub(super) fn is_done(&self) -> bool {
+        self.unsent.has_ended() && self.unwritten().is_none() && self.gathered.is_whole()
     }
 
     /// What `h2` has been given of the answer and has not written, bytes; `None`: it has written all that it was given.
@@ -268,18 +275,24 @@ impl Http2Stream {
         }
     }
 
+    /// How much its reader has taken, bytes. As long as its call is open that is what it has given window for. But what was within
+    /// the window when `h2` was given it can be beyond it by now (RFC 9113 §6.9.2), and where nothing more is to be said that may
+    /// be all that is left.
+    fn taken_by_reader(&self) -> u64 {
+        match self.is_leaving {
+            true => self.handed - self.unwritten().unwrap_or_default() as u64,
+            false => self.handed,
+        }
+    }
+
     fn watch_reader(&mut self) {
-        // What was within the window when `h2` was given it can be beyond it by now (RFC 9113 §6.9.2). Whether that is so only
-        // matters where nothing more is to be said.
-        let beyond = match self.is_leaving && self.notes.has_written_all() {
-            true => self.unwritten(),
-            false => None,
-        };
-        if !self.unsent.waits() && beyond.is_none() {
+        let is_beyond =
+            self.is_leaving && self.notes.has_written_all() && self.unwritten().is_some();
+        if !self.unsent.waits() && !is_beyond {
             self.stall = None;
             return;
         }
-        let taken = self.handed - beyond.unwrap_or_default() as u64;
+        let taken = self.taken_by_reader();
         let stall = Stall::new(self.now, taken);
         let stall = self.stall.get_or_insert(stall);
         stall.note(self.now, taken, STALL_PROGRESS_BYTES);
