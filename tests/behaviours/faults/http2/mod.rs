@@ -8,6 +8,7 @@ mod frames;
 mod heads;
 mod leaving;
 mod memory;
+mod pages;
 mod requests;
 mod streams;
 
