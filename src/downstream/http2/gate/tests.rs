@@ -193,16 +193,12 @@ fn half_a_head_is_told_in_bytes_until_it_is_whole() {
 #[test]
 fn the_last_streams_end_a_connection_gently_and_a_fault_still_ends_it_at_once() {
     let mut gate = opened();
-    handed_on(
-        &mut gate,
-        &frame(
-            kind::HEADERS,
-            flag::END_HEADERS,
-            (1 << 31) - 65_535,
-            b"\x82",
-        ),
-    );
-    assert_eq!(reason(&gate), Some(H2Reason::NO_ERROR));
+    for (left, expected) in [(65_537, None), (65_535, Some(H2Reason::NO_ERROR))] {
+        let stream = (1 << 31) - left;
+        let head = frame(kind::HEADERS, flag::END_HEADERS, stream, b"\x82");
+        handed_on(&mut gate, &head);
+        assert_eq!(reason(&gate), expected);
+    }
     let data = frame(kind::DATA, 0, 1, b"still read");
     assert_eq!(handed_on(&mut gate, &data), data);
     handed_on(&mut gate, &frame(kind::PING, 0, 0, b"short"));
