@@ -373,6 +373,7 @@ fn w_17_over_http2_a_page_may_read_what_became_of_a_call_that_has_reached_its_ba
         let answer = caller.answer(stream);
         assert!(answer.whole);
         assert_readable(|name| values(&answer, name), &code.to_string());
+        assert_eq!(exposed(&answer), standing(&answer), "{code}");
         assert_eq!(world.record().code, Some(Code::new(code)));
         if code != 14 {
             peer.assert_reset(begun, CANCEL);
