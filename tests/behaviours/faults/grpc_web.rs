@@ -1207,8 +1207,8 @@ pub(crate) fn statuses() -> Vec<(&'static str, Fields, &'static [u8], u32)> {
 fn w_17_a_page_may_read_every_status_that_is_ours() {
     let (silent, nobody) = (Backend::new(), Backend::nobody());
     let worlds = [&silent, &nobody].map(|backend| web(Plan::default(), &[PAGE], &[backend]));
-    for (path, fields_of_it, body, code) in statuses() {
-        let lines = in_lines(&fields_of_it);
+    for (path, more, body, code) in statuses() {
+        let lines = in_lines(&more);
         let world = &worlds[usize::from(code == 14)];
         for form in [WEB, TEXT] {
             let written = if form == TEXT {
