@@ -1,7 +1,8 @@
 //! The catalogue of faults (`docs/faults.md`) against the tests: every row has one that is named after it, and no test names
 //! a row that is not there. `cargo test --test catalogue -- --nocapture` prints the table.
 //!
-//! It proves that a test exists and runs, not that it can fail; for that there is `scripts/mutants`.
+//! It proves that a test exists and runs, not that it can fail. `scripts/mutants` asks that of `wire`, `rpc` and `exchange` alone;
+//! of the other rooms nobody asks it but whoever writes a test, by breaking what it holds.
 
 #![allow(
     clippy::print_stdout,

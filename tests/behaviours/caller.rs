@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use crate::client::PATH;
 use crate::frames::{
-    ACK, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PADDED, PING, PREFACE,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, number, settings_payload,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PADDED, PING,
+    PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, number, settings_payload,
 };
 use crate::world::PATIENCE;
+
+/// What a frame may hold where nobody has said otherwise, bytes.
+const FRAME_MAX: usize = 16 << 10;
 
 /// The head of an ordinary call.
 pub(crate) const CALL: [(&str, &str); 5] = [
@@ -383,6 +386,20 @@ pub(crate) fn head(stream: u32, fields: &[(&str, &str)], end: bool) -> Vec<u8> {
 pub(crate) fn head_of(stream: u32, block: &[u8], end: bool) -> Vec<u8> {
     let flags = END_HEADERS | if end { END_STREAM } else { 0 };
     frame(HEADERS, flags, stream, block)
+}
+
+/// A head in as many frames as it takes.
+pub(crate) fn long_head(stream: u32, fields: &[(&str, &str)], end: bool) -> Vec<u8> {
+    let block = block(fields);
+    let count = block.chunks(FRAME_MAX).count();
+    let mut bytes = Vec::new();
+    for (index, piece) in block.chunks(FRAME_MAX).enumerate() {
+        let kind = if index == 0 { HEADERS } else { CONTINUATION };
+        let ends_stream = if index == 0 && end { END_STREAM } else { 0 };
+        let ends_head = if index + 1 == count { END_HEADERS } else { 0 };
+        bytes.extend(frame(kind, ends_stream | ends_head, stream, piece));
+    }
+    bytes
 }
 
 /// A whole call as it goes on the wire.

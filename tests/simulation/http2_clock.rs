@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use wharf::net::sim::End;
+use wharf::net::sim::{End, Weather};
 use wharf::policy::{Limits, RouteKind};
 use wharf::telemetry::Record;
 use wharf::wire::{Code, Party, Reason};
@@ -22,7 +22,7 @@ const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// The field block of a call.
-fn call() -> Vec<u8> {
+pub(crate) fn call() -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
         (":method", "POST"),
@@ -42,21 +42,21 @@ fn message(payload: &[u8]) -> Vec<u8> {
 }
 
 /// The frames in there: kind, flags, stream and payload.
-fn frames(bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
+pub(crate) fn frames(bytes: &[u8]) -> Vec<(u8, u8, u32, Vec<u8>)> {
     let all = take_whole(&mut bytes.to_vec()).into_iter();
     all.map(|own| (own.kind, own.flags, own.stream, own.payload))
         .collect()
 }
 
 /// The code of the last GOAWAY in there.
-fn goaway(bytes: &[u8]) -> Option<u32> {
+pub(crate) fn goaway(bytes: &[u8]) -> Option<u32> {
     let all = frames(bytes);
     let last = all.iter().rfind(|own| own.0 == GOAWAY);
     last.map(|(.., payload)| number(&payload[4..]))
 }
 
 /// The codes of the resets of that stream in there.
-fn resets(bytes: &[u8], stream: u32) -> Vec<u32> {
+pub(crate) fn resets(bytes: &[u8], stream: u32) -> Vec<u32> {
     let all = frames(bytes);
     let own = all
         .iter()
@@ -473,18 +473,57 @@ fn h2_12_streams_that_only_wait_are_reset_and_their_places_are_free() {
 
 #[test]
 fn h2_19_pings_of_a_client_that_never_reads_are_held_up_and_then_it_is_given_up() {
-    let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
+    /// What lies in a socket at most, bytes.
+    const SOCKET: usize = 2 << 10;
+    /// What is taken of it for answers that it does not read: those that are staged, those that `h2` has ready, and what lies in
+    /// both directions of its socket, bytes.
+    const TAKEN_MAX: usize = 96 << 10;
+    const LIMIT: Duration = Duration::from_secs(120);
+    let weather = Weather {
+        buffer_bytes_min: SOCKET,
+        buffer_bytes_max: SOCKET,
+        ..Weather::fair()
+    };
+    let limits = Limits {
+        stall_timeout: LIMIT,
+        ..Limits::default()
+    };
+    let mut still = Still::under(weather, RouteKind::Rpc, Manner::Silent, limits);
     let client = greet(&mut still, 65_535);
-    let began = still.machine.now();
+    // With a call open it is not idle.
+    still.send(&client, &frame(HEADERS, END_HEADERS, 1, &call()));
+    still.receive(&client);
+    // No more in a second than would be no flood, each as long as its answer.
     let pings = frame(PING, 0, 0, &[7; 8]).repeat(90);
-    // Its answers fill the socket, and then nothing of it is read. The invariants bound what is held meanwhile.
-    let mut second = 0;
-    while still.core.census().0 > 0 && second < 7_200 {
-        second += 1;
-        still.run_until(began + second * SECOND);
-        let _ = client.write(&pings);
+    let (mut asked, mut began) = (0, None);
+    let mut unsaid: Vec<u8> = Vec::new();
+    loop {
+        if unsaid.is_empty() {
+            unsaid.clone_from(&pings);
+        }
+        let taken = client.write(&unsaid).expect("it is there");
+        unsaid.drain(..taken);
+        asked += taken;
+        still.settle();
+        if asked > SOCKET && began.is_none() {
+            // The second that its answers are more than the socket takes: from now on it stands still.
+            began = Some(still.machine.now());
+        }
+        if began.is_some_and(|at| still.machine.now() > at + LIMIT - 2 * SECOND) {
+            break;
+        }
+        still.run_until(still.machine.now() + SECOND);
     }
+    let began = began.expect("it never reads");
+    assert!(client.unread() > 0, "it is not read either");
+    assert!(asked <= TAKEN_MAX, "{asked} bytes were taken");
+    still.run_until(began + LIMIT - 20 * MS);
+    assert_eq!(still.core.census(), (1, 1, 0), "not yet");
+    still.run_until(began + LIMIT + 10 * MS);
     assert_eq!(still.core.census(), (0, 0, 0), "it is served for ever");
+    let ends = still.records.iter().map(|own| (own.reason, own.by));
+    let expected = [(Reason::ClientTooSlow, Party::Downstream)];
+    assert_eq!(ends.collect::<Vec<_>>(), expected);
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod frames;
 mod http1;
 mod http2;
 mod http2_clock;
+mod http2_counts;
 mod http2_turns;
 mod limits;
 mod model;

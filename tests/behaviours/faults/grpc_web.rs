@@ -19,13 +19,13 @@ use crate::ends::{Pair, assert_ends};
 use crate::frames::CANCEL;
 use crate::world::{PATIENCE, Plan, World};
 
-const WEB: &str = "application/grpc-web";
-const TEXT: &str = "application/grpc-web-text";
-const PAGE: &str = "http://localhost:5173";
+pub(crate) const WEB: &str = "application/grpc-web";
+pub(crate) const TEXT: &str = "application/grpc-web-text";
+pub(crate) const PAGE: &str = "http://localhost:5173";
 const OK: &str = "grpc-status:0\r\n";
 const INSIDE: &str = "the request ends inside a message";
 /// In which nothing comes that should not.
-const A_MOMENT: Duration = Duration::from_millis(100);
+pub(crate) const A_MOMENT: Duration = Duration::from_millis(100);
 
 /// A call of that content type, whose body comes with these framing lines.
 fn head(content_type: &str, lines: &str) -> String {
@@ -58,12 +58,12 @@ fn flagged(flags: u8, payload: &[u8]) -> Vec<u8> {
     message
 }
 
-fn text(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn text(bytes: &[u8]) -> Vec<u8> {
     STANDARD.encode(bytes).into_bytes()
 }
 
 /// What a text body stands for: runs that end with padding, one behind the other.
-fn plain(text: &[u8]) -> Vec<u8> {
+pub(crate) fn plain(text: &[u8]) -> Vec<u8> {
     assert_eq!(text.len() % 4, 0, "a client decodes four at a time");
     let mut bytes = Vec::new();
     for run in text.split_inclusive(|&char| char == b'=') {
@@ -749,7 +749,7 @@ fn w_13_a_path_that_is_no_method_is_unimplemented_and_no_backend_hears_of_it() {
 }
 
 /// A world whose one route takes calls of the service, for the pages of those origins.
-fn web(plan: Plan, origins: &[&str], backends: &[&Backend]) -> World {
+pub(crate) fn web(plan: Plan, origins: &[&str], backends: &[&Backend]) -> World {
     World::obeying(with_pages(plan.snapshot(backends), origins))
 }
 
@@ -758,14 +758,14 @@ fn with_pages(mut snapshot: Snapshot, origins: &[&str]) -> Snapshot {
     snapshot
 }
 
-fn pages(origins: &[&str]) -> Cors {
+pub(crate) fn pages(origins: &[&str]) -> Cors {
     let origins = origins
         .iter()
         .map(|origin| origin.parse().expect("an origin"));
     Cors::new(origins.collect(), Remedy::Flag)
 }
 
-fn under(snapshot: &mut Snapshot, cors: Cors) {
+pub(crate) fn under(snapshot: &mut Snapshot, cors: Cors) {
     let filters = || -> Box<[Box<dyn Filter>]> { Box::new([Box::new(cors.clone())]) };
     let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody else's yet");
     routes[0].path = PathMatch::Prefix("/demo.Greeter".to_owned());
@@ -791,22 +791,25 @@ fn permissions(answer: &Answer) -> Vec<&str> {
         .collect()
 }
 
-const VARY: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+pub(crate) const VARY: &str =
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+
+/// Who is let in, who asks, and the status of the answer.
+pub(crate) const PREFLIGHTS: [(&[&str], &[&str], u16); 8] = [
+    (&[PAGE], &[PAGE], 204),
+    (&["http://localhost:*"], &[PAGE], 204),
+    (&["*"], &["null"], 204),
+    (&["null"], &["null"], 204),
+    (&[PAGE], &["null"], 403),
+    (&[PAGE], &["http://localhost:5174"], 403),
+    (&[PAGE], &["http://localhost:5173.evil.example"], 403),
+    (&["*"], &[PAGE, PAGE], 400),
+];
 
 #[test]
 fn w_14_a_preflight_is_answered_here_with_exactly_what_the_page_may() {
     let backend = Backend::new();
-    let rows: [(&[&str], &[&str], u16); 8] = [
-        (&[PAGE], &[PAGE], 204),
-        (&["http://localhost:*"], &[PAGE], 204),
-        (&["*"], &["null"], 204),
-        (&["null"], &["null"], 204),
-        (&[PAGE], &["null"], 403),
-        (&[PAGE], &["http://localhost:5174"], 403),
-        (&[PAGE], &["http://localhost:5173.evil.example"], 403),
-        (&["*"], &[PAGE, PAGE], 400),
-    ];
-    for (allowed, origins, status) in rows {
+    for (allowed, origins, status) in PREFLIGHTS {
         let world = web(Plan::default(), allowed, &[&backend]);
         let mut client = Client::new(world.address);
         let asked = "access-control-request-headers: content-type, X-Grpc-Web\r\n";
@@ -842,12 +845,10 @@ fn w_14_a_preflight_is_answered_here_with_exactly_what_the_page_may() {
     assert!(backend.is_left_alone(A_MOMENT), "a preflight was forwarded");
 }
 
-#[test]
-fn w_15_only_names_are_echoed_and_not_too_many() {
-    let backend = Backend::new();
-    let world = web(Plan::default(), &[PAGE], &[&backend]);
+/// What a page asks to send, and the status of the answer.
+pub(crate) fn asked_names() -> [(String, u16); 11] {
     let many = |count: usize| vec!["x".repeat(60); count].join(",");
-    let rows = [
+    [
         ("a,b:c".to_owned(), 400),
         ("content type".to_owned(), 400),
         ("x\x01y".to_owned(), 400),
@@ -860,8 +861,14 @@ fn w_15_only_names_are_echoed_and_not_too_many() {
         (many(280), 431),
         (many(60), 204),
         ("a, ,B,".to_owned(), 204),
-    ];
-    for (asked, status) in rows {
+    ]
+}
+
+#[test]
+fn w_15_only_names_are_echoed_and_not_too_many() {
+    let backend = Backend::new();
+    let world = web(Plan::default(), &[PAGE], &[&backend]);
+    for (asked, status) in asked_names() {
         let mut client = Client::new(world.address);
         let line = format!("access-control-request-headers: {asked}\r\n");
         client.send(preflight(&[PAGE], &line).as_bytes());
@@ -882,6 +889,16 @@ fn w_15_only_names_are_echoed_and_not_too_many() {
     assert!(backend.is_left_alone(A_MOMENT));
 }
 
+/// The head of a backend that would permit everything.
+pub(crate) const PERMISSIVE: [(&str, &str); 6] = [
+    (":status", "200"),
+    ("content-type", "application/grpc"),
+    ("access-control-allow-origin", "*"),
+    ("access-control-allow-credentials", "true"),
+    ("access-control-expose-headers", "*"),
+    ("vary", "accept"),
+];
+
 #[test]
 fn w_16_credentials_are_never_allowed_and_vary_is_always_there() {
     for allowed in ["*", PAGE] {
@@ -901,15 +918,7 @@ fn w_16_credentials_are_never_allowed_and_vary_is_always_there() {
             let peer = peer.get_or_insert_with(|| backend.accept());
             let stream = peer.request().stream;
             // What the backend permits is its own affair.
-            let head = [
-                (":status", "200"),
-                ("content-type", "application/grpc"),
-                ("access-control-allow-origin", "*"),
-                ("access-control-allow-credentials", "true"),
-                ("access-control-expose-headers", "*"),
-                ("vary", "accept"),
-            ];
-            peer.head(stream, &head, false);
+            peer.head(stream, &PERMISSIVE, false);
             peer.trailers(stream, &[("grpc-status", "0")]);
             let answer = client.answer();
             assert_eq!(fields(&answer, "access-control-allow-credentials"), [""; 0]);
@@ -923,22 +932,25 @@ fn w_16_credentials_are_never_allowed_and_vary_is_always_there() {
     }
 }
 
+/// What a page that asks is answered where `https://*.example.com` is let in.
+pub(crate) const BELOW_A_WILDCARD: [(&str, u16); 10] = [
+    ("https://app.example.com", 204),
+    ("https://a.b.example.com", 204),
+    ("https://example.com", 403),
+    ("https://evilexample.com", 403),
+    ("https://app.example.com.evil.net", 403),
+    ("https://user@app.example.com", 403),
+    ("https://app.example.com:8443", 403),
+    ("https://App.example.com", 403),
+    ("https://app.example.com.", 403),
+    ("http://app.example.com", 403),
+];
+
 #[test]
 fn w_14_a_page_below_a_wildcard_may_call_and_one_that_only_looks_like_it_may_not() {
     let backend = Backend::new();
     let world = web(Plan::default(), &["https://*.example.com"], &[&backend]);
-    for (origin, status) in [
-        ("https://app.example.com", 204),
-        ("https://a.b.example.com", 204),
-        ("https://example.com", 403),
-        ("https://evilexample.com", 403),
-        ("https://app.example.com.evil.net", 403),
-        ("https://user@app.example.com", 403),
-        ("https://app.example.com:8443", 403),
-        ("https://App.example.com", 403),
-        ("https://app.example.com.", 403),
-        ("http://app.example.com", 403),
-    ] {
+    for (origin, status) in BELOW_A_WILDCARD {
         let mut client = Client::new(world.address);
         client.send(preflight(&[origin], "").as_bytes());
         let answer = client.answer();
@@ -952,6 +964,15 @@ fn w_14_a_page_below_a_wildcard_may_call_and_one_that_only_looks_like_it_may_not
     assert!(backend.is_left_alone(A_MOMENT));
 }
 
+/// What a page asks to send where `x-tenant` is listed, and whether that is more than is.
+pub(crate) const LISTED: [(&str, bool); 3] = [
+    ("content-type,x-grpc-web,x-user-agent,grpc-timeout", false),
+    ("X-Tenant", false),
+    ("content-type, x-trace", true),
+];
+/// What it is told that it may send.
+pub(crate) const LIST: &str = "content-type,x-grpc-web,x-user-agent,grpc-timeout,x-tenant";
+
 #[test]
 fn w_15_a_field_that_is_not_listed_is_named_in_the_log_and_the_browser_is_told_the_list() {
     let backend = Backend::new();
@@ -959,18 +980,13 @@ fn w_15_a_field_that_is_not_listed_is_named_in_the_log_and_the_browser_is_told_t
     let listed = ["x-tenant".parse().expect("a name")];
     under(&mut snapshot, pages(&[PAGE]).letting_send(listed));
     let world = World::obeying(snapshot);
-    for (asked, refused) in [
-        ("content-type,x-grpc-web,x-user-agent,grpc-timeout", false),
-        ("X-Tenant", false),
-        ("content-type, x-trace", true),
-    ] {
+    for (asked, refused) in LISTED {
         let mut client = Client::new(world.address);
         let line = format!("access-control-request-headers: {asked}\r\n");
         client.send(preflight(&[PAGE], &line).as_bytes());
         let answer = client.answer();
         assert!(answer.head.starts_with("HTTP/1.1 204 "), "{}", answer.head);
-        let list = "content-type,x-grpc-web,x-user-agent,grpc-timeout,x-tenant";
-        assert_eq!(fields(&answer, "access-control-allow-headers"), [list]);
+        assert_eq!(fields(&answer, "access-control-allow-headers"), [LIST]);
         let record = world.record();
         assert_eq!(record.refusal, refused.then_some("cors_header"), "{asked}");
         assert_eq!(record.message.contains("\"x-trace\""), refused);
@@ -978,21 +994,25 @@ fn w_15_a_field_that_is_not_listed_is_named_in_the_log_and_the_browser_is_told_t
     assert!(backend.is_left_alone(A_MOMENT));
 }
 
+/// Who is let in where credentials are.
+pub(crate) const SOME_NAMED: [&str; 3] = [PAGE, "https://*.example.com", "*"];
+/// Who comes then, and whether it was named.
+pub(crate) const SIGNED_IN: [(&str, bool); 4] = [
+    (PAGE, true),
+    ("https://app.example.com", true),
+    ("https://other.example", false),
+    ("null", false),
+];
+
 #[test]
 fn w_16_credentials_go_with_an_origin_that_was_named_on_every_answer_and_with_no_star() {
     let backend = Backend::new();
     let mut snapshot = Plan::default().snapshot(&[&backend]);
-    let policy = pages(&[PAGE, "https://*.example.com", "*"]).with_credentials(true);
-    under(&mut snapshot, policy);
+    under(&mut snapshot, pages(&SOME_NAMED).with_credentials(true));
     let world = World::obeying(snapshot);
     let mut client = Client::new(world.address);
     let mut peer = None;
-    for (origin, named) in [
-        (PAGE, true),
-        ("https://app.example.com", true),
-        ("https://other.example", false),
-        ("null", false),
-    ] {
+    for (origin, named) in SIGNED_IN {
         let mut answers = Vec::new();
         client.send(preflight(&[origin], "").as_bytes());
         answers.push(client.answer());
@@ -1028,24 +1048,76 @@ fn w_16_credentials_go_with_an_origin_that_was_named_on_every_answer_and_with_no
     }
 }
 
-/// An answer that a page of [`PAGE`] may read, with the two fields that a client looks for.
-fn assert_readable(answer: &Answer, what: &str) {
-    let told = fields(answer, "access-control-allow-origin");
-    assert_eq!(told, [PAGE], "{what}: {}", answer.head);
-    let exposed = fields(answer, "access-control-expose-headers").join(",");
+/// An answer that a page of [`PAGE`] may read, with the two fields that a client looks for. `values`: of its field of a name.
+pub(crate) fn assert_readable<'a>(values: impl Fn(&str) -> Vec<&'a str>, what: &str) {
+    assert_eq!(values("access-control-allow-origin"), [PAGE], "{what}");
+    let exposed = values("access-control-expose-headers").join(",");
     for name in ["grpc-status", "grpc-message"] {
         assert!(
             exposed.split(',').any(|own| own == name),
             "{what}: {exposed}"
         );
     }
-    let vary = fields(answer, "vary").join(", ");
+    let vary = values("vary").join(", ");
     assert!(
         vary.split(", ").any(|name| name == "Origin"),
         "{what}: {vary}"
     );
-    assert_eq!(fields(answer, "access-control-allow-credentials"), [""; 0]);
+    assert_eq!(values("access-control-allow-credentials"), [""; 0]);
 }
+
+/// Fields of a request, in their order.
+pub(crate) type Fields = Vec<(&'static str, String)>;
+
+fn in_lines(fields: &Fields) -> String {
+    let lines = fields
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\r\n"));
+    lines.collect()
+}
+
+/// Requests that are no call in either version of HTTP, and the status of the answer: the method, the path, the fields.
+pub(crate) fn refusals() -> Vec<(&'static str, &'static str, Fields, u16)> {
+    let rows: [(_, _, &[(_, &str)], _); 14] = [
+        ("GET", "/nowhere", &[], 404),
+        ("POST", "/nowhere", &[("content-type", "image/png")], 404),
+        ("GET", PATH, &[], 405),
+        ("OPTIONS", PATH, &[], 405),
+        ("TRACE", PATH, &[], 405),
+        ("POST", PATH, &[], 415),
+        ("POST", PATH, &[("content-type", "image/png")], 415),
+        (
+            "POST",
+            PATH,
+            &[("content-type", WEB), ("content-encoding", "gzip")],
+            415,
+        ),
+        (
+            "POST",
+            PATH,
+            &[("content-type", WEB), ("content-type", "a/b")],
+            400,
+        ),
+        // It has one already.
+        ("POST", PATH, &[("host", "b")], 400),
+        ("POST", PATH, &[("x_forwarded_for", "1")], 400),
+        ("POST", PATH, &[("expect", "tea")], 417),
+        ("POST", PATH, &[("x-large", &"x".repeat(20 << 10))], 431),
+        ("POST", PATH, &[(LONG_NAME, "y")], 431),
+    ];
+    let owned = |fields: &[(&'static str, &str)]| {
+        let fields = fields.iter().map(|&(name, value)| (name, value.to_owned()));
+        fields.collect()
+    };
+    rows.map(|(method, path, fields, status)| (method, path, owned(fields), status))
+        .into()
+}
+
+/// More than a name may have, bytes.
+const LONG_NAME: &str = match str::from_utf8(&[b'x'; 300]) {
+    Ok(name) => name,
+    Err(_) => panic!("ASCII"),
+};
 
 #[test]
 fn w_17_a_page_may_read_every_refusal_of_a_request_that_is_no_call() {
@@ -1054,79 +1126,33 @@ fn w_17_a_page_may_read_every_refusal_of_a_request_that_is_no_call() {
     plan.limits.head_timeout = Duration::from_millis(300);
     let world = web(plan, &[PAGE], &[&backend]);
     let origin = format!("host: a\r\norigin: {PAGE}\r\n");
-    let large = format!("x-large: {}\r\n", "x".repeat(20 << 10));
     let many = "x: y\r\n".repeat(120);
-    let long = format!("{}: y\r\n", "x".repeat(300));
-    let rows = [
-        ("GET /nowhere HTTP/1.1", "\r\n", 404),
-        (
-            "POST /nowhere HTTP/1.1",
-            "content-type: image/png\r\n\r\n",
-            404,
-        ),
-        ("GET /demo.Greeter/Greet HTTP/1.1", "\r\n", 405),
-        ("OPTIONS /demo.Greeter/Greet HTTP/1.1", "\r\n", 405),
-        ("TRACE /demo.Greeter/Greet HTTP/1.1", "\r\n", 405),
-        ("POST /demo.Greeter/Greet HTTP/1.1", "\r\n", 415),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            "content-type: image/png\r\n\r\n",
-            415,
-        ),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            "content-type: application/grpc-web\r\ncontent-encoding: gzip\r\n\r\n",
-            415,
-        ),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            "content-type: application/grpc-web\r\ncontent-type: a/b\r\n\r\n",
-            400,
-        ),
-        ("POST /demo.Greeter/Greet HTTP/1.1", "host: b\r\n\r\n", 400),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            "content-length: +5\r\n\r\n",
-            400,
-        ),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            "x_forwarded_for: 1\r\n\r\n",
-            400,
-        ),
-        ("POST /demo.Greeter/Greet HTTP/1.1", "bare: lf\n\r\n", 400),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            "transfer-encoding: gzip, chunked\r\n\r\n",
-            501,
-        ),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            "expect: tea\r\n\r\n",
-            417,
-        ),
-        ("POST /demo.Greeter/Greet HTTP/1.0", "\r\n", 426),
-        ("POST /demo.Greeter/Greet HTTP/1.1", &large, 431),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            &format!("{many}\r\n"),
-            431,
-        ),
-        (
-            "POST /demo.Greeter/Greet HTTP/1.1",
-            &format!("{long}\r\n"),
-            431,
-        ),
-        // It stops in the middle.
-        ("POST /demo.Greeter/Greet HTTP/1.1", "x-slow: ", 408),
-    ];
+    let mut rows: Vec<_> = refusals()
+        .into_iter()
+        .map(|(method, path, fields, status)| {
+            let line = format!("{method} {path} HTTP/1.1");
+            (line, format!("{}\r\n", in_lines(&fields)), status)
+        })
+        .collect();
+    // And those that there are in this version alone. The last one stops in the middle.
+    for (version, rest, status) in [
+        ("HTTP/1.1", "content-length: +5\r\n\r\n", 400),
+        ("HTTP/1.1", "bare: lf\n\r\n", 400),
+        ("HTTP/1.1", "transfer-encoding: gzip, chunked\r\n\r\n", 501),
+        ("HTTP/1.0", "\r\n", 426),
+        ("HTTP/1.1", &format!("{many}\r\n"), 431),
+        ("HTTP/1.1", "x-slow: ", 408),
+    ] {
+        let line = format!("POST {PATH} {version}");
+        rows.push((line, rest.to_owned(), status));
+    }
     for (line, rest, status) in rows {
         let mut client = Client::new(world.address);
         client.send(format!("{line}\r\n{origin}{rest}").as_bytes());
         let answer = client.answer();
         let begin = format!("HTTP/1.1 {status} ");
         assert!(answer.head.starts_with(&begin), "{line}: {}", answer.head);
-        assert_readable(&answer, &begin);
+        assert_readable(|name| fields(&answer, name), &format!("{line} {rest}"));
         let record = world.record();
         assert_eq!(record.http_status, Some(status));
         assert_eq!(record.origin.as_deref(), Some(PAGE), "{line}");
@@ -1162,23 +1188,27 @@ fn w_17_a_page_may_ask_for_a_method_that_no_route_takes_and_is_told_so() {
     assert!(backend.is_left_alone(A_MOMENT));
 }
 
+/// Calls that we end by ourselves, and their status: the path, the fields, the body. With 14 nobody listens at the backend.
+pub(crate) fn statuses() -> Vec<(&'static str, Fields, &'static [u8], u32)> {
+    let time = |value: &str| vec![("grpc-timeout", value.to_owned())];
+    vec![
+        ("/nowhere.S/M", Vec::new(), b"", 12),
+        ("/demo.Greeter", Vec::new(), b"", 12),
+        (PATH, time("0m"), b"", 4),
+        (PATH, time("x"), b"", 13),
+        (PATH, vec![("via", "1.1 wharf".to_owned()); 8], b"", 13),
+        (PATH, Vec::new(), &[0, 0xff, 0, 0, 0], 8),
+        (PATH, Vec::new(), b"\x02\0\0\0\0", 13),
+        (PATH, Vec::new(), b"", 14),
+    ]
+}
+
 #[test]
 fn w_17_a_page_may_read_every_status_that_is_ours() {
     let (silent, nobody) = (Backend::new(), Backend::nobody());
-    let hops = "via: 1.1 wharf\r\n".repeat(8);
-    let too_large = [0, 0xff, 0, 0, 0];
-    let rows: [(&str, &str, &[u8], u32); 8] = [
-        ("/nowhere.S/M", "", b"", 12),
-        ("/demo.Greeter", "", b"", 12),
-        (PATH, "grpc-timeout: 0m\r\n", b"", 4),
-        (PATH, "grpc-timeout: x\r\n", b"", 13),
-        (PATH, &hops, b"", 13),
-        (PATH, "", &too_large, 8),
-        (PATH, "", b"\x02\0\0\0\0", 13),
-        (PATH, "", b"", 14),
-    ];
     let worlds = [&silent, &nobody].map(|backend| web(Plan::default(), &[PAGE], &[backend]));
-    for (path, lines, body, code) in rows {
+    for (path, more, body, code) in statuses() {
+        let lines = in_lines(&more);
         let world = &worlds[usize::from(code == 14)];
         for form in [WEB, TEXT] {
             let written = if form == TEXT {
@@ -1186,8 +1216,7 @@ fn w_17_a_page_may_read_every_status_that_is_ours() {
             } else {
                 body.to_vec()
             };
-            let lines = format!("origin: {PAGE}\r\n{lines}");
-            let sent = call(form, &lines, &written);
+            let sent = call(form, &format!("origin: {PAGE}\r\n{lines}"), &written);
             let mut client = Client::new(world.address);
             let at = PATH.len() + "POST ".len();
             client.send(&[b"POST ", path.as_bytes(), &sent[at..]].concat());
@@ -1196,7 +1225,7 @@ fn w_17_a_page_may_read_every_status_that_is_ours() {
                 answer.head.starts_with("HTTP/1.1 200 OK\r\n"),
                 "{path} {lines}"
             );
-            assert_readable(&answer, &format!("{path} {lines}"));
+            assert_readable(|name| fields(&answer, name), &format!("{path} {lines}"));
             let got = if form == TEXT {
                 plain(&answer.body)
             } else {
@@ -1212,13 +1241,34 @@ fn w_17_a_page_may_read_every_status_that_is_ours() {
     }
 }
 
+/// The backend has that call end with that status; 4: by its time alone.
+pub(crate) fn fail(peer: &mut Peer, stream: u32, code: u32) {
+    match code {
+        4 => {}
+        8 => {
+            let fields = [
+                (":status", "200"),
+                ("content-type", "application/grpc"),
+                ("x", &"x".repeat(20 << 10)),
+            ];
+            let block = crate::frames::block(&fields);
+            peer.frame(1, 0, stream, &block[..16 << 10]);
+            peer.frame(9, 4, stream, &block[16 << 10..]);
+        }
+        13 => {
+            peer.grpc_head(stream);
+            peer.data(stream, &[2, 0, 0, 0, 0], false);
+        }
+        _ => peer.finish(),
+    }
+}
+
 #[test]
 fn w_17_a_page_may_read_what_became_of_a_call_that_has_reached_its_backend() {
     let backend = Backend::new();
     let world = web(Plan::default(), &[PAGE], &[&backend]);
     let mut client = Client::new(world.address);
     let mut peer = None;
-    let large = "x".repeat(20 << 10);
     for code in [4, 8, 13, 14] {
         let time = if code == 4 {
             "grpc-timeout: 200m\r\n"
@@ -1229,27 +1279,10 @@ fn w_17_a_page_may_read_what_became_of_a_call_that_has_reached_its_backend() {
         client.send(&call(WEB, &lines, &message(b"hi")));
         let peer = peer.get_or_insert_with(|| backend.accept());
         let stream = peer.request().stream;
-        match code {
-            4 => {}
-            8 => {
-                let fields = [
-                    (":status", "200"),
-                    ("content-type", "application/grpc"),
-                    ("x", &large),
-                ];
-                let block = crate::frames::block(&fields);
-                peer.frame(1, 0, stream, &block[..16 << 10]);
-                peer.frame(9, 4, stream, &block[16 << 10..]);
-            }
-            13 => {
-                peer.grpc_head(stream);
-                peer.data(stream, &[2, 0, 0, 0, 0], false);
-            }
-            _ => peer.finish(),
-        }
+        fail(peer, stream, code);
         let answer = client.answer();
         assert!(answer.whole);
-        assert_readable(&answer, &code.to_string());
+        assert_readable(|name| fields(&answer, name), &code.to_string());
         assert_eq!(world.record().code, Some(Code::new(code)));
         if code != 14 {
             peer.assert_reset(stream, CANCEL);

@@ -1,13 +1,15 @@
 //! Rows H2: what a client of HTTP/2 may do wrong. Each is done beside the open call of somebody else, which must come to its
 //! good end.
 //!
-//! H2-01, all that `h2spec` knows, is run by `scripts/h2`; what hangs on the clock stands in `tests/simulation/http2_clock.rs`.
+//! H2-01, all that `h2spec` knows, is run by `scripts/h2`; what hangs on the clock stands in `tests/simulation/http2_clock.rs`, and
+//! how often a thing may be done, to the one, in `tests/simulation/http2_counts.rs`.
 
 mod cuts;
 mod frames;
 mod heads;
 mod leaving;
 mod memory;
+mod pages;
 mod requests;
 mod streams;
 
