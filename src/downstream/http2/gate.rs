@@ -42,7 +42,8 @@ const CHATTER_PER_SECOND_MAX: u32 = 1000;
 const CHATTER_PER_DATA: u32 = 2;
 /// DATA frames of ours that a reader may still answer in a later second than theirs.
 const DATA_KEPT_MAX: u32 = 10_000;
-/// CONTINUATION frames of one head.
+/// CONTINUATION frames of one head. `h2` allows fewer that do not end it where heads are smaller: as many as fill four times the
+/// limit, and a quarter more.
 const CONTINUATIONS_MAX: u32 = 20;
 /// A head as it comes, heads of its frames included, bytes: the largest that may be configured, and room for those. A field costs
 /// less here than what it counts against our limit.

@@ -74,10 +74,8 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
     let path = uri.path_and_query();
     let refused = |fault, path: Option<&PathAndQuery>, fields: &Fields| {
         let known = path.filter(|path| path.as_str().starts_with('/'));
-        let who = WHO_ASKS.iter().filter_map(|name| {
-            let value = fields.get(name)?;
-            Some((name.clone(), value.clone()))
-        });
+        let who = fields.iter().filter(|(name, _)| WHO_ASKS.contains(name));
+        let who = who.map(|(name, value)| (name.clone(), value.clone()));
         let head = RequestHead {
             method: method.clone(),
             path: known.map_or(PathAndQuery::from_static("/"), PathAndQuery::clone),

@@ -303,6 +303,13 @@ fn w_17_over_http2_a_page_may_read_every_refusal_of_a_request_that_is_no_call() 
             assert_eq!(record.http_status, Some(expected), "{what}");
             assert_eq!(record.origin.as_deref(), Some(origin), "{what}");
         }
+        // Nor to two at once.
+        let mut caller = Caller::new(world.address);
+        let mut all = vec![("origin", PAGE), ("origin", PAGE)];
+        all.extend(fields.iter().map(|(name, value)| (*name, &**value)));
+        let stream = ask(&mut caller, method, path, &all, b"");
+        assert_eq!(permissions(&caller.answer(stream)), [], "{what}");
+        world.record();
     }
     assert!(backend.is_left_alone(A_MOMENT));
 }
