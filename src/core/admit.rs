@@ -57,7 +57,7 @@ enum Decision {
 /// Whose filters see an answer of ours.
 #[derive(Clone, Copy, Debug)]
 enum Whose {
-    /// Nobody's: it is for no page, or a filter's own.
+    /// Nobody's: it is for no page.
     Nobody,
     /// Those of what no route takes.
     Unrouted,
@@ -96,9 +96,10 @@ fn decide(snapshot: &Snapshot, head: &mut RequestHead, version: Version, peer: &
         match filter.request(head, peer) {
             Verdict::Continue => {}
             Verdict::Respond(answer) => {
+                // The others see it, as they see every answer: a page shall be able to read it.
                 return Decision::Answer {
                     answer,
-                    whose: Whose::Nobody,
+                    whose,
                     silent: false,
                 };
             }
@@ -522,11 +523,11 @@ pub(super) const NO_ROOM: HeadFault = HeadFault {
 /// What a listener does not speak, because its configuration says so.
 pub(super) const ONLY_HTTP1: HeadFault = HeadFault {
     status: 505,
-    detail: "HTTP/2 is not spoken here: the listener's protocol is http1",
+    detail: "HTTP/2 is not spoken here: use HTTP/1.1, or protocol = \"auto\" in its [[listener]]",
 };
 pub(super) const ONLY_HTTP2: HeadFault = HeadFault {
     status: 505,
-    detail: "HTTP/1.1 is not spoken here: the listener's protocol is http2",
+    detail: "HTTP/1.1 is not spoken here: use HTTP/2 by prior knowledge, or protocol = \"auto\" in its [[listener]]",
 };
 
 /// To native gRPC over HTTP/1.1 where HTTP/2 would be refused as well.

@@ -147,6 +147,7 @@ impl<D: Driver> Core<D> {
         else {
             return ControlFlow::Break(false);
         };
+        let work = Work::Task(Task::Downstream(key));
         match engine.poll(now.instant) {
             Poll::Pending if draining && engine.is_idle() => engine.linger(),
             Poll::Pending => {
@@ -160,14 +161,16 @@ impl<D: Driver> Core<D> {
                 self.close_connection(key, now);
                 return ControlFlow::Break(false);
             }
-            Poll::Ready(Incoming::Refused(refused)) => self.refuse(key, refused, now),
+            Poll::Ready(Incoming::Refused(refused)) => {
+                self.accounted(key, work, now, |core| core.refuse(key, refused, now));
+            }
             Poll::Ready(Incoming::Http2) => match self.versions(key) {
                 Versions::Http1 => {
                     let refused = Refused {
                         fault: ONLY_HTTP1,
                         head: None,
                     };
-                    self.refuse(key, refused, now);
+                    self.accounted(key, work, now, |core| core.refuse(key, refused, now));
                 }
                 Versions::Both | Versions::Http2 => self.share(key, now),
             },
@@ -177,14 +180,16 @@ impl<D: Driver> Core<D> {
                     fault: ONLY_HTTP2,
                     head: Some(Box::new(request.head)),
                 };
-                if let Some(mut stream) = self.lend(key) {
-                    stream.condemn();
-                    self.turn_down(key, stream, refused, "bad_http", Party::Downstream, now);
-                }
+                self.accounted(key, work, now, |core| {
+                    if let Some(mut stream) = core.lend(key) {
+                        stream.condemn();
+                        let by = Party::Downstream;
+                        core.turn_down(key, stream, refused, "bad_http", by, now);
+                    }
+                });
             }
             Poll::Ready(Incoming::Request(request)) => {
                 self.hold_head(key, 0);
-                let work = Work::Task(Task::Downstream(key));
                 self.accounted(key, work, now, |core| {
                     if let Some(stream) = core.lend(key) {
                         core.admit(key, stream, request.head, request.version, now);
