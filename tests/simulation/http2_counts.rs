@@ -319,7 +319,7 @@ fn h2_07_a_head_may_have_as_many_continuations_as_its_limit_needs_and_never_more
         assert!(frames(&heard).iter().any(|own| ends(own, 3)), "{open}");
     }
     // Where six do not end it, `h2` finds that too many when it is whole.
-    let mut pest = Pest::new();
+    let pest = Pest::new();
     pest.goes_too_far(&in_pieces(7, END_HEADERS), "it broke HTTP/2: ");
     // Beyond twenty it is of no interest whether it would have ended.
     let mut pest = Pest::under(Limits {

@@ -8,7 +8,6 @@
 //! Reset), CVE-2024-27316 (CONTINUATION).
 
 use std::cell::{Cell, RefCell};
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
@@ -97,8 +96,8 @@ pub struct Notes {
     out_of_frames: Cell<bool>,
     /// Content that `h2` was given and has not written, to be found again.
     loans: RefCell<Loans>,
-    /// What `h2` was given of answers and has not written, by stream.
-    unwritten: RefCell<BTreeMap<u32, Unwritten>>,
+    /// What `h2` was given of answers and has not written. There are as many as there are streams at most, and mostly one.
+    unwritten: RefCell<Vec<Unwritten>>,
     /// All of their content, bytes.
     unwritten_bytes: Cell<usize>,
     /// That, as a part of what all calls hold.
@@ -129,6 +128,7 @@ enum Seen {
 /// What `h2` holds of one answer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Unwritten {
+    stream: u32,
     /// Its content, bytes.
     bytes: usize,
     /// Its end is among it.
@@ -288,8 +288,7 @@ impl Notes {
         if Passing::is_worth_it(piece) {
             self.loans.borrow_mut().note(stream, piece);
         }
-        let mut unwritten = self.unwritten.borrow_mut();
-        unwritten.entry(stream).or_default().bytes += piece.len();
+        self.with_unwritten(stream, |own| own.bytes += piece.len());
         self.hold(self.unwritten_bytes.get() + piece.len());
     }
 
@@ -308,13 +307,27 @@ impl Notes {
 
     /// `h2` is given the end of that stream's answer.
     pub fn note_answer_end(&self, stream: u32) {
-        self.unwritten.borrow_mut().entry(stream).or_default().ends = true;
+        self.with_unwritten(stream, |own| own.ends = true);
+    }
+
+    fn with_unwritten(&self, stream: u32, change: impl FnOnce(&mut Unwritten)) {
+        let mut all = self.unwritten.borrow_mut();
+        let at = all.iter().position(|own| own.stream == stream);
+        let at = at.unwrap_or_else(|| {
+            all.push(Unwritten {
+                stream,
+                ..Unwritten::default()
+            });
+            all.len() - 1
+        });
+        change(&mut all[at]);
     }
 
     /// How much `h2` holds of the content of that stream's answer, bytes; `None`: all that it was given has been written.
     pub fn unwritten(&self, stream: u32) -> Option<usize> {
-        let unwritten = self.unwritten.borrow();
-        unwritten.get(&stream).map(|own| own.bytes)
+        let all = self.unwritten.borrow();
+        let own = all.iter().find(|own| own.stream == stream);
+        own.map(|own| own.bytes)
     }
 
     /// How much it holds of all answers, as far as that is counted, bytes.
@@ -351,16 +364,18 @@ impl Notes {
 
     /// Content of that stream has been written, with its end or before it.
     fn note_written(&self, stream: u32, bytes: usize, end: bool) {
-        let mut unwritten = self.unwritten.borrow_mut();
-        let Entry::Occupied(mut own) = unwritten.entry(stream) else {
+        let mut all = self.unwritten.borrow_mut();
+        let Some(at) = all.iter().position(|own| own.stream == stream) else {
             return;
         };
-        let written = bytes.min(own.get().bytes);
-        own.get_mut().bytes -= written;
+        let own = &mut all[at];
+        let written = bytes.min(own.bytes);
+        own.bytes -= written;
         let mut gone = written;
-        if end || (own.get().bytes == 0 && !own.get().ends) {
-            gone += own.remove().bytes;
+        if end || (own.bytes == 0 && !own.ends) {
+            gone += all.swap_remove(at).bytes;
         }
+        drop(all);
         self.hold(self.unwritten_bytes.get() - gone);
     }
 
