@@ -1,5 +1,6 @@
 //! Who comes when in a turn where there is more to do than a turn does: connections of HTTP/2 that pour requests, beside one that has
-//! few. The requests are answered by the core itself, so that nothing but the turn bounds them.
+//! few, and those of HTTP/1.1 that cut what they say into pieces. The requests are answered by the core itself, so that nothing but
+//! the turn bounds them.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +26,7 @@ fn roomy() -> Still {
         buffer_bytes_max: 1 << 20,
         ..Weather::fair()
     };
-    Still::under(weather, RouteKind::Rpc, Manner::Silent, Limits::default())
+    Still::under(weather, RouteKind::Rpc, Manner::Echo, Limits::default())
 }
 
 /// A client that has greeted, and wants to hear all that there is.
@@ -158,7 +159,7 @@ fn by_bytes(frames: usize) -> Vec<u8> {
 #[test]
 fn r_14_frames_of_a_byte_have_their_share_of_a_turn_whoever_sends_them() {
     // One by itself, and so many that their shares are more than a turn.
-    for (connections, frames) in [(1, 20_000), (40, 1_000)] {
+    for (connections, frames) in [(1, 20_000), (40, 1_000), (200, 300)] {
         let mut still = roomy();
         let pouring: Vec<End> = (0..connections).map(|_| hearing(&mut still)).collect();
         let other = hearing(&mut still);
@@ -195,5 +196,62 @@ fn r_14_frames_of_a_byte_have_their_share_of_a_turn_whoever_sends_them() {
             turns >= fewest,
             "{turns} turns for {connections} times {frames} frames"
         );
+    }
+}
+
+/// How many steps a connection of HTTP/1.1 may take in one turn, and how many all together; what a request costs of them.
+const STEPS_OF_ONE_MAX: usize = 256;
+const STEPS_OF_ALL_MAX: usize = 16 << 10;
+const STEPS_BEYOND: usize = 16;
+const HEAD_STEPS: usize = 16;
+
+#[test]
+fn r_14_what_comes_in_pieces_over_http_1_1_has_its_share_of_a_turn_too() {
+    let call = "POST /a.B/C HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n";
+    // A message of 2,000 bytes, one in each chunk.
+    let pieces = 2_000;
+    let mut upload = format!("{call}transfer-encoding: chunked\r\n\r\n").into_bytes();
+    upload.extend(b"5\r\n\0\0\0\x07\xd0\r\n");
+    upload.extend(b"1\r\nx\r\n".repeat(pieces));
+    upload.extend(b"0\r\n\r\n");
+    let requests = 500;
+    let pipelined = b"GET /no HTTP/1.1\r\nhost: a\r\n\r\n".repeat(requests);
+    let answers = |bytes: &[u8]| bytes.windows(9).filter(|own| own == b"HTTP/1.1 ").count();
+    for (said, each, steps) in [
+        (upload, 1, pieces),
+        (pipelined, requests, requests * HEAD_STEPS),
+    ] {
+        for clients in [1, 100] {
+            let mut still = roomy();
+            let pouring: Vec<End> = (0..clients).map(|_| still.client()).collect();
+            let other = still.client();
+            still.settle();
+            for end in &pouring {
+                still.send(end, &said);
+            }
+            let most = STEPS_OF_ALL_MAX + clients * STEPS_BEYOND;
+            let fewest = (steps / STEPS_OF_ONE_MAX).max(clients * steps / most) - 1;
+            assert!(fewest > 2);
+            let mut heard = 0;
+            for turn in 0..fewest {
+                // Whoever has little to say is heard in the same turn.
+                still.send(&other, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n");
+                still.turn(still.machine.now() + A_MOMENT);
+                still.collect();
+                let (bytes, _) = received(&other);
+                assert_eq!(answers(&bytes), 1, "turn {turn} of {fewest}");
+                heard += pouring
+                    .iter()
+                    .map(|end| answers(&received(end).0))
+                    .sum::<usize>();
+            }
+            assert!(heard < clients * each, "all of them in {fewest} turns");
+            still.settle();
+            heard += pouring
+                .iter()
+                .map(|end| answers(&received(end).0))
+                .sum::<usize>();
+            assert_eq!(heard, clients * each, "{clients} clients, {steps} steps");
+        }
     }
 }

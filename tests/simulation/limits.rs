@@ -246,6 +246,18 @@ fn r_08_half_heads_share_a_budget_and_the_one_that_is_too_much_is_refused() {
         assert_eq!(record.path, "/a.B/C");
     }
     assert!(still.records.is_empty());
+    // Whose head comes in two pieces, and is small, is spared.
+    let client = still.client();
+    let (one, other) = (call("", 7), message(b"hi"));
+    let (begun, rest) = one.split_at(40);
+    still.send(&client, begun);
+    still.settle();
+    still.send(&client, &[rest, &other].concat());
+    still.settle();
+    let (bytes, _) = still.receive(&client);
+    assert!(text(&bytes).contains("grpc-status:0"), "{}", text(&bytes));
+    drop(client);
+    still.records.clear();
     // Whoever sends a whole head is served meanwhile.
     let client = still.client();
     still.send(&client, &[call("", 7), message(b"hi")].concat());

@@ -278,3 +278,25 @@ fn r_09_what_a_socket_has_yet_to_take_is_held_too() {
     assert!(held.bytes_max < most, "{} of {most}", held.bytes_max);
     world.stop();
 }
+
+#[test]
+fn r_08_half_a_head_holds_no_more_than_has_come_of_it() {
+    const CLIENTS: usize = 50;
+    let backend = Backend::new();
+    let mut plan = Plan::default();
+    plan.limits.head_bytes_max = 64 << 10;
+    let mut world = Stepped::new(plan, &[&backend]);
+    // A field of no length for the table, and thousands of references to it, each a byte.
+    let half = [&block(&CALL)[..], &[0x40, 1, b'a', 0], &[0xbe; 7_900]].concat();
+    let half = frame(HEADERS, 0, 1, &half);
+    let mut callers: Vec<_> = (0..CLIENTS).map(|_| Caller::new(world.address)).collect();
+    (0..100).for_each(|_| world.turn());
+    for caller in &mut callers {
+        caller.raw(&half);
+    }
+    let info = measure(|| (0..200).for_each(|_| world.turn()));
+    let each = info.bytes_current / CLIENTS as i64;
+    assert!(each < 4 * half.len() as i64, "{each} for {}", half.len());
+    drop(callers);
+    world.stop();
+}
