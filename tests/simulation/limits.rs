@@ -248,8 +248,9 @@ fn r_08_half_heads_share_a_budget_and_the_one_that_is_too_much_is_refused() {
     assert!(still.records.is_empty());
     // Whose head comes in two pieces, and is small, is spared.
     let client = still.client();
-    let (one, other) = (call("", 7), message(b"hi"));
-    let (begun, rest) = one.split_at(40);
+    let more = format!("x-a: {}\r\n", "y".repeat(400));
+    let (one, other) = (call(&more, 7), message(b"hi"));
+    let (begun, rest) = one.split_at(200);
     still.send(&client, begun);
     still.settle();
     still.send(&client, &[rest, &other].concat());
