@@ -62,16 +62,20 @@ impl<D: Driver> Core<D> {
             return;
         }
         let enough = most - most / FREED;
+        let mut left = held;
         for holder in self.holders(spared, now.instant) {
-            if self.budget.held() <= enough {
+            if left <= enough {
                 break;
             }
             let Holder {
                 who,
                 connection,
+                bytes,
                 unread,
                 ..
             } = holder;
+            // What `h2` holds of a call goes with its stream, and that with the connection's next step.
+            left = left.saturating_sub(bytes);
             let task = match who {
                 Who::Call(key) => Task::Exchange(key),
                 Who::Leaving(_) => Task::Downstream(connection),
@@ -81,7 +85,7 @@ impl<D: Driver> Core<D> {
                 Who::Leaving(stream) => core.cut_leaving(connection, stream),
             });
         }
-        self.unrelieved = Some(self.budget.held()).filter(|&held| held > most);
+        self.unrelieved = Some(left).filter(|&left| left > most);
     }
 
     /// Those who hold more than `spared`, bytes, in the order in which they have to go.
