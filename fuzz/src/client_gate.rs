@@ -190,15 +190,18 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
     (passed, false)
 }
 
-/// Whether the head that begins there is one, or broken off by what is no part of it; `Some(false)`: it is larger than any may
-/// be; `None`: it has not come whole.
+/// Whether the head that begins there is one; `Some(false)`: it is larger than any may be, or something else stands inside it;
+/// `None`: it has not come whole.
 fn whole_head(bytes: &[u8]) -> Option<bool> {
     let (mut rest, mut block, mut frames) = (bytes, 0, 0);
     let first = FrameHead::parse(bytes)?.stream;
     loop {
         let frame = FrameHead::parse(rest)?;
         let follows = frame.kind == kind::CONTINUATION && frame.stream == first;
-        if frames > 0 && !follows || frame.length > 16 << 10 {
+        if frames > 0 && !follows {
+            return Some(false);
+        }
+        if frame.length > 16 << 10 {
             return Some(true);
         }
         frames += 1;

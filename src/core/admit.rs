@@ -476,6 +476,7 @@ impl<D: Driver> Core<D> {
                     wakeup: reactor.wakeup(Task::Exchange(own)),
                     alarm: Alarm::default(),
                     share,
+                    waited: 0,
                     still_since: None,
                     started: now.wall,
                 });

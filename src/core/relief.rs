@@ -59,6 +59,7 @@ impl<D: Driver> Core<D> {
                 .is_some_and(|before| held < before + most / GROWN)
         {
             // Those who hold little hold it all.
+            self.unrelieved = self.unrelieved.min(Some(held));
             return;
         }
         let enough = most - most / FREED;

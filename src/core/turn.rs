@@ -105,6 +105,8 @@ pub(super) struct Call<S: Socket> {
     pub(super) alarm: Alarm,
     /// Its part of what all calls hold, without what its client's stream counts by itself.
     pub(super) share: Share,
+    /// What of it waited at last to go on, bytes.
+    pub(super) waited: usize,
     /// Since when that has not become less; `None`: it is nothing.
     pub(super) still_since: Option<Instant>,
     /// When it began, for people.
@@ -118,6 +120,14 @@ impl<S: Socket> Call<S> {
         let upstream = self.exchange.upstream();
         let (gathered, unsent) = upstream.map_or((0, 0), |upstream| upstream.held());
         waiting + gathered + kept.max(unsent)
+    }
+
+    /// What of it waits to go on, bytes. What is only kept to be sent again has gone where it was to go.
+    fn waits(&self) -> usize {
+        let (waiting, _) = self.exchange.held();
+        let upstream = self.exchange.upstream();
+        let (gathered, unsent) = upstream.map_or((0, 0), |upstream| upstream.held());
+        waiting + gathered + unsent
     }
 }
 
@@ -417,13 +427,14 @@ impl<D: Driver> Core<D> {
         match call.exchange.poll(&mut self.pool, now.instant, cx) {
             Poll::Ready(outcome) => self.finish(key, outcome, now),
             Poll::Pending => {
-                let (before, holds) = (call.share.bytes(), call.holds());
-                if holds == 0 {
+                let waits = call.waits();
+                if waits == 0 {
                     call.still_since = None;
-                } else if holds < before || call.still_since.is_none() {
+                } else if waits < call.waited || call.still_since.is_none() {
                     call.still_since = Some(now.instant);
                 }
-                call.share.hold(holds);
+                call.waited = waits;
+                call.share.hold(call.holds());
                 let wanted = call.exchange.wake_at();
                 call.alarm
                     .arm(&mut self.reactor.timers, wanted, Task::Exchange(key));

@@ -350,10 +350,16 @@ impl<S: Socket> Http1<S> {
         Refused { fault, head }
     }
 
-    /// How much it holds of a head that has not come whole, bytes.
+    /// How much it holds of a head that has not come whole, bytes. Whole ones that wait for their turn are none.
     pub fn head_bytes(&self) -> usize {
         match self.state {
-            State::Head { .. } => self.transport.borrow().unread().len(),
+            State::Head { .. } => {
+                let transport = self.transport.borrow();
+                match transport.is_out_of_steps() {
+                    true => 0,
+                    false => transport.unread().len(),
+                }
+            }
             State::Call | State::Draining { .. } | State::Lingering(_) => 0,
         }
     }

@@ -42,6 +42,13 @@ impl Gathered {
         self.end = Some(end.map_err(Box::new));
     }
 
+    /// Lets go of trailers that nobody will ask for.
+    pub fn forget_trailers(&mut self) {
+        if let Some(Ok(trailers)) = &mut self.end {
+            *trailers = None;
+        }
+    }
+
     /// Ends it from outside: nothing more is taken out.
     pub fn end(&mut self, reset: Reset) {
         self.end = Some(Err(Box::new(reset)));

@@ -213,6 +213,12 @@ impl Notes {
                 self.head_bytes.set(rest.len());
                 true
             }
+            // `h2` would find that, when the other frame has come whole, and keep what it has read until then.
+            Head::Broken => {
+                self.head_bytes.set(0);
+                self.judge(H2Reason::PROTOCOL_ERROR, "a frame stands inside a head");
+                true
+            }
             Head::Endless => {
                 self.head_bytes.set(0);
                 self.calm("a head without end");
@@ -575,9 +581,10 @@ const fn is_sized(frame: FrameHead) -> bool {
 /// How a head stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
-    /// It is there, or something that is no part of it: `h2` shall find that.
     Whole,
     Begun,
+    /// A frame that is no part of it stands inside it.
+    Broken,
     /// It will be larger than any may be, or comes in more pieces.
     Endless,
 }
@@ -592,7 +599,11 @@ fn head_at(unread: &[u8]) -> Head {
             None => true,
             Some(stream) => frame.kind == kind::CONTINUATION && frame.stream == stream,
         };
-        if !belongs || !is_sized(frame) {
+        if !belongs {
+            return Head::Broken;
+        }
+        if !is_sized(frame) {
+            // It is judged as soon as it is met.
             return Head::Whole;
         }
         continuations += u32::from(frame.kind == kind::CONTINUATION);

@@ -162,7 +162,7 @@ impl Http2Stream {
     /// Goes on where nobody else drives it any more. Whether it is over: all of its answer has been written and its request has
     /// ended or been given up, or nobody is there for it. `writes`: how often `h2` had written all that it was given.
     pub(super) fn see_off(&mut self, writes: u64, now: Instant, cx: &mut Context<'_>) -> bool {
-        if self.severed {
+        if self.severed && !(self.unsent.has_ended() && self.unwritten().is_some()) {
             // Its drop tells the client.
             return true;
         }
@@ -311,6 +311,8 @@ impl Source for Http2Stream {
             let notes = &self.notes;
             self.gathered
                 .sense(body, |error| reset_of(error, notes), cx);
+            // A request's trailers mean nothing in gRPC, and would be held for as long as its content waits.
+            self.gathered.forget_trailers();
         }
         self.count();
         if self.gone.is_none() && self.stalled_at().is_some_and(|at| now >= at) {

@@ -204,11 +204,15 @@ fn half_a_head_is_told_in_bytes_and_handed_on_when_it_is_whole() {
 }
 
 #[test]
-fn what_stands_within_a_head_and_is_no_part_of_it_is_for_h2_to_find() {
-    let mut gate = opened();
-    let mut bytes = frame(kind::HEADERS, 0, 1, b"\x82");
-    bytes.extend(frame(kind::CONTINUATION, flag::END_HEADERS, 3, b"\x86"));
-    assert_eq!(handed_on(&mut gate, &bytes), bytes);
+fn what_stands_within_a_head_and_is_no_part_of_it_ends_the_connection_before_h2_reads_a_byte() {
+    for (kind, stream) in [(kind::CONTINUATION, 3), (kind::PING, 0), (kind::DATA, 1)] {
+        let mut gate = opened();
+        let mut bytes = frame(kind::HEADERS, 0, 1, b"\x82");
+        // Its head is enough.
+        bytes.extend(&frame(kind, flag::END_HEADERS, stream, b"12345678")[..9]);
+        assert_eq!(handed_on(&mut gate, &bytes), b"");
+        assert_eq!(reason(&gate), Some(H2Reason::PROTOCOL_ERROR));
+    }
 }
 
 #[test]

@@ -300,3 +300,56 @@ fn r_08_half_a_head_holds_no_more_than_has_come_of_it() {
     drop(callers);
     world.stop();
 }
+
+#[test]
+fn r_09_trailers_of_requests_are_not_held_behind_content_that_waits() {
+    const STREAMS: u32 = 50;
+    // What each call holds more, with trailers behind its content and without.
+    let held = |trailers: bool| {
+        let backend = Backend::new();
+        let mut plan = Plan::default();
+        plan.limits.head_bytes_max = 64 << 10;
+        let mut world = Stepped::new(plan, &[&backend]);
+        let mut first = Caller::new(world.address);
+        first.raw(&head(1, &CALL, true));
+        let mut peer = backend.accept_turning(|| world.turn());
+        peer.settings(&[(INITIAL_WINDOW_SIZE, 0)]);
+        let mut caller = Caller::new(world.address);
+        (0..100).for_each(|_| world.turn());
+        let large = "v".repeat(12_000);
+        let mut bytes = Vec::new();
+        for n in 0..STREAMS {
+            let stream = 1 + 2 * n;
+            bytes.extend(head(stream, &CALL, false));
+            let content = frame(
+                DATA,
+                0,
+                stream,
+                &[&[0, 0, 0, 0xff, 0xff][..], &[7; 6_000]].concat(),
+            );
+            bytes.extend(content);
+            if trailers {
+                bytes.extend(head(stream, &[("x-large", &large)], true));
+            }
+        }
+        let writer = thread::spawn(move || {
+            caller.send_within(&bytes, Duration::from_secs(2));
+            caller
+        });
+        let info = measure(|| {
+            for _ in 0..200 {
+                thread::sleep(Duration::from_millis(2));
+                world.turn();
+            }
+        });
+        drop(writer.join().expect("it writes"));
+        drop(peer);
+        world.stop();
+        info.bytes_current / i64::from(STREAMS)
+    };
+    let (with, without) = (held(true), held(false));
+    assert!(
+        with < without + 6_000,
+        "{with} with them, {without} without"
+    );
+}
