@@ -99,3 +99,22 @@ impl Gathered {
         matches!(self.end, Some(Ok(_)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_that_nobody_wants_are_gone_and_the_end_is_not() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-large", "much".parse().expect("a value"));
+        let mut gathered = Gathered {
+            pieces: Pieces::default(),
+            end: Some(Ok(Some(Box::new(trailers)))),
+        };
+        gathered.forget_trailers();
+        assert!(gathered.is_whole());
+        let end = gathered.poll_part();
+        assert!(matches!(end, Poll::Ready(Ok(Part::End(None)))), "{end:?}");
+    }
+}

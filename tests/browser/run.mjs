@@ -116,27 +116,31 @@ async function cors() {
   await everyLibrary("page of anybody: ", below, two(anybody));
   const refused = (target) => [["ok", originNotAllowed, target]];
   await everyLibrary("the wildcard's own domain: ", bare, refused(wildcard));
-  tells("the wildcard's own domain", wildcard, "OPTIONS", "403", "cors_origin", `origin ${bare} is not allowed`, `add "${bare}" to allow_origins in [cors]`);
+  await tells("the wildcard's own domain", wildcard, "OPTIONS", "403", "cors_origin", `origin ${bare} is not allowed`, `add "${bare}" to allow_origins in [cors]`);
   await everyLibrary("anybody with credentials: ", below, refused(anybody), { credentials: "include" });
 
   const frame = `${site.url}/sandboxed`;
   await everyLibrary("page without an origin: ", frame, refused(wildcard));
-  tells("page without an origin", wildcard, "OPTIONS", "403", "cors_origin", "origin null is not allowed", `"null" in allow_origins in [cors]`);
+  await tells("page without an origin", wildcard, "OPTIONS", "403", "cors_origin", "origin null is not allowed", `"null" in allow_origins in [cors]`);
   await everyLibrary("page without an origin, anybody may call: ", frame, two(anybody));
 
   const strict = await policy(`${own}allow_headers = ["x-own"]\nexpose_headers = ["x-head"]`);
   await consoleSays("a field that is not listed", site.url, strict, { "x-ask": "1" }, /x-ask is not allowed by Access-Control-Allow-Headers/);
-  tells("a field that is not listed", strict, "OPTIONS", "204", "cors_header", `asks to send "x-ask"`, `add "x-ask" there, or write allow_headers = "mirror", in [cors]`);
+  await tells("a field that is not listed", strict, "OPTIONS", "204", "cors_header", `asks to send "x-ask"`, `add "x-ask" there, or write allow_headers = "mirror", in [cors]`);
   await consoleSays("an origin that is not allowed", below, strict, {}, /No 'Access-Control-Allow-Origin' header/);
   const { page } = await openPage(site.url);
   const seen = await callFrom(page, { library: "connect-web", kind: "unary", shape: "metadata", baseUrl: strict.url, metadata: { "x-own": "1" } });
   check("a field that is listed may be sent", seen.code === 0 ? [] : [seen.message]);
   check("what is not to be exposed is not", seen.headers["x-head"] === "first" && !("x-asked" in seen.headers) ? [] : [JSON.stringify(seen.headers)]);
-  const before = strict.lines.filter((line) => line.includes("OPTIONS")).length;
+  // Lines come in their order and a moment later than what they tell of.
+  const lines = (verb) => strict.lines.filter((line) => line.includes(verb)).length;
+  await eventually(() => lines("POST") === 1);
+  const before = lines("OPTIONS");
   for (let n = 0; n < 3; n++) {
     await callFrom(page, { library: "connect-web", kind: "unary", shape: "ok", baseUrl: strict.url, metadata: { "x-own": "1" } });
   }
-  const asked = strict.lines.filter((line) => line.includes("OPTIONS")).length - before;
+  await eventually(() => lines("POST") === 4);
+  const asked = lines("OPTIONS") - before;
   check("a browser that was allowed remembers it", asked === 0 ? [] : [`${asked} preflights more`]);
   await page.context().close();
 
@@ -148,16 +152,24 @@ async function cors() {
   );
   await stranger.context().close();
   await settled();
-  tells("a WebSocket of a page that may not call", strict, "GET", "403", "cors_origin", `origin ${below} is not allowed`, `add "${below}" to allow_origins in [cors]`);
+  await tells("a WebSocket of a page that may not call", strict, "GET", "403", "cors_origin", `origin ${below} is not allowed`, `add "${below}" to allow_origins in [cors]`);
   await Promise.all([anybody.stop(), wildcard.stop(), strict.stop()]);
   backend.close();
 }
 
+/** Whether that comes to be so within five seconds. */
+async function eventually(holds) {
+  for (let n = 0; !holds() && n < 1_000; n++) await sleep(5);
+  return holds();
+}
+
 /** One refusal is two lines: verb, status, word and cause, and below it the cure. */
-function tells(name, wharf, verb, status, word, cause, cure) {
+async function tells(name, wharf, verb, status, word, cause, cure) {
   const parts = [verb, `refused ${status}`, `${word}: `, cause];
-  const at = wharf.lines.findLastIndex((line) => parts.every((part) => line.includes(part)));
-  const told = at >= 0 && wharf.lines[at + 1]?.trim().endsWith(cure);
+  const told = await eventually(() => {
+    const at = wharf.lines.findLastIndex((line) => parts.every((part) => line.includes(part)));
+    return at >= 0 && wharf.lines[at + 1]?.trim().endsWith(cure);
+  });
   check(`${name}: the log has cause and cure`, told ? [] : [`${parts.join(" … ")} / ${cure}`, ...wharf.lines.slice(-6)]);
 }
 
