@@ -141,7 +141,7 @@ impl<D: Driver> Core<D> {
             assert!(lent, "invariant 6: an exchange has its connection's engine");
             assert_eq!(
                 call.share.bytes(),
-                call.holds(),
+                call.held().all,
                 "invariant 10: what a call holds is counted when it has changed"
             );
             assert_ne!(

@@ -114,21 +114,24 @@ pub(super) struct Call<S: Socket> {
 }
 
 impl<S: Socket> Call<S> {
-    /// What it holds, but for its client's end, bytes. What is kept to be sent again is the same that waits for window.
-    pub(super) fn holds(&self) -> usize {
+    /// What it holds, but for its client's end.
+    pub(super) fn held(&self) -> Held {
         let (waiting, kept) = self.exchange.held();
         let upstream = self.exchange.upstream();
         let (gathered, unsent) = upstream.map_or((0, 0), |upstream| upstream.held());
-        waiting + gathered + kept.max(unsent)
+        Held {
+            // What is kept to be sent again is the same that waits for window.
+            all: waiting + gathered + kept.max(unsent),
+            waits: waiting + gathered + unsent,
+        }
     }
+}
 
-    /// What of it waits to go on, bytes. What is only kept to be sent again has gone where it was to go.
-    fn waits(&self) -> usize {
-        let (waiting, _) = self.exchange.held();
-        let upstream = self.exchange.upstream();
-        let (gathered, unsent) = upstream.map_or((0, 0), |upstream| upstream.held());
-        waiting + gathered + unsent
-    }
+/// What a call holds, bytes.
+pub(super) struct Held {
+    pub(super) all: usize,
+    /// What waits to go on. What is only kept to be sent again has gone where it was to go.
+    waits: usize,
 }
 
 impl<D: Driver> Core<D> {
@@ -427,14 +430,14 @@ impl<D: Driver> Core<D> {
         match call.exchange.poll(&mut self.pool, now.instant, cx) {
             Poll::Ready(outcome) => self.finish(key, outcome, now),
             Poll::Pending => {
-                let waits = call.waits();
+                let Held { all, waits } = call.held();
                 if waits == 0 {
                     call.still_since = None;
                 } else if waits < call.waited || call.still_since.is_none() {
                     call.still_since = Some(now.instant);
                 }
                 call.waited = waits;
-                call.share.hold(call.holds());
+                call.share.hold(all);
                 let wanted = call.exchange.wake_at();
                 call.alarm
                     .arm(&mut self.reactor.timers, wanted, Task::Exchange(key));

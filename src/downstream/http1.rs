@@ -102,6 +102,8 @@ enum State {
         scanned: u32,
         /// Whether a byte of it has come.
         begun: bool,
+        /// It is whole, and waits for the next turn.
+        whole: bool,
         /// Since when it is awaited; once it has begun: when its first byte came.
         since: Instant,
     },
@@ -140,6 +142,7 @@ impl<S: Socket> Http1<S> {
             state: State::Head {
                 scanned: 0,
                 begun: false,
+                whole: false,
                 since: now,
             },
             call: None,
@@ -174,6 +177,9 @@ impl<S: Socket> Http1<S> {
                     match found {
                         Err(fault) => return Poll::Ready(Incoming::Refused(self.refuse(fault))),
                         Ok(Some(_)) if !self.transport.borrow_mut().take_steps(HEAD_STEPS) => {
+                            if let State::Head { whole, .. } = &mut self.state {
+                                *whole = true;
+                            }
                             return Poll::Pending;
                         }
                         Ok(Some(length)) => return Poll::Ready(self.take_head(length)),
@@ -184,6 +190,7 @@ impl<S: Socket> Http1<S> {
                     if let State::Head {
                         scanned,
                         begun,
+                        whole: _,
                         since,
                     } = &mut self.state
                     {
@@ -353,14 +360,11 @@ impl<S: Socket> Http1<S> {
     /// How much it holds of a head that has not come whole, bytes. Whole ones that wait for their turn are none.
     pub fn head_bytes(&self) -> usize {
         match self.state {
-            State::Head { .. } => {
-                let transport = self.transport.borrow();
-                match transport.is_out_of_steps() {
-                    true => 0,
-                    false => transport.unread().len(),
-                }
-            }
-            State::Call | State::Draining { .. } | State::Lingering(_) => 0,
+            State::Head { whole: false, .. } => self.transport.borrow().unread().len(),
+            State::Head { whole: true, .. }
+            | State::Call
+            | State::Draining { .. }
+            | State::Lingering(_) => 0,
         }
     }
 
@@ -389,6 +393,7 @@ impl<S: Socket> Http1<S> {
         self.state = State::Head {
             scanned: 0,
             begun,
+            whole: false,
             since: now,
         };
         self.call = None;

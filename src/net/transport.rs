@@ -507,11 +507,6 @@ impl<S: Socket> Transport<S> {
         true
     }
 
-    /// Whether what is unread waits for the next turn's steps.
-    pub fn is_out_of_steps(&self) -> bool {
-        self.turn == self.staging.turn.get() && self.steps >= TURN_STEPS_MIN
-    }
-
     fn note_read(&mut self, read: io::Result<usize>, asked: usize) -> Filled {
         match read {
             Ok(0) => {

@@ -58,6 +58,25 @@ fn has_large_buffer(engine: &Http1<Script>) -> bool {
 }
 
 #[test]
+fn r_08_half_a_head_counts_behind_whole_ones_and_whole_ones_that_wait_do_not() {
+    let now = Instant::now();
+    let request = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n";
+    // One of them is less than a turn takes, and a hundred are more.
+    for (whole, counted) in [(1, 3), (100, 0)] {
+        let staging = Rc::new(Staging::default());
+        let said = [&request.repeat(whole)[..], b"GET"].concat();
+        let mut engine = engine_on(&staging, said, now);
+        while let Poll::Ready(found) = engine.poll(now) {
+            assert!(matches!(found, Incoming::Request(_)), "{found:?}");
+            engine.respond(ResponseHead::new(StatusCode::OK), Bytes::new());
+            engine.transport().borrow_mut().flush(now);
+            engine.come_home(now);
+        }
+        assert_eq!(engine.head_bytes(), counted, "{whole}");
+    }
+}
+
+#[test]
 fn r_08_half_a_head_does_not_hold_the_buffer_of_those_before_it() {
     let now = Instant::now();
     let request = b"GET /a HTTP/1.1\r\nhost: a\r\n\r\n";

@@ -208,18 +208,18 @@ impl Notes {
             return false;
         };
         match head_at(rest) {
-            Head::Whole => false,
-            Head::Begun => {
+            HeadSoFar::Whole => false,
+            HeadSoFar::Begun => {
                 self.head_bytes.set(rest.len());
                 true
             }
             // `h2` would find that, when the other frame has come whole, and keep what it has read until then.
-            Head::Broken => {
+            HeadSoFar::Broken => {
                 self.head_bytes.set(0);
                 self.judge(H2Reason::PROTOCOL_ERROR, "a frame stands inside a head");
                 true
             }
-            Head::Endless => {
+            HeadSoFar::Endless => {
                 self.head_bytes.set(0);
                 self.calm("a head without end");
                 true
@@ -368,8 +368,8 @@ impl Notes {
         }
     }
 
-    /// Content of that stream has been written, with its end or before it.
-    fn note_written(&self, stream: u32, bytes: usize, end: bool) {
+    /// So much content of that stream has been written. `over`: `h2` holds no more of it.
+    fn note_written(&self, stream: u32, bytes: usize, over: bool) {
         let mut all = self.unwritten.borrow_mut();
         let Some(at) = all.iter().position(|own| own.stream == stream) else {
             return;
@@ -378,7 +378,7 @@ impl Notes {
         let written = bytes.min(own.bytes);
         own.bytes -= written;
         let mut gone = written;
-        if end || (own.bytes == 0 && !own.ends) {
+        if over || (own.bytes == 0 && !own.ends) {
             gone += all.swap_remove(at).bytes;
         }
         drop(all);
@@ -580,7 +580,7 @@ const fn is_sized(frame: FrameHead) -> bool {
 
 /// How a head stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Head {
+enum HeadSoFar {
     Whole,
     Begun,
     /// A frame that is no part of it stands inside it.
@@ -590,7 +590,7 @@ enum Head {
 }
 
 /// How the head stands that begins with the first frame there.
-fn head_at(unread: &[u8]) -> Head {
+fn head_at(unread: &[u8]) -> HeadSoFar {
     let mut end = 0;
     let mut continuations = 0;
     let mut stream = None;
@@ -600,25 +600,25 @@ fn head_at(unread: &[u8]) -> Head {
             Some(stream) => frame.kind == kind::CONTINUATION && frame.stream == stream,
         };
         if !belongs {
-            return Head::Broken;
+            return HeadSoFar::Broken;
         }
         if !is_sized(frame) {
             // It is judged as soon as it is met.
-            return Head::Whole;
+            return HeadSoFar::Whole;
         }
         continuations += u32::from(frame.kind == kind::CONTINUATION);
         end += FRAME_HEAD_BYTES + frame.length;
         if end > HEADER_BLOCK_BYTES_MAX || continuations > CONTINUATIONS_MAX {
-            return Head::Endless;
+            return HeadSoFar::Endless;
         }
         if frame.has(flag::END_HEADERS) && end <= unread.len() {
-            return Head::Whole;
+            return HeadSoFar::Whole;
         }
         if end > unread.len() {
             break;
         }
     }
-    Head::Begun
+    HeadSoFar::Begun
 }
 
 /// The head that is coming.

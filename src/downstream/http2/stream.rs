@@ -286,9 +286,12 @@ impl Http2Stream {
     }
 
     fn watch_reader(&mut self) {
-        let is_beyond =
-            self.is_leaving && self.notes.has_written_all() && self.unwritten().is_some();
-        if !self.unsent.waits() && !is_beyond {
+        let is_unwritten = self.is_leaving && self.unwritten().is_some();
+        if is_unwritten && !self.notes.has_written_all() {
+            // The socket is what it waits for. That neither begins a stall of its reader nor ends one.
+            return;
+        }
+        if !self.unsent.waits() && !is_unwritten {
             self.stall = None;
             return;
         }

@@ -861,7 +861,7 @@ fn what_is_no_origin_is_told_how_it_would_be_one() {
             "pages of files have the origin \"null\": serve the page by http, or write \"null\"",
         ),
         (
-            "file:///home/me/page.html",
+            "file:///page.html",
             "pages of files have the origin \"null\": serve the page by http, or write \"null\"",
         ),
         (
