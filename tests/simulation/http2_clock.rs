@@ -580,6 +580,41 @@ fn h2_23_the_goodbye_before_numbers_run_out_leaves_at_once() {
 }
 
 #[test]
+fn an_answer_that_its_client_resets_while_it_is_written_holds_no_place() {
+    const CALLS: u32 = 60;
+    let limits = Limits {
+        idle_timeout: 5 * SECOND,
+        ..Limits::default()
+    };
+    let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(40_000), limits);
+    let client = greet(&mut still, 65_535);
+    let more = ((1u32 << 31) - 1 - 65_535).to_be_bytes();
+    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
+    let flags = END_HEADERS | END_STREAM;
+    for n in 0..CALLS {
+        still.send(&client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
+    }
+    still.settle();
+    // They have ended as far as the backend knows, and their rest waits for window.
+    let shut = [&[0, 4][..], &0u32.to_be_bytes()].concat();
+    still.send(&client, &frame(SETTINGS, 0, 0, &shut));
+    still.settle();
+    for n in 0..CALLS {
+        still.send(
+            &client,
+            &frame(RST_STREAM, 0, 1 + 2 * n, &8u32.to_be_bytes()),
+        );
+    }
+    still.settle();
+    still.receive(&client);
+    // Were their places still held, it would not be idle.
+    let began = still.machine.now();
+    still.run_until(began + 6 * SECOND);
+    let all = frames(&still.receive(&client).0);
+    assert!(all.iter().any(|own| own.0 == GOAWAY), "{all:?}");
+}
+
+#[test]
 fn h2_12_a_window_that_is_taken_back_is_a_reader_that_stands_still() {
     const CALLS: u32 = 60;
     let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(40_000), Limits::default());
