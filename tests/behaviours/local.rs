@@ -5,9 +5,11 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::StatusCode;
-use wharf::policy::{Answer, Callee, Route, RouteKind, Snapshot, Target};
-use wharf::wire::{OutgoingHead, Part, Reset, ResponseHead};
+use http::{HeaderValue, StatusCode};
+use wharf::policy::{
+    Answer, Callee, Filter, LocalAnswer, Peer, Route, RouteKind, Snapshot, Target, Verdict,
+};
+use wharf::wire::{OutgoingHead, Part, RequestHead, Reset, ResponseHead};
 
 use crate::client::{Client, message};
 use crate::world::{Plan, Stepped, World};
@@ -67,7 +69,7 @@ impl Answer for Flow {
             self.begun = true;
             self.next = Some(now);
             let mut head = ResponseHead::new(StatusCode::OK);
-            let kind = http::HeaderValue::from_static("application/grpc");
+            let kind = HeaderValue::from_static("application/grpc");
             head.headers.insert(http::header::CONTENT_TYPE, kind);
             return Poll::Ready(Ok(Part::Head(Box::new(head))));
         }
@@ -128,4 +130,54 @@ fn an_answer_by_the_clock_whose_reader_stands_still_costs_no_turns() {
     assert!(rests, "it spins, or never flowed: {turns} turns");
     assert_eq!(world.core.census().1, 1, "it is not over");
     assert!(world.record().is_none());
+}
+
+/// Writes on every answer that it was there.
+#[derive(Debug)]
+struct Stamp;
+
+impl Filter for Stamp {
+    fn request(&self, _: &mut RequestHead, _: &Peer) -> Verdict {
+        Verdict::Continue
+    }
+
+    fn response(&self, _: &RequestHead, head: &mut ResponseHead) {
+        let stamp = HeaderValue::from_static("yes");
+        head.headers.insert("x-stamped", stamp);
+    }
+}
+
+/// Answers everybody by itself.
+#[derive(Debug)]
+struct Wall;
+
+impl Filter for Wall {
+    fn request(&self, _: &mut RequestHead, _: &Peer) -> Verdict {
+        Verdict::Respond(Box::new(LocalAnswer {
+            head: ResponseHead::new(StatusCode::FORBIDDEN),
+            body: Bytes::from_static(b"no\n"),
+            refusal: None,
+        }))
+    }
+
+    fn response(&self, _: &RequestHead, _: &mut ResponseHead) {}
+}
+
+#[test]
+fn the_answer_of_a_filter_is_seen_by_those_before_it_and_those_behind_it() {
+    let orders: [fn() -> Box<[Box<dyn Filter>]>; 2] = [
+        || Box::new([Box::new(Stamp), Box::new(Wall)]),
+        || Box::new([Box::new(Wall), Box::new(Stamp)]),
+    ];
+    for filters in orders {
+        let mut snapshot = snapshot(RouteKind::Rpc, Arc::new(Page(&[b"a page"])));
+        let routes = Arc::get_mut(&mut snapshot.routes).expect("nobody has it yet");
+        routes[0].filters = filters();
+        let world = World::obeying(snapshot);
+        let mut client = Client::new(world.address);
+        client.post("", &message(b"hi"));
+        let answer = client.answer();
+        assert_eq!(answer.body, b"no\n");
+        assert!(answer.head.contains("\r\nx-stamped: yes\r\n"), "{answer:?}");
+    }
 }
