@@ -26,6 +26,14 @@ impl Stall {
         }
     }
 
+    /// The same where so long was not the peer's doing.
+    pub fn later_by(self, time: Duration) -> Self {
+        Self {
+            since: self.since + time,
+            ..self
+        }
+    }
+
     /// Since when.
     pub const fn since(&self) -> Instant {
         self.since

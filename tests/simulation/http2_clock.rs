@@ -614,6 +614,53 @@ fn an_answer_that_its_client_resets_while_it_is_written_holds_no_place() {
     assert!(all.iter().any(|own| own.0 == GOAWAY), "{all:?}");
 }
 
+/// Sixty answers of so many bytes for one who reads all that its socket gives, 20 KiB in a second; `shut`: its windows are, for
+/// the first second. How many came whole, and how many were reset.
+fn read_slowly(bytes: usize, seconds: u32, shut: bool) -> (usize, usize) {
+    const CALLS: u32 = 60;
+    let weather = Weather {
+        buffer_bytes_min: 16 << 10,
+        buffer_bytes_max: 16 << 10,
+        ..Weather::fair()
+    };
+    let manner = Manner::Torrent(bytes);
+    let mut still = Still::under(weather, RouteKind::Rpc, manner, Limits::default());
+    let wide = (1u32 << 31) - 1;
+    let client = greet(&mut still, if shut { 0 } else { wide });
+    let more = (wide - 65_535).to_be_bytes();
+    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
+    let flags = END_HEADERS | END_STREAM;
+    for n in 0..CALLS {
+        still.send(&client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
+    }
+    still.settle();
+    let mut heard = still.receive(&client).0;
+    let began = still.machine.now();
+    still.run_until(began + SECOND);
+    let open = [&[0, 4][..], &wide.to_be_bytes()].concat();
+    still.send(&client, &frame(SETTINGS, 0, 0, &open));
+    still.settle();
+    for tenth in 11..10 * seconds {
+        client.read(&mut heard, 2 << 10);
+        still.run_until(began + SECOND / 10 * tenth);
+    }
+    let all = frames(&heard);
+    let ended = all
+        .iter()
+        .filter(|own| own.0 == DATA && own.1 & END_STREAM != 0);
+    let reset = all.iter().filter(|own| own.0 == RST_STREAM);
+    (ended.count(), reset.count())
+}
+
+#[test]
+fn r_03_who_reads_all_that_its_socket_gives_is_not_too_slow() {
+    // Nothing of an answer of 60 kB moves for longer than the limit, while others have the socket.
+    assert_eq!(read_slowly(60_000, 240, true), (60, 0));
+    assert_eq!(read_slowly(60_000, 240, false), (60, 0));
+    // Their calls are open for most of the time.
+    assert_eq!(read_slowly(200_000, 700, false), (60, 0));
+}
+
 #[test]
 fn h2_12_a_window_that_is_taken_back_is_a_reader_that_stands_still() {
     const CALLS: u32 = 60;

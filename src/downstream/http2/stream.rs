@@ -51,6 +51,8 @@ pub struct Http2Stream {
     handed: u64,
     /// Since when something waits for window.
     stall: Option<Stall>,
+    /// When it was last looked at, the socket was what it waited for.
+    waited_for_socket: bool,
     stall_timeout: Duration,
     /// Nobody is there any more.
     gone: Option<Reset>,
@@ -118,6 +120,7 @@ impl Http2Stream {
             bodiless: opening.method == Method::HEAD,
             handed: 0,
             stall: None,
+            waited_for_socket: false,
             stall_timeout: opening.stall_timeout,
             gone: None,
             severed: false,
@@ -150,7 +153,7 @@ impl Http2Stream {
 
     /// Its call has ended: what still comes of the request is thrown away, up to some bytes and some time.
     pub(super) fn leave(&mut self, now: Instant) {
-        self.now = now;
+        self.pass_time(now);
         self.is_leaving = true;
         let taken = self.taken_by_reader();
         self.stall = self.stall.map(|stall| stall.counted_from(taken));
@@ -236,9 +239,11 @@ impl Http2Stream {
         self.share.hold(self.gathered.bytes() + self.unsent.bytes());
     }
 
-    /// Since when its reader has been giving no window for what waits, counted from its last progress. `None`: nothing waits.
+    /// Since when its reader has been giving no window for what waits, counted from its last progress. `None`: nothing waits, or
+    /// for the socket.
     pub fn stalled_since(&self) -> Option<Instant> {
-        self.stall.as_ref().map(Stall::since)
+        let stall = self.stall.as_ref().filter(|_| !self.waits_for_socket());
+        stall.map(Stall::since)
     }
 
     /// Says the head, if it waits.
@@ -285,12 +290,23 @@ impl Http2Stream {
         }
     }
 
-    fn watch_reader(&mut self) {
-        let is_unwritten = self.is_leaving && self.unwritten().is_some();
-        if is_unwritten && !self.notes.has_written_all() {
-            // The socket is what it waits for. That neither begins a stall of its reader nor ends one.
-            return;
+    /// Whether `h2` holds some of it for want of room in the socket: all that its connection has to say goes by turns.
+    fn waits_for_socket(&self) -> bool {
+        !self.notes.has_written_all() && self.unwritten().is_some()
+    }
+
+    /// It is `now`. What the socket has kept waiting its reader has not: of the whole connection that is judged by what it takes.
+    fn pass_time(&mut self, now: Instant) {
+        if self.waited_for_socket {
+            let waited = now.saturating_duration_since(self.now);
+            self.stall = self.stall.map(|stall| stall.later_by(waited));
         }
+        self.now = now;
+    }
+
+    fn watch_reader(&mut self) {
+        self.waited_for_socket = self.waits_for_socket();
+        let is_unwritten = self.is_leaving && self.unwritten().is_some();
         if !self.unsent.waits() && !is_unwritten {
             self.stall = None;
             return;
@@ -309,7 +325,7 @@ impl Http2Stream {
 
 impl Source for Http2Stream {
     fn sense(&mut self, now: Instant, cx: &mut Context<'_>) {
-        self.now = now;
+        self.pass_time(now);
         if let Some(body) = &mut self.body {
             let notes = &self.notes;
             self.gathered
