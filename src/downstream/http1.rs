@@ -67,6 +67,8 @@ struct OfCall {
     bodiless: bool,
     version: Version,
     fault: Option<Box<Reset>>,
+    /// More of the request has come than this turn may read.
+    held_over: bool,
 
     answer: Answer,
     /// Content of this step, to be written as one chunk.
@@ -86,6 +88,7 @@ impl Default for OfCall {
             bodiless: false,
             version: Version::HTTP_11,
             fault: None,
+            held_over: false,
             answer: Answer::Unsent,
             pending: Vec::new(),
             pending_bytes: 0,
@@ -515,8 +518,10 @@ impl<S: Socket> Source for Http1<S> {
             return Poll::Ready(Err(**reset));
         }
         let mut transport = self.transport.borrow_mut();
+        call.held_over = false;
         loop {
             if !transport.unread().is_empty() && !transport.take_steps(1) {
+                call.held_over = true;
                 return Poll::Pending;
             }
             match call.body.decode(transport.unread()) {
@@ -535,12 +540,14 @@ impl<S: Socket> Source for Http1<S> {
                     return Poll::Ready(Err(reset));
                 }
             }
-            match transport.fill(READ_AHEAD) {
+            let filled = transport.fill(READ_AHEAD);
+            match filled {
                 Filled::Bytes(_) => {
                     call.expects_continue = false;
                     call.continued_until = None;
                 }
                 Filled::Dry | Filled::Starved | Filled::Full => {
+                    call.held_over = matches!(filled, Filled::Starved);
                     // The body is asked for now, nothing of it has come, and the client waits for a word (RFC 9110 §10.1.1).
                     if call.expects_continue && transport.unread().is_empty() {
                         call.expects_continue = false;
@@ -640,8 +647,9 @@ impl<S: Socket> Sink for Http1<S> {
             return Poll::Ready(gone(kind));
         }
         // A half-closed browser is a gone browser, also while its request waits for room. A body that was cut is not mistaken
-        // for it: the request lane runs first and meets the cut.
-        if transport.is_broken() || transport.read_closed() {
+        // for it: the request lane runs first and meets the cut, in a later turn where there is more than one turn may read.
+        let held_over = self.call.as_ref().is_some_and(|call| call.held_over);
+        if transport.is_broken() || (transport.read_closed() && !held_over) {
             return Poll::Ready(Reset::downstream(Reason::ClientLeft));
         }
         Poll::Pending

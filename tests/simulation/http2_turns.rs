@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use wharf::net::sim::{End, Weather};
 use wharf::policy::{Limits, RouteKind};
+use wharf::wire::Reason;
 
 use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, literal, write};
 use crate::http2::greet;
@@ -253,5 +254,32 @@ fn r_14_what_comes_in_pieces_over_http_1_1_has_its_share_of_a_turn_too() {
                 .sum::<usize>();
             assert_eq!(heard, clients * each, "{clients} clients, {steps} steps");
         }
+    }
+}
+
+#[test]
+fn h1_47_a_body_that_is_cut_is_told_so_however_many_pieces_it_comes_in() {
+    for pieces in [100, 300, 3_000] {
+        let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
+        let client = still.client();
+        still.settle();
+        let mut said = b"POST /a.B/C HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
+            transfer-encoding: chunked\r\n\r\n5\r\n\0\0\0\x27\x10\r\n"
+            .to_vec();
+        said.extend(b"1\r\nx\r\n".repeat(pieces));
+        still.send(&client, &said);
+        client.shutdown();
+        still.settle();
+        let (answer, _) = received(&client);
+        let [record] = &still.records[..] else {
+            panic!("{pieces}: {:?}", still.records);
+        };
+        // The last of them are read in a turn in which the end of the connection is long known.
+        assert!(
+            matches!(record.reason, Reason::ClientProtocol(_)),
+            "{pieces}: {:?}",
+            record.reason
+        );
+        assert!(!answer.is_empty(), "{pieces}: it may still read");
     }
 }
