@@ -599,6 +599,11 @@ fn an_answer_that_its_client_resets_while_it_is_written_holds_no_place() {
     let shut = [&[0, 4][..], &0u32.to_be_bytes()].concat();
     still.send(&client, &frame(SETTINGS, 0, 0, &shut));
     still.settle();
+    // There is room in the socket again: `h2` has seen that they may not go on.
+    for _ in 0..10 {
+        still.receive(&client);
+        still.settle();
+    }
     for n in 0..CALLS {
         still.send(
             &client,

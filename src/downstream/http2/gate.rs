@@ -96,7 +96,7 @@ pub struct Notes {
     out_of_frames: Cell<bool>,
     /// Content that `h2` was given and has not written, to be found again.
     loans: RefCell<Loans>,
-    /// What `h2` was given of answers and has not written. There are as many as there are streams at most, and mostly one.
+    /// What `h2` was given of answers and has not written, by stream. There are as many as there are streams at most, and mostly one.
     unwritten: RefCell<Vec<Unwritten>>,
     /// All of their content, bytes.
     unwritten_bytes: Cell<usize>,
@@ -318,13 +318,13 @@ impl Notes {
 
     fn with_unwritten(&self, stream: u32, change: impl FnOnce(&mut Unwritten)) {
         let mut all = self.unwritten.borrow_mut();
-        let at = all.iter().position(|own| own.stream == stream);
-        let at = at.unwrap_or_else(|| {
-            all.push(Unwritten {
+        let at = find(&all, stream).unwrap_or_else(|at| {
+            let own = Unwritten {
                 stream,
                 ..Unwritten::default()
-            });
-            all.len() - 1
+            };
+            all.insert(at, own);
+            at
         });
         change(&mut all[at]);
     }
@@ -332,8 +332,8 @@ impl Notes {
     /// How much `h2` holds of the content of that stream's answer, bytes; `None`: all that it was given has been written.
     pub fn unwritten(&self, stream: u32) -> Option<usize> {
         let all = self.unwritten.borrow();
-        let own = all.iter().find(|own| own.stream == stream);
-        own.map(|own| own.bytes)
+        let at = find(&all, stream).ok()?;
+        Some(all[at].bytes)
     }
 
     /// How much it holds of all answers, as far as that is counted, bytes.
@@ -371,7 +371,7 @@ impl Notes {
     /// So much content of that stream has been written. `over`: `h2` holds no more of it.
     fn note_written(&self, stream: u32, bytes: usize, over: bool) {
         let mut all = self.unwritten.borrow_mut();
-        let Some(at) = all.iter().position(|own| own.stream == stream) else {
+        let Ok(at) = find(&all, stream) else {
             return;
         };
         let own = &mut all[at];
@@ -379,7 +379,7 @@ impl Notes {
         own.bytes -= written;
         let mut gone = written;
         if over || (own.bytes == 0 && !own.ends) {
-            gone += all.swap_remove(at).bytes;
+            gone += all.remove(at).bytes;
         }
         drop(all);
         self.hold(self.unwritten_bytes.get() - gone);
@@ -462,6 +462,8 @@ impl Notes {
                 counts.resets += 1;
                 let unanswered = self.unanswered.borrow_mut().remove(&frame.stream);
                 counts.unanswered_resets += u32::from(unanswered.is_some());
+                // `h2` lets go of what it held, and would not say so where windows were what that waited for (0.4.20).
+                self.note_written(frame.stream, 0, true);
             }
             // Whoever acknowledges what was never asked makes us deaf to its own streams, and to nobody else's.
             kind::PING if frame.has(flag::ACK) => {
@@ -562,6 +564,11 @@ impl Notes {
             _ => {}
         }
     }
+}
+
+/// Where that stream is among them, or would be.
+fn find(all: &[Unwritten], stream: u32) -> Result<usize, usize> {
+    all.binary_search_by_key(&stream, |own| own.stream)
 }
 
 /// Whether it is as long as its type says (RFC 9113 §6). `h2` finds that too, and calls it by another name.
