@@ -409,7 +409,9 @@ impl<S: Socket> Http2<S> {
         let mut cx = Context::from_waker(Waker::noop());
         self.see_off(now, &mut cx);
         if let Phase::Open(connection) = &mut self.phase {
-            // Answers that have been given are staged before the end is.
+            // Answers that have been given are staged before the end is, and then what is cut is told.
+            let _ = connection.poll_closed(&mut cx);
+            self.leaving.clear();
             let _ = connection.poll_closed(&mut cx);
         }
         self.end(H2Reason::NO_ERROR);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use wharf::core::{Command, Flow};
 use wharf::net::sim::{End, Weather};
 use wharf::policy::{Limits, RouteKind};
 use wharf::telemetry::Record;
@@ -664,6 +665,35 @@ fn r_03_who_reads_all_that_its_socket_gives_is_not_too_slow() {
     assert_eq!(read_slowly(60_000, 240, false), (60, 0));
     // Their calls are open for most of the time.
     assert_eq!(read_slowly(200_000, 700, false), (60, 0));
+}
+
+#[test]
+fn s_01_what_the_end_of_a_drain_cuts_in_http2_is_told_by_a_reset() {
+    let manner = Manner::Torrent(40 << 20);
+    let mut still = Still::new(RouteKind::Plain, manner, Limits::default());
+    let client = greet(&mut still, 65_535);
+    let flags = END_HEADERS | END_STREAM;
+    still.send(&client, &frame(HEADERS, flags, 1, &call()));
+    still.settle();
+    let mut heard = still.receive(&client).0;
+    let drain = Command::Drain(2 * SECOND);
+    still.commands.send(drain).expect("the core lives");
+    still.machine.ring();
+    loop {
+        let wake = still.machine.now() + SECOND;
+        still.machine.expect(false, Some(wake));
+        if still.core.turn() == Flow::Stopped {
+            break;
+        }
+    }
+    heard.extend(received(&client).0);
+    let last: Vec<_> = frames(&heard)
+        .iter()
+        .filter(|own| matches!(own.0, RST_STREAM | GOAWAY))
+        .map(|own| (own.0, own.2))
+        .collect();
+    // Both steps, and what becomes of its stream in between.
+    assert_eq!(last, [(GOAWAY, 0), (RST_STREAM, 1), (GOAWAY, 0)]);
 }
 
 #[test]
