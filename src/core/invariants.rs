@@ -70,11 +70,14 @@ impl<D: Driver> Core<D> {
                         Some(due) => alarm.is_some_and(|at| at <= due),
                     };
                     assert!(
-                        noted || connection.queued(),
+                        noted || connection.queued() || shared.waits,
                         "invariant 1: a connection is due at {due:?}, and its alarm is set to {alarm:?}"
                     );
                     assert!(
-                        !transport.may_read() || transport.has_refused() || connection.queued(),
+                        !transport.may_read()
+                            || transport.has_refused()
+                            || connection.queued()
+                            || shared.waits,
                         "invariant 1: unread bytes of a client in the kernel and nobody to read them"
                     );
                 }

@@ -180,8 +180,9 @@ impl<S: Socket> Http1<S> {
                     match found {
                         Err(fault) => return Poll::Ready(Incoming::Refused(self.refuse(fault))),
                         Ok(Some(_)) if !self.transport.borrow_mut().take_steps(HEAD_STEPS) => {
-                            if let State::Head { whole, .. } = &mut self.state {
-                                *whole = true;
+                            if let State::Head { whole, since, .. } = &mut self.state {
+                                // It is not late: it is we who do not read on.
+                                (*whole, *since) = (true, now);
                             }
                             return Poll::Pending;
                         }

@@ -82,6 +82,8 @@ pub struct Http2<S: Socket> {
     idle_since: Option<Instant>,
     /// When the client was told to come with no more calls.
     closing: Option<Instant>,
+    /// When it was polled last, requests were given out.
+    accepts: bool,
 }
 
 enum Phase<S: Socket> {
@@ -129,12 +131,14 @@ impl<S: Socket> Http2<S> {
             head_since: None,
             idle_since: None,
             closing: None,
+            accepts: true,
         }
     }
 
     /// Goes on as far as it can. `accepts`: requests are given out; else what has come waits where it is, and all but that goes
     /// on.
     pub fn poll(&mut self, accepts: bool, now: Instant, cx: &mut Context<'_>) -> Poll<Arrival> {
+        self.accepts = accepts;
         if now >= self.second + SECOND {
             self.second = now;
             self.notes.next_second();
@@ -229,7 +233,7 @@ impl<S: Socket> Http2<S> {
                             return Poll::Ready(Arrival::Malformed(words.to_owned()));
                         }
                     }
-                    match self.watch(accepts, now) {
+                    match self.watch(now) {
                         Due::Nothing => return Poll::Pending,
                         Due::Words => {}
                         Due::End(words) => {
@@ -349,7 +353,7 @@ impl<S: Socket> Http2<S> {
     }
 
     /// Looks at the time.
-    fn watch(&mut self, accepts: bool, now: Instant) -> Due {
+    fn watch(&mut self, now: Instant) -> Due {
         if self.notes.take_head_whole() {
             // The next one has its own time.
             self.head_since = None;
@@ -380,7 +384,7 @@ impl<S: Socket> Http2<S> {
             return Due::End(TOO_SLOW.detail);
         }
         // What has come and was not given out is a call.
-        if is_idle && accepts && passed(self.closing, GOAWAY_TIME) {
+        if is_idle && self.accepts && passed(self.closing, GOAWAY_TIME) {
             self.end(H2Reason::NO_ERROR);
             return Due::Words;
         }
@@ -476,7 +480,8 @@ impl<S: Socket> Http2<S> {
             unacknowledged.then(|| self.since + SETTINGS_TIME),
             self.head_since.map(|at| at + self.limits.head_timeout),
             match self.closing {
-                Some(at) => is_idle.then(|| at + GOAWAY_TIME),
+                // Whoever calls it to give out what has come looks at that time, too.
+                Some(at) => (is_idle && self.accepts).then(|| at + GOAWAY_TIME),
                 None => self.idle_since.map(|at| at + self.limits.idle_timeout),
             },
         ];

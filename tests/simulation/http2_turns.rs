@@ -10,6 +10,7 @@ use wharf::wire::Reason;
 
 use crate::frames::{DATA, END_HEADERS, END_STREAM, HEADERS, WINDOW_UPDATE, frame, literal, write};
 use crate::http2::greet;
+use crate::http2_clock::call;
 use crate::still::{A_MOMENT, Manner, Still, received};
 
 /// How many requests of one connection are looked at in one turn, and how many of all together.
@@ -281,5 +282,28 @@ fn h1_47_a_body_that_is_cut_is_told_so_however_many_pieces_it_comes_in() {
             record.reason
         );
         assert!(!answer.is_empty(), "{pieces}: it may still read");
+    }
+}
+
+#[test]
+fn r_14_whoever_has_more_in_the_kernel_than_a_turn_reads_stands_in_line() {
+    let weather = Weather {
+        buffer_bytes_min: 1 << 20,
+        buffer_bytes_max: 1 << 20,
+        ..Weather::fair()
+    };
+    let mut still = Still::under(weather, RouteKind::Rpc, Manner::Silent, Limits::default());
+    // More than are called in one turn.
+    let pouring: Vec<_> = (0..200).map(|_| greet(&mut still, 65_535)).collect();
+    let mut said = frame(HEADERS, END_HEADERS, 1, &call());
+    for _ in 0..20_000 {
+        write(DATA, 0, 1, b"x", &mut said);
+    }
+    for end in &pouring {
+        still.send(end, &said);
+    }
+    // The invariants look after each turn.
+    for _ in 0..20 {
+        still.turn(still.machine.now() + A_MOMENT);
     }
 }

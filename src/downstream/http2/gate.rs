@@ -80,9 +80,7 @@ pub struct Notes {
     /// Streams that `h2` has ended before they were given out as requests; it may still give them out.
     turned_away: RefCell<BTreeSet<u32>>,
     counts: Cell<Counts>,
-    /// A head is coming.
-    within_head: Cell<bool>,
-    /// How much of it has come, bytes.
+    /// How much has come of a head that is not whole, bytes.
     head_bytes: Cell<usize>,
     /// A head has come whole.
     head_whole: Cell<bool>,
@@ -208,7 +206,11 @@ impl Notes {
             return false;
         };
         match head_at(rest) {
-            HeadSoFar::Whole => false,
+            HeadSoFar::Whole => {
+                self.head_bytes.set(0);
+                self.head_whole.set(true);
+                false
+            }
             HeadSoFar::Begun => {
                 self.head_bytes.set(rest.len());
                 true
@@ -418,7 +420,7 @@ impl Notes {
             .is_some_and(|own| own.reason != H2Reason::NO_ERROR)
     }
 
-    fn see(&self, met: Met, block: &mut Block) {
+    fn see(&self, met: Met) {
         let frame = match met {
             Met::HandedOn(frame) => frame,
             Met::TakenOut {
@@ -442,18 +444,10 @@ impl Notes {
         match frame.kind {
             kind::DATA => return,
             kind::HEADERS => {
-                *block = Block::default();
-                block.bytes = FRAME_HEAD_BYTES + frame.length;
-                block.last = frame.has(flag::END_HEADERS);
-                self.within_head.set(true);
-                self.head_bytes.set(0);
                 counts.empty += u32::from(frame.length == 0);
                 self.begin(frame.stream);
             }
             kind::CONTINUATION => {
-                block.bytes += FRAME_HEAD_BYTES + frame.length;
-                block.continuations += 1;
-                block.last = frame.has(flag::END_HEADERS);
                 counts.empty += u32::from(frame.length == 0);
             }
             // RFC 9113 §8.4; on a stream that we have reset `h2` would take it for that stream's fault alone (0.4.20).
@@ -475,9 +469,6 @@ impl Notes {
             kind::SETTINGS if frame.has(flag::ACK) => self.acknowledged.set(true),
             kind::SETTINGS => counts.settings += 1,
             _ => counts.chatter += 1,
-        }
-        if block.bytes > HEADER_BLOCK_BYTES_MAX || block.continuations > CONTINUATIONS_MAX {
-            self.calm("a head without end");
         }
         self.weigh(counts);
     }
@@ -566,6 +557,14 @@ impl Notes {
     }
 }
 
+/// Whether `h2` would hear of something new by it. A head that begins goes on to its end, so that `h2` never holds half of one.
+const fn begins_something(met: Met) -> bool {
+    match met {
+        Met::HandedOn(frame) => frame.kind != kind::CONTINUATION,
+        Met::TakenOut { .. } => false,
+    }
+}
+
 /// Where that stream is among them, or would be.
 fn find(all: &[Unwritten], stream: u32) -> Result<usize, usize> {
     all.binary_search_by_key(&stream, |own| own.stream)
@@ -628,15 +627,6 @@ fn head_at(unread: &[u8]) -> HeadSoFar {
     HeadSoFar::Begun
 }
 
-/// The head that is coming.
-#[derive(Debug, Default)]
-struct Block {
-    bytes: usize,
-    continuations: u32,
-    /// It ends with the frame that has begun.
-    last: bool,
-}
-
 /// The sieve of a client's connection.
 #[derive(Debug)]
 pub struct Gate {
@@ -645,7 +635,6 @@ pub struct Gate {
     preface: usize,
     /// The client's SETTINGS have begun.
     opened: bool,
-    block: Block,
     entering: Entering,
     passing: Passing,
 }
@@ -660,7 +649,6 @@ impl Gate {
             notes,
             preface: PREFACE.len(),
             opened: false,
-            block: Block::default(),
             entering: Entering::default(),
             passing: Passing::new(0),
         }
@@ -687,16 +675,12 @@ impl Sieve for Gate {
         let Self {
             notes,
             opened,
-            block,
             entering,
             ..
         } = self;
         let mut passing = 0;
-        // Within a head nothing may stand, and on a stream that has not begun neither: `h2` shall find that.
-        entering.known = match notes.within_head.get() {
-            false => notes.begun.get(),
-            true => 0,
-        };
+        // On a stream that has not begun nothing may stand: `h2` shall find that.
+        entering.known = notes.begun.get();
         entering.together_max = notes.frames_left.get().min(TOGETHER_MAX);
         if !notes.is_closed() {
             passing = entering
@@ -712,14 +696,17 @@ impl Sieve for Gate {
                             return Err(());
                         }
                     }
-                    if notes.frames_left.get() == 0 && matches!(met, Met::HandedOn(_)) {
+                    if notes.waits_for_whole_head(met, rest) {
+                        return Err(());
+                    }
+                    if notes.frames_left.get() == 0 && begins_something(met) {
                         notes.out_of_frames.set(true);
                         return Err(());
                     }
-                    if notes.waits_for_whole_head(met, rest) || notes.hold_back(met) {
+                    if notes.hold_back(met) {
                         return Err(());
                     }
-                    notes.see(met, block);
+                    notes.see(met);
                     match met {
                         _ if notes.is_closed() => Err(()),
                         Met::HandedOn(frame) if notes.falls(frame) => Ok(Fate::Falls),
@@ -743,15 +730,7 @@ impl Sieve for Gate {
             self.preface -= bytes;
             return;
         }
-        let notes = &self.notes;
-        if notes.within_head.get() {
-            notes.head_bytes.set(notes.head_bytes.get() + bytes);
-        }
-        if self.entering.passed(bytes) && self.block.last {
-            notes.within_head.set(false);
-            notes.head_bytes.set(0);
-            notes.head_whole.set(true);
-        }
+        self.entering.passed(bytes);
     }
 
     fn holds_back(&self) -> bool {
