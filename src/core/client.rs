@@ -13,7 +13,7 @@ pub(super) struct Connection<S: Socket> {
     pub(super) seat: Seat<S>,
     pub(super) transport: Key,
     pub(super) peer: Client,
-    /// Its part of `Core::heads_bytes`.
+    /// Its part of `Core::half_heads`, bytes.
     pub(super) head_bytes: u32,
     pub(super) bell: Bell,
     pub(super) alarm: Alarm,

@@ -4,6 +4,7 @@
 
 use crate::core::client::Seat;
 use crate::core::drain::Drain;
+use crate::core::heads::HalfHeads;
 use crate::core::turn::Core;
 use crate::downstream::HIGH_WATER;
 use crate::net::{Driver, Key, Task};
@@ -110,10 +111,10 @@ impl<D: Driver> Core<D> {
             }
         }
         let heads = self.connections.iter();
-        let heads = heads.map(|(_, own)| own.head_bytes as usize);
         assert_eq!(
-            heads.sum::<usize>(),
-            self.heads_bytes,
+            heads.fold(HalfHeads::default(), |all, (_, own)| all
+                .and(own.head_bytes)),
+            self.half_heads,
             "invariant 10: what is held of heads is counted"
         );
         let calls = self.exchanges.iter();

@@ -9,6 +9,7 @@ mod client;
 pub mod contain;
 pub mod doors;
 mod drain;
+mod heads;
 pub mod invariants;
 pub mod messages;
 mod records;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use http::Version;
 
-use crate::core::admit::{NO_ROOM, ONLY_HTTP1, ONLY_HTTP2};
+use crate::core::admit::{ONLY_HTTP1, ONLY_HTTP2};
 use crate::core::client::{Connection, Seat, Shared};
 use crate::core::contain::Work;
 use crate::core::drain::Drain;
@@ -40,8 +40,6 @@ const FRAMES_OF_ONE_MIN: u32 = 32;
 const FRAMES_BEYOND: u32 = 8;
 /// How many of those who were held over go on in one turn, the first first.
 const CALLED_MAX: usize = CALLS_MAX / 2;
-/// A head in HTTP/2 of which no more has come is refused only where twice as much is held of heads as may be, bytes.
-const SMALL_HEAD_BYTES: usize = 4 << 10;
 
 impl<D: Driver> Core<D> {
     /// Its alarm has fired: it is too late for something, or early.
@@ -152,10 +150,9 @@ impl<D: Driver> Core<D> {
             Poll::Pending if draining && engine.is_idle() => engine.linger(),
             Poll::Pending => {
                 let bytes = engine.head_bytes();
-                if !self.hold_head(key, bytes) || self.has_room_for_head(bytes) {
+                if !self.hold_head(key, bytes) || !self.relieve_heads(bytes, now) {
                     return ControlFlow::Break(true);
                 }
-                self.refuse_for_want_of_room(key, now);
             }
             Poll::Ready(Incoming::Closed) => {
                 self.close_connection(key, now);
@@ -198,14 +195,6 @@ impl<D: Driver> Core<D> {
             }
         }
         ControlFlow::Continue(())
-    }
-
-    /// Whether a head of which that much has come may wait for the rest.
-    fn has_room_for_head(&self, bytes: usize) -> bool {
-        let most = self.snapshot.limits.heads_bytes_max;
-        // There are many small ones, and few who hold much would cost them their calls.
-        let spared = if bytes <= SMALL_HEAD_BYTES { 2 } else { 1 };
-        self.heads_bytes <= spared * most
     }
 
     /// What is spoken where a client came in.
@@ -281,18 +270,9 @@ impl<D: Driver> Core<D> {
                 if (!accepts || engine.is_out_of_frames()) && !mem::replace(waits, true) {
                     self.held_over.push_back(key);
                 }
-                if !self.hold_head(key, bytes) || self.has_room_for_head(bytes) {
+                if !self.hold_head(key, bytes) || !self.relieve_heads(bytes, now) {
                     return ControlFlow::Break(true);
                 }
-                if let Some(Connection {
-                    seat: Seat::Shared(shared),
-                    ..
-                }) = self.connections.get_mut(key)
-                {
-                    shared.engine.refuse();
-                }
-                let words = NO_ROOM.detail.to_owned();
-                self.record_malformed(key, "overloaded", words, Party::Proxy, now);
             }
             Poll::Ready(Arrival::Closed) => {
                 self.close_connection(key, now);
@@ -402,17 +382,5 @@ impl<D: Driver> Core<D> {
         }
         // No socket event announces what is already buffered.
         connection.wake(&self.reactor.ready, Task::Downstream(key));
-    }
-
-    /// Counts what a connection holds of a head that has not come whole. Whether it has become more.
-    pub(super) fn hold_head(&mut self, key: Key, bytes: usize) -> bool {
-        let Some(connection) = self.connections.get_mut(key) else {
-            return false;
-        };
-        // What is read ahead of one connection is bounded far below that.
-        let noted = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let before = mem::replace(&mut connection.head_bytes, noted);
-        self.heads_bytes = self.heads_bytes + noted as usize - before as usize;
-        noted > before
     }
 }

@@ -19,6 +19,7 @@ use crate::core::client::{Connection, Seat};
 use crate::core::contain::{Panics, Work};
 use crate::core::doors::Doors;
 use crate::core::drain::Drain;
+use crate::core::heads::HalfHeads;
 use crate::core::messages::{Command, Report};
 use crate::core::records::Ledger;
 use crate::core::serve::{CALLS_OF_ONE_MAX, FRAMES_OF_ONE_MAX};
@@ -57,8 +58,8 @@ pub struct Core<D: Driver> {
     /// What all calls hold.
     pub(super) budget: Rc<Budget>,
     pub(super) drain: Drain,
-    /// What all connections hold of heads that have not come whole, bytes.
-    pub(super) heads_bytes: usize,
+    /// What all connections hold of heads that have not come whole.
+    pub(super) half_heads: HalfHeads,
     /// What was held when there was nobody left who had to go for it, bytes.
     pub(super) unrelieved: Option<usize>,
     inbox: Receiver<Command>,
@@ -158,7 +159,7 @@ impl<D: Driver> Core<D> {
             budget: Rc::new(Budget::new(snapshot.limits.buffers_bytes_max)),
             snapshot: Rules::new(snapshot),
             drain: Drain::No,
-            heads_bytes: 0,
+            half_heads: HalfHeads::default(),
             unrelieved: None,
             inbox,
             reports,

@@ -372,6 +372,16 @@ impl<S: Socket> Http1<S> {
         }
     }
 
+    /// Since when a head has been coming, if one has begun.
+    pub fn head_since(&self) -> Option<Instant> {
+        match self.state {
+            State::Head {
+                begun: true, since, ..
+            } => Some(since),
+            _ => None,
+        }
+    }
+
     /// Whether it waits for a request and has not seen a byte of one.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Head { begun: false, .. })

@@ -497,6 +497,11 @@ impl<S: Socket> Http2<S> {
         }
     }
 
+    /// Since when a head has been coming that is not whole.
+    pub fn head_since(&self) -> Option<Instant> {
+        self.head_since
+    }
+
     /// How many streams there are of it, those that leave included.
     pub fn streams(&self) -> usize {
         self.open.get()

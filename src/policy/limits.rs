@@ -19,8 +19,8 @@ pub struct Limits {
     pub fields_max: usize,
     /// One gRPC message, bytes, by its declared length. Over it: RESOURCE_EXHAUSTED.
     pub message_bytes_max: u32,
-    /// Heads that have not come whole, of all connections of one core together, bytes. Over it the head that grew last: 503;
-    /// in HTTP/2 its connection ends.
+    /// Heads that have not come whole, of all connections of one core together, bytes; those of 4 KiB and less by themselves, as
+    /// much again. Over it those that have been coming for longest: 503; in HTTP/2 their connections end.
     pub heads_bytes_max: usize,
     /// What all calls hold together on one core, of requests and of answers, bytes; but for what HTTP/1.1 connections have read
     /// ahead and written behind, which each bounds. Over it whoever has kept bytes waiting for longest, then whoever holds most: UNAVAILABLE.
