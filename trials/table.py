@@ -53,12 +53,17 @@ def survived(lines: list[dict]) -> str:
     return cell if len(amiss) == len(lines) else f"in {len(amiss)} of {len(lines)} rounds: {cell}"
 
 
+def rounded(ratio: float) -> str:
+    """With the digits that mean something: two behind the point of a small one, none of a large one."""
+    return f"{ratio:.2f}" if ratio < 100 else f"{ratio:,.0f}"
+
+
 def read(lines: list[dict]) -> str:
     """A cell of `readers`."""
     line = lines[-1]
     said = [] if line["held"] else [line["faults"]]
     # Nothing was measured where no call came back.
-    calls = f"small calls {line['ratio']} times as long" if line["ratio"] else "no small call came back"
+    calls = f"small calls {rounded(line['ratio'])} times as long" if line["ratio"] else "no small call came back"
     said.append(f"{calls}, {line['blocked']:,} blocked, {line['resident_mib']} MiB")
     return ": ".join(said)
 

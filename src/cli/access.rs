@@ -169,7 +169,7 @@ fn refused(text: &mut String, record: &Record, word: &str, color: Color) {
     }
 }
 
-/// How it ended, in its column of 12.
+/// How it ended, in its column.
 fn push_end(text: &mut String, record: &Record, color: Color) {
     let paint = match (record.code, record.http_status) {
         (Some(Code::OK), _) => Paint::Good,
@@ -254,7 +254,7 @@ fn caller(library: &str) -> &str {
         .map_or(library, |(_, name)| name)
 }
 
-/// `0.42 ms`, `3.1 ms`, `12.00 s`, `3m12s`, `2h05m`.
+/// `<0.1 ms`, `0.42 ms`, `3.1 ms`, `12.00 s`, `3m12s`, `2h05m`.
 pub(crate) fn time(time: Duration) -> String {
     let mut column = Column::default();
     column.time(time);
@@ -360,7 +360,10 @@ impl Column {
         let secs = time.as_secs();
         // Beyond 584 years it is not looked at.
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        if nanos < 995 * MICRO {
+        if nanos < 5 * MICRO {
+            // The clock is read once in a turn: what begins and ends in one has no time that is known.
+            self.put(b"<0.1 ms");
+        } else if nanos < 995 * MICRO {
             self.put(b" ms");
             self.hundredths(rounded(nanos, 10 * MICRO));
         } else if nanos < 999_500 * MICRO {
@@ -382,7 +385,7 @@ impl Column {
         }
     }
 
-    /// `   ↑   1 msg     11 B`.
+    /// `   ↑     1 msg     11 B`.
     fn traffic(&mut self, arrow: &str, traffic: Traffic, code: Option<Code>) {
         let behind = self.width();
         self.size(traffic.bytes);
@@ -392,10 +395,10 @@ impl Column {
                 self.put(b" msg ");
                 let behind = self.width();
                 self.number(traffic.messages);
-                self.widen(behind + 3);
+                self.widen(behind + MESSAGES);
             }
             // What is no call has no messages.
-            None => self.put(b"        "),
+            None => self.put(b"          "),
         }
         self.put(b" ");
         self.put(arrow.as_bytes());
@@ -445,8 +448,12 @@ fn push_spaces(text: &mut String, count: usize) {
 
 const SPACES: &str = "                                ";
 const CLOCK: usize = "12:04:31.220".len();
-const WHAT: usize = 24;
-const END: usize = 12;
+/// A usual method's name, e.g. `helloworld.Greeter/SayHello`.
+const WHAT: usize = 28;
+/// The longest name of a status, `FAILED_PRECONDITION`.
+const END: usize = 19;
+/// Digits of a number of messages.
+const MESSAGES: usize = 5;
 const PATH_MAX: usize = 120;
 const LIMITS: [&str; 4] = [
     "limits.message_bytes",
@@ -509,8 +516,45 @@ mod tests {
     fn a_call_is_one_line_of_columns() {
         assert_eq!(
             shown(&record()),
-            "12:04:31.220  demo.v1.Echo/Say          OK               3.1 ms   ↑   1 msg     11 B   ↓  37 msg    148 B   connect-es/2.1.2"
+            "12:04:31.220  demo.v1.Echo/Say              OK                      3.1 ms   ↑     1 msg     11 B   ↓    37 msg    148 B   connect-es/2.1.2"
         );
+    }
+
+    #[test]
+    fn the_usual_ends_methods_and_numbers_stand_in_columns() {
+        let at = |record: &Record, mark: &str| {
+            let text = shown(record);
+            let before = text.split_once(mark).expect("each line has it").0;
+            before.chars().count()
+        };
+        let long = Record {
+            path: "/helloworld.Greeter/SayHello".to_owned(),
+            response: Traffic {
+                messages: 10_000,
+                bytes: 4 << 20,
+            },
+            elapsed: Duration::ZERO,
+            ..record()
+        };
+        let codes = (0..=16).map(|code| Record {
+            code: Some(Code::new(code)),
+            ..long.clone()
+        });
+        for record in codes {
+            for mark in [" ms ", "↑", "↓", "connect-es"] {
+                assert_eq!(
+                    at(&record, mark),
+                    at(&self::record(), mark),
+                    "{}",
+                    shown(&record)
+                );
+            }
+        }
+        let page = Record {
+            code: None,
+            ..record()
+        };
+        assert_eq!(at(&page, "↓"), at(&record(), "↓"), "{}", shown(&page));
     }
 
     #[test]
@@ -581,7 +625,7 @@ mod tests {
         };
         assert_eq!(
             shown(&record),
-            "12:04:31.220  OPTIONS /demo.v1.Echo/Say  refused 403   cors_origin: origin http://192.168.1.7:5173 is not allowed\n                                                       add:  --allow-origin http://192.168.1.7:5173"
+            "12:04:31.220  OPTIONS /demo.v1.Echo/Say     refused 403   cors_origin: origin http://192.168.1.7:5173 is not allowed\n                                                          add:  --allow-origin http://192.168.1.7:5173"
         );
         let plain = Record {
             message: "no POST".to_owned(),
@@ -658,7 +702,7 @@ mod tests {
             ..record()
         };
         assert!(
-            shown(&record).starts_with("12:04:31.220  GET /healthz              200 "),
+            shown(&record).starts_with("12:04:31.220  GET /healthz                  200 "),
             "{}",
             shown(&record)
         );
@@ -725,7 +769,10 @@ mod tests {
     #[test]
     fn times_and_sizes_are_short_at_every_scale() {
         for (micros, text) in [
-            (0, "0.00 ms"),
+            (0, "<0.1 ms"),
+            (4, "<0.1 ms"),
+            (5, "0.00 ms"),
+            (6, "0.01 ms"),
             (420, "0.42 ms"),
             (996, "1.0 ms"),
             (3_100, "3.1 ms"),

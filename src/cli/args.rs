@@ -10,7 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::cli::escape::escape_short;
-use crate::config::Flags;
+use crate::config::{Flags, is_plain_word};
 
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +103,7 @@ where
             _ => {
                 let meant = backend_meant(&error)
                     .or_else(|| file_meant(&error, &args))
+                    .or_else(|| own_backends_meant(&error))
                     .or_else(|| order_meant(&error, &args))
                     .or_else(|| own_service_meant(&error, &args))
                     .or_else(|| check_meant(&error));
@@ -177,6 +178,17 @@ fn file_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
     Some(format!("error: a file is read by:  wharf run -c {file}\n"))
 }
 
+/// `wharf run -c wharf.toml --backend a:1`: both ways to name a backend.
+fn own_backends_meant(error: &clap::Error) -> Option<String> {
+    let is_file_and_backend = error.kind() == ErrorKind::ArgumentConflict
+        && error.get(ContextKind::InvalidSubcommand).is_none()
+        && error.get(ContextKind::InvalidArg).is_some();
+    is_file_and_backend.then(|| {
+        "error: a file names its backends itself: write it as  endpoints = [\"HOST:PORT\"]  in [backend.NAME], or leave out -c\n"
+            .to_owned()
+    })
+}
+
 /// `wharf --listen :9000 demo`: flags before the command that they are for.
 fn order_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
     let command = match error.get(ContextKind::InvalidSubcommand)? {
@@ -248,9 +260,8 @@ fn as_typed<'a>(words: impl Iterator<Item = &'a OsString>) -> String {
     for word in words {
         let word = word.to_string_lossy();
         let word = escape_short(&word, 80);
-        let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.,:/=@%+".contains(&b);
         line.push(' ');
-        if !word.is_empty() && word.bytes().all(is_plain) {
+        if is_plain_word(&word) {
             line.push_str(&word);
         } else {
             line.push('\'');
@@ -453,6 +464,14 @@ mod tests {
     fn every_mistake_ends_with_code_two_and_what_to_type() {
         for (line, told) in [
             ("wharf", "wharf --backend localhost:50051"),
+            (
+                "wharf run -c x.toml --backend a:1",
+                "a file names its backends itself: write it as  endpoints = [\"HOST:PORT\"]  in [backend.NAME], or leave out -c\n",
+            ),
+            (
+                "wharf run --backend a:1 -c x.toml",
+                "error: a file names its backends itself: ",
+            ),
             ("wharf --bakend a:1", "--backend"),
             ("wharf --pin maybe", "on, off"),
             ("wharf --backend", "--help"),

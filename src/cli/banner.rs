@@ -23,6 +23,8 @@ pub struct Banner<'a> {
     pub listeners: &'a [(SocketAddr, Versions)],
     /// Their names, in the same order. Shown where there are several.
     pub names: &'a [Arc<str>],
+    /// Whose `x-forwarded-*` each believes, in the same order.
+    pub trusted: &'a [Vec<String>],
     /// The endpoints, in order.
     pub backends: &'a [Row],
     /// Which pages may call.
@@ -41,6 +43,10 @@ pub struct Banner<'a> {
 
 /// The call that is shown for a try: any gRPC server answers it.
 pub(crate) const TRIED_PATH: &str = "/grpc.health.v1.Health/Check";
+
+/// A native call of the demo, as typed in the folder that has its description, before the address.
+const DEMO_CALL: &str =
+    "grpcurl -plaintext -import-path proto -proto demo.proto -d '{\"text\":\"hi\"}'";
 
 /// One endpoint and what became of the first connection to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,6 +119,15 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
         };
         let said = format!("{name}{spoken}{everywhere}");
         row(&mut out, "Callers", &format!("http://{address}"), &said);
+        if let Some(trusted) = banner.trusted.get(index).filter(|one| !one.is_empty()) {
+            let said = "proxies whose x-forwarded-* is believed";
+            row(
+                &mut out,
+                "Trusted",
+                &escape_short(&trusted.join(", "), 120),
+                said,
+            );
+        }
     }
     for backend in banner.backends {
         out.push_str(&backend_line(backend, banner.remedy, color));
@@ -138,6 +153,13 @@ pub fn render(banner: &Banner<'_>, color: Color) -> String {
         if banner.demo {
             let url = color.paint(Paint::Strong, &format!("{url}/"));
             let _ = writeln!(out, "  Open it:  {url}");
+            // A client of gRPC alone needs a listener that speaks HTTP/2.
+            let native = |(_, versions): &&(SocketAddr, Versions)| *versions != Versions::Http1;
+            if let Some((address, _)) = listeners.iter().find(native) {
+                let address = reachable(*address);
+                let address = address.trim_start_matches("http://");
+                let _ = writeln!(out, "  By gRPC:  {DEMO_CALL} {address} demo.v1.Echo/Say");
+            }
         } else if banner.health_routed {
             let _ = writeln!(out, "  Try it:   {}", try_line(&url, *versions));
         }
@@ -180,8 +202,7 @@ fn cors_line(
     let (mut who, why) = match pages {
         CorsRule::Loopback => (
             "pages of this machine".to_owned(),
-            "on localhost, 127.0.0.1 and [::1], since wharf listens on loopback only; others with  --allow-origin ORIGIN, in \
-             place of these (repeat it for several)"
+            "localhost, 127.0.0.1, [::1]; others in their place:  --allow-origin ORIGIN"
                 .to_owned(),
         ),
         CorsRule::Nobody => (
@@ -201,6 +222,10 @@ fn cors_line(
             ("every page of the web".to_owned(), String::new())
         }
         CorsRule::Origins(origins) => match origins.as_slice() {
+            [one] if one == "null" => (
+                "files and sandboxed frames (origin null)".to_owned(),
+                String::new(),
+            ),
             [one] => (format!("pages of {}", escape(one)), String::new()),
             many => (
                 format!("pages of {} origins", many.len()),
@@ -325,6 +350,7 @@ mod tests {
             file: None,
             listeners: &[(address("127.0.0.1:8080"), Versions::Both)],
             names: &["web".into()],
+            trusted: &[],
             backends: &backends,
             cors: &CorsRule::Loopback,
             credentials: false,
@@ -341,7 +367,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
   Callers   http://127.0.0.1:8080      gRPC-Web over HTTP/1.1 and HTTP/2, gRPC over HTTP/2
   Backend   localhost:50051            ✓ HTTP/2 at 127.0.0.1 in 1.8 ms
   Backend   localhost:50052            ✗ nothing listens on 127.0.0.1:50052 or [::1]:50052; start it there, and the next call finds it
-  CORS      pages of this machine      on localhost, 127.0.0.1 and [::1], since wharf listens on loopback only; others with  --allow-origin ORIGIN, in place of these (repeat it for several)
+  CORS      pages of this machine      localhost, 127.0.0.1, [::1]; others in their place:  --allow-origin ORIGIN
 
   Try it:   printf '\\0\\0\\0\\0\\0' | curl -s -H 'content-type: application/grpc-web' --data-binary @- 'http://127.0.0.1:8080/grpc.health.v1.Health/Check' | grep -ao 'grpc-[a-z]*:.*'
   In code:  createGrpcWebTransport({ baseUrl: \"http://127.0.0.1:8080\" })
@@ -415,6 +441,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
                 (address("[::]:2"), Versions::Http2),
             ],
             names: &[],
+            trusted: &[],
             backends: &[],
             cors: &CorsRule::Nobody,
             credentials: false,
@@ -427,11 +454,14 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
         assert!(text.contains("http://0.0.0.0:1"), "{text}");
         assert!(text.contains("on every address"), "{text}");
         assert!(text.contains("Open it:  http://127.0.0.1:1/\n"), "{text}");
+        // gRPC is for the other listener.
+        let native = "-proto demo.proto -d '{\"text\":\"hi\"}' [::1]:2 demo.v1.Echo/Say\n";
+        assert!(text.contains(native), "{text}");
         assert!(
             text.contains("--allow-origin https://app.example.com"),
             "{text}"
         );
-        assert!(!text.contains("curl"), "{text}");
+        assert!(!text.contains("| curl"), "{text}");
     }
 
     fn with<'a>(listeners: &'a [(SocketAddr, Versions)], cors: &'a CorsRule) -> Banner<'a> {
@@ -440,6 +470,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
             file: None,
             listeners,
             names: &[],
+            trusted: &[],
             backends: &[],
             cors,
             credentials: false,
@@ -503,6 +534,31 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
     }
 
     #[test]
+    fn proxies_that_are_believed_are_shown_below_their_listener() {
+        let listeners = [
+            (address("127.0.0.1:1"), Versions::Both),
+            (address("127.0.0.1:2"), Versions::Both),
+        ];
+        let trusted = [
+            Vec::new(),
+            vec!["10.0.0.0/8".to_owned(), "::1/128".to_owned()],
+        ];
+        let banner = Banner {
+            trusted: &trusted,
+            ..with(&listeners, &CorsRule::Nobody)
+        };
+        let text = render(&banner, Color::Never);
+        let lines: Vec<_> = text.lines().skip(3).take(2).collect();
+        assert_eq!(
+            lines[1],
+            "  Trusted   10.0.0.0/8, ::1/128        proxies whose x-forwarded-* is believed",
+            "{text}"
+        );
+        assert_eq!(lines.len(), 2);
+        assert_eq!(text.matches("Trusted").count(), 1, "{text}");
+    }
+
+    #[test]
     fn the_file_that_was_read_is_named() {
         let banner = Banner {
             file: Some("./wharf.toml"),
@@ -553,6 +609,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
                 file: None,
                 listeners: &[],
                 names: &[],
+                trusted: &[],
                 backends: &[],
                 cors: &CorsRule::Origins(list),
                 credentials: false,
@@ -564,6 +621,7 @@ wharf 0.1.0   gRPC-Web ⇄ gRPC
             render(&banner, Color::Never)
         };
         assert!(origins(&["https://a.example"]).contains("pages of https://a.example\n"));
+        assert!(origins(&["null"]).contains("files and sandboxed frames (origin null)\n"));
         let many = origins(&["http://a", "http://b:*"]);
         assert!(many.contains("pages of 2 origins"), "{many}");
         assert!(many.contains("http://a, http://b:*"), "{many}");

@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::cli::args::{self, Command, DemoArgs, RunArgs, Stop};
@@ -127,6 +128,9 @@ fn read(path: &Path) -> Result<(String, String), Stop> {
     let name = escape(&path.to_string_lossy()).into_owned();
     match fs::read_to_string(path) {
         Ok(text) => Ok((name, text)),
+        Err(error) if error.kind() == ErrorKind::InvalidData => Err(Stop::usage(format!(
+            "error: {name} is no text (UTF-8). Name another file with  wharf run -c FILE\n"
+        ))),
         Err(error) => Err(Stop::usage(format!(
             "error: cannot read {name}: {error}. Name another file with  wharf run -c FILE\n"
         ))),
@@ -231,6 +235,15 @@ mod tests {
             assert_eq!(stop.exit, Exit::Usage, "{line}");
             assert!(stop.text.contains(cure), "{line}: {}", stop.text);
         }
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_called_so() {
+        let path = std::env::temp_dir().join(format!("wharf-no-text-{}", std::process::id()));
+        fs::write(&path, b"\xff\xfe").expect("a file");
+        let told = read(&path).expect_err("no text").text;
+        fs::remove_file(&path).expect("it was there");
+        assert!(told.contains(" is no text (UTF-8). "), "{told}");
     }
 
     #[test]

@@ -65,6 +65,7 @@ fn serve(prepared: Prepared) -> Exit {
     let cors = compiled.cors.clone();
     let credentials = compiled.credentials;
     let own_rules = compiled.own_rules.clone();
+    let trusted = compiled.trusted.clone();
     let remedy = compiled.remedy;
     let mut endpoints: Vec<Arc<str>> = Vec::new();
     let mut owners: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
@@ -118,6 +119,7 @@ fn serve(prepared: Prepared) -> Exit {
         file: file.as_deref(),
         listeners: &listeners,
         names: &names,
+        trusted: &trusted,
         backends: &[],
         cors: &cors,
         credentials,

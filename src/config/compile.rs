@@ -37,6 +37,8 @@ pub struct Compiled {
     pub credentials: bool,
     /// The routes that pages may call by another rule, in order.
     pub own_rules: Vec<(Arc<str>, PagesRule)>,
+    /// Whom each listener believes what it says of its clients, in the order of the listeners; for people.
+    pub trusted: Vec<Vec<String>>,
     /// Where an operator mends what is wrong: in the file, or by a flag.
     pub remedy: Remedy,
     /// What is legal and surely unwanted.
@@ -170,6 +172,8 @@ impl<'a> Compiler<'a> {
         let live_path = self.live_path();
         let pages = self.pages(&listeners);
         let cors = pages.filter();
+        let told = |networks: &Vec<Network>| networks.iter().map(ToString::to_string).collect();
+        let trusted_told = trusted.iter().map(told).collect();
         let forwarded = Forwarded::new(trusted);
         let unrouted: Vec<Box<dyn Filter>> = vec![Box::new(cors.clone())];
         let rule = pages.rule();
@@ -218,6 +222,7 @@ impl<'a> Compiler<'a> {
             cors: rule.pages,
             credentials: rule.credentials,
             own_rules,
+            trusted: trusted_told,
             remedy: schema_remedy(self.schema.form),
             warnings: self.findings,
         })
@@ -437,7 +442,17 @@ impl<'a> Compiler<'a> {
         let mut networks = Vec::new();
         for text in listener.trusted_proxies.iter().flatten() {
             match text.get_ref().parse() {
-                Ok(network) => networks.push(network),
+                Ok(network) => {
+                    let network: Network = network;
+                    if network.is_everybody() {
+                        self.findings.push(
+                            Finding::warning("E156", "every client's x-forwarded-* is believed")
+                                .at(text.span(), "every address")
+                                .help("name the networks of your proxies, e.g. \"10.0.0.0/8\""),
+                        );
+                    }
+                    networks.push(network);
+                }
                 Err(NetworkFault(help)) => self.findings.push(
                     Finding::error("E115", format!("{:?} is no network", text.get_ref()))
                         .at(text.span(), "not a network")
@@ -641,7 +656,10 @@ impl<'a> Compiler<'a> {
                 None if backends.is_empty() => {
                     format!("add: [backend.{}] with its endpoints", wanted.get_ref())
                 }
-                None => format!("there are {}", names().collect::<Vec<_>>().join(", ")),
+                None => {
+                    let tables: Vec<_> = names().map(|name| format!("[backend.{name}]")).collect();
+                    format!("the file defines {}", tables.join(", "))
+                }
             };
             self.findings.push(
                 Finding::error(

@@ -171,10 +171,24 @@ impl CommandLine {
         self.text.push(' ');
         self.text.push_str(flag);
         self.text.push(' ');
+        // In quotes where a shell would want them, so that the line can be typed again; the caret stands below the value.
+        let quote = match value {
+            plain if is_plain_word(plain) => "",
+            other if other.contains('\'') => "\"",
+            _ => "'",
+        };
+        self.text.push_str(quote);
         let start = self.base + self.text.len();
         self.text.push_str(value);
+        self.text.push_str(quote);
         Spanned::new(start..start + value.len(), value.to_owned())
     }
+}
+
+/// Whether a shell takes that word as it stands.
+pub fn is_plain_word(word: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.,:/=@%+".contains(&b);
+    !word.is_empty() && word.bytes().all(is_plain)
 }
 
 fn span_of(values: &[Spanned<String>]) -> Range<usize> {

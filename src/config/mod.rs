@@ -16,6 +16,6 @@ pub use compile::{
     Compiled, CorsRule, DEFAULT_LISTEN, DemoEnds, Machine, PagesRule, Process, compile, demo,
 };
 pub use error::{Finding, Findings, Level, Source, Sources};
-pub use load::{Flags, Loaded, load};
+pub use load::{Flags, Loaded, is_plain_word, load};
 pub use parse::parse;
 pub use schema::Schema;

@@ -113,6 +113,9 @@ fn written_elsewhere(key: &str, known: &[&str]) -> Option<String> {
         "cors" if is_table_of("address") => {
             "write [cors], for all calls, or [route.cors], for one route's".to_owned()
         }
+        "server" | "port" | "listen" if is_table_of("listener") => {
+            "a port belongs to [[listener]]: address = \":8080\"".to_owned()
+        }
         "tls" | "certificate" | "cert" => {
             "TLS is not built yet, on neither side; leave it out".to_owned()
         }
@@ -189,6 +192,9 @@ fn right_form(path: &[&str], value: &DeValue<'_>) -> String {
             "write expose_headers = \"auto\" or expose_headers = [\"x-trace-id\"]".to_owned()
         }
         ["route", "cors"] => "write [route.cors], with one bracket on each side".to_owned(),
+        ["listener", "protocol"] if matches!(value, DeValue::Array(_)) => {
+            "write protocol = \"auto\": it is both".to_owned()
+        }
         ["listener", "trusted_proxies"] => list("trusted_proxies", "10.0.0.0/8"),
         ["version"] => "write version = 1, without quotes".to_owned(),
         ["process", "pin_cpus"] => "write pin_cpus = true or pin_cpus = false".to_owned(),

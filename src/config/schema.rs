@@ -4,8 +4,10 @@
 //! can have all its errors told at once. `config.example.toml` mirrors this file, and a test compares them both ways.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
 /// A whole configuration, as it was written.
@@ -118,11 +120,39 @@ pub(super) struct Health {
 }
 
 /// One word that stands for what is right by itself, or a list in its place: `"mirror"`, `["x-tenant"]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "a word or a list of texts")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WordOrList {
     Word(String),
-    List(Vec<String>),
+    List(Vec<Spanned<String>>),
+}
+
+/// By hand: what serde derives for a choice forgets where the texts of the list stand.
+impl<'de> Deserialize<'de> for WordOrList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choice;
+
+        impl<'de> Visitor<'de> for Choice {
+            type Value = WordOrList;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a word or a list of texts")
+            }
+
+            fn visit_str<E>(self, word: &str) -> Result<WordOrList, E> {
+                Ok(WordOrList::Word(word.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<WordOrList, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
+                }
+                Ok(WordOrList::List(texts))
+            }
+        }
+
+        deserializer.deserialize_any(Choice)
+    }
 }
 
 /// A number, or text that means one: `"16KiB"`, `"10s"`, `"auto"`.

@@ -306,6 +306,10 @@ impl<D: Driver> Core<D> {
             Stream::Http1(engine) => explain(fault, engine.transport().borrow().unread()),
             Stream::Http2(_) => explain(fault, &[]),
         };
+        let message = match fault.detail == ONLY_HTTP1.detail || fault.detail == ONLY_HTTP2.detail {
+            true => self.explain_version(key, fault, message),
+            false => message,
+        };
         let mut answer = text(status, format!("{message}\n"), None);
         if status == StatusCode::METHOD_NOT_ALLOWED {
             answer
@@ -342,6 +346,26 @@ impl<D: Driver> Core<D> {
             record.path.clear();
         }
         self.report(Report::Record(Box::new(record)));
+    }
+
+    /// The same, with the other way out: an operator may have several listeners.
+    fn explain_version(&self, key: Key, fault: HeadFault, message: String) -> String {
+        // Where the bytes tell more than the fault does, that has been said.
+        if message != fault.detail {
+            return message;
+        }
+        let instead = match fault.detail == ONLY_HTTP1.detail {
+            true => "HTTP/1.1",
+            false => "HTTP/2 by prior knowledge",
+        };
+        let connection = self.connections.get(key);
+        let index = connection.and_then(|one| usize::try_from(one.peer.listener()).ok());
+        let listener = index.and_then(|index| self.snapshot.listeners.get(index));
+        let place = match listener {
+            Some(listener) => format!("[[listener]] \"{}\"", listener.name),
+            None => "its [[listener]]".to_owned(),
+        };
+        format!("{message}; use {instead}, or write  protocol = \"auto\"  in {place}")
     }
 
     /// What could not even be answered is told.
@@ -524,11 +548,11 @@ pub(super) const NO_ROOM: HeadFault = HeadFault {
 /// What a listener does not speak, because its configuration says so.
 pub(super) const ONLY_HTTP1: HeadFault = HeadFault {
     status: 505,
-    detail: "HTTP/2 is not spoken here: use HTTP/1.1, or protocol = \"auto\" in its [[listener]]",
+    detail: "HTTP/2 is not spoken here",
 };
 pub(super) const ONLY_HTTP2: HeadFault = HeadFault {
     status: 505,
-    detail: "HTTP/1.1 is not spoken here: use HTTP/2 by prior knowledge, or protocol = \"auto\" in its [[listener]]",
+    detail: "HTTP/1.1 is not spoken here",
 };
 
 /// To native gRPC over HTTP/1.1 where HTTP/2 would be refused as well.

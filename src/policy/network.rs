@@ -21,6 +21,11 @@ pub struct Network {
 pub struct NetworkFault(pub String);
 
 impl Network {
+    /// Whether every address of its kind lies in it.
+    pub const fn is_everybody(&self) -> bool {
+        self.prefix_bits == 0
+    }
+
     /// Whether that address lies in it.
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {

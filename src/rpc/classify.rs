@@ -6,7 +6,7 @@
 //! Sources: grpc/grpc `doc/PROTOCOL-WEB.md` (Content-Type, Text-encoded streams), `doc/PROTOCOL-HTTP2.md` (Path);
 //! connectrpc.com `docs/protocol.md`.
 
-use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, UPGRADE};
 use http::{HeaderName, Method, StatusCode, Version};
 
 use crate::rpc::dialect::{Dialect, Form};
@@ -18,13 +18,17 @@ const CONNECT_PROTOCOL_VERSION: HeaderName = HeaderName::from_static("connect-pr
 /// The dialect of a request on an RPC route, which came in that version of HTTP.
 pub fn classify(head: &RequestHead, version: Version) -> Result<Dialect, Refusal> {
     if head.method != Method::POST {
-        return Err(Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method",
-            format!(
+        let message = match asks_for_websocket(&head.headers) {
+            true => NO_WEBSOCKET.to_owned(),
+            false => format!(
                 "calls are made with POST, not {}: this port speaks gRPC and gRPC-Web",
                 quote(head.method.as_str().as_bytes()),
             ),
+        };
+        return Err(Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method",
+            message,
         ));
     }
     let request = request_form(&head.headers, version)?;
@@ -36,6 +40,19 @@ pub fn classify(head: &RequestHead, version: Version) -> Result<Dialect, Refusal
             response: response_form(&head.headers, request),
         },
     })
+}
+
+/// Whether a request to upgrade names WebSocket (RFC 6455 §4.1; RFC 9110 §7.8: a list, a version may stand behind a name).
+pub fn asks_for_websocket(headers: &Fields) -> bool {
+    let is_websocket = |protocol: &[u8]| {
+        let mut parts = protocol.split(|&b| b == b'/');
+        parts
+            .next()
+            .is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
+    };
+    headers
+        .get_all(UPGRADE)
+        .any(|value| value.as_bytes().split(|&b| b == b',').any(is_websocket))
 }
 
 /// Whether a path is a method's: `/package.Service/Method`, two segments that are not empty. Another path on an RPC route is
@@ -200,6 +217,9 @@ fn is_unwanted(member: &str) -> bool {
                 && weight.bytes().all(|byte| matches!(byte, b'0' | b'.'))
         })
 }
+
+/// To a page that asks for a WebSocket, whether it may call or not.
+pub const NO_WEBSOCKET: &str = "WebSocket is not spoken here: use the client's fetch transport";
 
 /// Words from the network, made printable and short.
 fn quote(raw: &[u8]) -> String {
@@ -443,6 +463,20 @@ mod tests {
         );
         let long: &str = "x".repeat(1_000).leak();
         assert!(message(long).starts_with(&format!("\"{}\" is not", "x".repeat(80))));
+    }
+
+    #[test]
+    fn who_asks_for_a_websocket_hears_that_there_is_none() {
+        for (upgrade, told) in [
+            ("websocket", true),
+            ("foo, WebSocket/13", true),
+            ("h2c", false),
+        ] {
+            let head = request(Method::GET, &[("upgrade", upgrade)]);
+            let refusal = classify(&head).expect_err("a refusal");
+            assert_eq!(refusal.status, StatusCode::METHOD_NOT_ALLOWED);
+            assert_eq!(refusal.message == NO_WEBSOCKET, told, "{upgrade}");
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod inflate;
 mod media_type;
 mod plain;
 
-pub use classify::{Refusal, classify, is_rpc_path};
+pub use classify::{NO_WEBSOCKET, Refusal, asks_for_websocket, classify, is_rpc_path};
 pub use codec::{RequestCodec, ResponseCodec};
 pub use dialect::{Dialect, Form};
 pub use ending::{Closing, Ending};

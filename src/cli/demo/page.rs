@@ -84,7 +84,7 @@ const PAGE_FIELDS: [(HeaderName, &str); 5] = [
 
 /// Only what stands in the page may run, and it may call nobody but us. A test compares the hashes with the page.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-hRndN3TjM6fRpjASLYw/RdXSUkYnGu3GX8wm/dv0KVI=' 'sha256-zT1T85lv30BRYPNF1YVI8dlVYN1aL1IWakanGCAz9Pk='; \
+    script-src 'sha256-hRndN3TjM6fRpjASLYw/RdXSUkYnGu3GX8wm/dv0KVI=' 'sha256-A9UBmWGK+K6LGMOtQddOnPZs+hwa4IHMLUi1r4oym5s='; \
     style-src 'sha256-KgjwgN2XaBxeLmU05m73uVobGzzA7CT2CpzrJKUAMHg='; \
     img-src data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

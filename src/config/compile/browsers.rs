@@ -87,6 +87,7 @@ impl Compiler<'_> {
             (Form::Flags, _) if loopback => OriginsFrom::Loopback,
             (Form::Flags, _) => OriginsFrom::Flags,
             (Form::File, true) => OriginsFrom::FlagsOverFile,
+            (Form::File, false) if written.is_silent() => OriginsFrom::NoTable,
             (Form::File, false) => OriginsFrom::Table(place.as_str().into()),
         };
         let default = Pages {
@@ -177,6 +178,13 @@ impl Compiler<'_> {
                 ),
             );
         }
+        if let Some(at) = here().filter(|_| self.nobody_uses_credentials(pages, written)) {
+            self.findings.push(
+                Finding::warning("E157", "no page is named, so allow_credentials does nothing")
+                    .at(at, "for nobody")
+                    .help("name your pages in allow_origins, e.g. [\"https://app.example.com\"], or leave it out"),
+            );
+        }
         let null = OriginPattern::Exact("null".into());
         if pages.origins.contains(&null)
             && let Some(at) = find("null")
@@ -194,6 +202,17 @@ impl Compiler<'_> {
                 .help("leave out \"null\", or allow_credentials"),
             );
         }
+    }
+
+    /// Credentials are allowed by these keys, and to no page, neither by them nor on a route that takes them over.
+    fn nobody_uses_credentials(&self, pages: &Pages, written: &schema::Cors) -> bool {
+        let names_pages =
+            |cors: &schema::Cors| cors.allow_origins.iter().flatten().next().is_some();
+        let is_for_all = std::ptr::eq(written, &raw const self.schema.cors);
+        let mut routes = self.schema.route.iter().map(|route| &route.get_ref().cors);
+        pages.origins.is_empty()
+            && !names_pages(written)
+            && !(is_for_all && routes.any(names_pages))
     }
 
     fn origins(
@@ -241,7 +260,9 @@ impl Compiler<'_> {
                     )),
                 );
             }
-            patterns.push(pattern);
+            if !patterns.contains(&pattern) {
+                patterns.push(pattern);
+            }
         }
         (patterns, star)
     }
@@ -270,13 +291,13 @@ impl Compiler<'_> {
         };
         let mut names = Vec::new();
         for text in list {
-            let name = HeaderName::try_from(text).ok();
+            let name = HeaderName::try_from(text.get_ref()).ok();
             // To a browser it is every name, but with credentials it is none: that would be a riddle.
             match name.filter(|name| name != "*") {
                 Some(name) => names.push(name),
                 None => self.findings.push(
-                    Finding::error("E116", format!("{text:?} is no field name"))
-                        .at(written.span(), "not a list of names")
+                    Finding::error("E116", format!("{:?} is no field name", text.get_ref()))
+                        .at(text.span(), "not a name")
                         .help(format!(
                             "write names alone, e.g. {key} = [\"x-own\"]; every one is {key} = {word:?}"
                         )),

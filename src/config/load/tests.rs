@@ -535,6 +535,14 @@ fn what_stands_in_the_wrong_table_or_is_not_built_yet_is_told_so() {
             "TLS is not built yet",
         ),
         (
+            with("[[listener]]\naddress = \":1\"\nprotocol = [\"http1\", \"http2\"]"),
+            "write protocol = \"auto\": it is both",
+        ),
+        (
+            with("[server]\nport = 8080"),
+            "a port belongs to [[listener]]: address = \":8080\"",
+        ),
+        (
             with("[cors]\nallow_headers = \"authorization\""),
             "write allow_headers = \"mirror\", or a list: allow_headers = [\"authorization\"]",
         ),
@@ -600,6 +608,19 @@ fn a_route_that_takes_over_an_empty_list_is_mended_where_the_refusal_says() {
     assert_eq!(compiled.own_rules, []);
     let (status, _, sentence) = preflight(&compiled, 0, "https://app.example");
     assert_eq!(status, 403);
+    // There is no [cors] to add anything to.
+    assert!(
+        sentence
+            .ends_with("; write  [cors]  and below it  allow_origins = [\"https://app.example\"]"),
+        "{sentence}"
+    );
+    let (_, _, sentence) = preflight(&compiled, 0, "null");
+    assert!(
+        sentence.ends_with(" [cors]  and below it  allow_origins = [\"null\"]"),
+        "{sentence}"
+    );
+    let with_table = file(&format!("{text}[cors]\nallow_origins = []\n")).compiled;
+    let (_, _, sentence) = preflight(&with_table.expect("it is legal"), 0, "https://app.example");
     assert!(sentence.ends_with("allow_origins in [cors]"), "{sentence}");
 }
 
@@ -617,11 +638,98 @@ fn what_is_legal_and_surely_unwanted_is_warned_of() {
             "[cors]\nallow_origins = [\"null\"]\nallow_credentials = true",
             "E155",
         ),
+        (
+            "[[listener]]\naddress = \":1\"\ntrusted_proxies = [\"0.0.0.0/0\"]",
+            "E156",
+        ),
+        (
+            "[[listener]]\naddress = \":1\"\ntrusted_proxies = [\"::/0\"]",
+            "E156",
+        ),
+        ("[cors]\nallow_credentials = true", "E157"),
+        (
+            "[cors]\nallow_origins = []\nallow_credentials = true",
+            "E157",
+        ),
     ] {
         let compiled = file(&format!("{GOOD}{line}\n")).compiled.expect(line);
         let numbers: Vec<_> = compiled.warnings.0.iter().map(|f| f.number).collect();
         assert_eq!(numbers, [number], "{line}");
     }
+}
+
+#[test]
+fn credentials_are_not_called_useless_while_some_page_has_them() {
+    let with = |all: &str, own: &str| {
+        let text = GOOD.replace("[backend.a]", &format!("[route.cors]\n{own}\n[backend.a]"))
+            + &format!("[cors]\n{all}\n");
+        let compiled = file(&text).compiled.expect("it is legal");
+        compiled
+            .warnings
+            .0
+            .iter()
+            .map(|f| f.number)
+            .collect::<Vec<_>>()
+    };
+    let (pages, credentials) = (
+        "allow_origins = [\"https://a.example\"]",
+        "allow_credentials = true",
+    );
+    assert_eq!(with(credentials, pages), [""; 0]);
+    assert_eq!(with(pages, credentials), [""; 0]);
+    assert_eq!(with(credentials, "max_age = \"1s\""), ["E157"]);
+    assert_eq!(with("max_age = \"1s\"", credentials), ["E157"]);
+}
+
+#[test]
+fn a_field_that_is_none_is_pointed_at_among_the_others() {
+    let drawn = rendered(&file(&format!(
+        "{GOOD}[cors]\nallow_headers = [\"x-a\", \"x b\"]\n"
+    )));
+    assert!(drawn.contains("--> wharf.toml:8:25\n"), "{drawn}");
+    assert!(drawn.contains(" ^^^^^ not a name\n"), "{drawn}");
+}
+
+#[test]
+fn an_origin_that_is_named_twice_is_one() {
+    let compiled = flags(Flags {
+        backends: texts(&["a:1"]),
+        allow_origins: texts(&["https://a.example", "https://A.example:443"]),
+        ..Flags::default()
+    });
+    let cors = compiled.compiled.expect("valid").cors;
+    assert_eq!(cors, CorsRule::Origins(texts(&["https://a.example"])));
+}
+
+#[test]
+fn a_backend_that_is_like_no_other_is_told_which_tables_there_are() {
+    let text = GOOD.replace("backend = \"a\"", "backend = \"zzz\"");
+    let drawn = rendered(&file(&text));
+    assert!(
+        drawn.contains("= help: the file defines [backend.a]\n"),
+        "{drawn}"
+    );
+    let drawn = rendered(&file(&format!(
+        "{text}[backend.b]\nendpoints = [\"b:1\"]\n"
+    )));
+    assert!(
+        drawn.contains("the file defines [backend.a], [backend.b]\n"),
+        "{drawn}"
+    );
+}
+
+#[test]
+fn a_command_line_is_shown_as_it_may_be_typed() {
+    let drawn = rendered(&flags(Flags {
+        backends: texts(&["a:1"]),
+        listen: texts(&["8080"]),
+        allow_origins: texts(&["*", "it's"]),
+        ..Flags::default()
+    }));
+    assert!(
+        drawn.contains("| wharf --backend a:1 --listen 8080 --allow-origin '*' --allow-origin "),
+        "{drawn}"
+    );
 }
 
 #[test]

@@ -20,14 +20,15 @@ use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, Entry, ORIGIN,
-    SET_COOKIE, UPGRADE, VARY,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_LENGTH, CONTENT_TYPE,
+    Entry, ORIGIN, SET_COOKIE, UPGRADE, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 pub use origin::{OriginFault, OriginPattern};
 
 use crate::policy::filter::{Filter, LocalAnswer, Peer, Verdict};
+use crate::rpc::{NO_WEBSOCKET, asks_for_websocket};
 use crate::wire::fields::X_USER_AGENT;
 use crate::wire::status::{GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS};
 use crate::wire::timeout::GRPC_TIMEOUT;
@@ -76,6 +77,8 @@ pub enum OriginsFrom {
     FlagsOverFile,
     /// A table of the file, e.g. `[cors]`.
     Table(Box<str>),
+    /// A file that has no `[cors]`.
+    NoTable,
 }
 
 impl From<Remedy> for OriginsFrom {
@@ -95,7 +98,7 @@ impl OriginsFrom {
                 "  (with  --allow-origin 'http://localhost:*'  pages on http://localhost stay allowed)"
             }
             Self::FlagsOverFile => "  (the flag stands in place of allow_origins in [cors])",
-            Self::Flags | Self::Table(_) => "",
+            Self::Flags | Self::Table(_) | Self::NoTable => "",
         }
     }
 }
@@ -275,6 +278,7 @@ impl Cors {
             // Every file and every sandboxed frame has that origin, a stranger's too.
             let last = match &self.origins_from {
                 OriginsFrom::Table(table) => format!("\"null\" in allow_origins in {table}"),
+                OriginsFrom::NoTable => new_table("null"),
                 flags => format!(" --allow-origin null{}", flags.besides()),
             };
             return format!(
@@ -285,6 +289,12 @@ impl Cors {
         match OriginPattern::from_str(&text) {
             Ok(OriginPattern::Exact(plain)) if *plain == *text && text.len() <= SHOWN_MAX => {
                 let cure = match &self.origins_from {
+                    OriginsFrom::NoTable => {
+                        return format!(
+                            "origin {plain} is not allowed; write {}",
+                            new_table(&plain)
+                        );
+                    }
                     OriginsFrom::Table(table) => {
                         format!(" \"{plain}\" to allow_origins in {table}")
                     }
@@ -326,7 +336,7 @@ impl Filter for Cors {
             let mut sentence = self.sentence(origin);
             // To let the page in would lead it to the next refusal, so that is told first.
             if asks_for_websocket(&head.headers) {
-                sentence.insert_str(0, NO_WEBSOCKET);
+                sentence = format!("{NO_WEBSOCKET}, for which {sentence}");
             }
             let answer = refuse(StatusCode::FORBIDDEN, "cors_origin", sentence);
             return Verdict::Respond(Box::new(answer));
@@ -379,6 +389,11 @@ impl Permission {
     }
 }
 
+/// What is written into a file that says nothing of pages.
+fn new_table(origin: &str) -> String {
+    format!(" [cors]  and below it  allow_origins = [\"{origin}\"]")
+}
+
 /// Whether an origin could have that character.
 fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "+-._:/[]".contains(c)
@@ -389,19 +404,6 @@ fn is_preflight(head: &RequestHead) -> bool {
     head.method == Method::OPTIONS
         && head.headers.contains(ORIGIN)
         && head.headers.contains(ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-/// Whether a request to upgrade names WebSocket (RFC 6455 §4.1; RFC 9110 §7.8: a list, a version may stand behind a name).
-fn asks_for_websocket(headers: &Fields) -> bool {
-    let is_websocket = |protocol: &[u8]| {
-        let mut parts = protocol.split(|&b| b == b'/');
-        parts
-            .next()
-            .is_some_and(|name| name.trim_ascii().eq_ignore_ascii_case(b"websocket"))
-    };
-    headers
-        .get_all(UPGRADE)
-        .any(|value| value.as_bytes().split(|&b| b == b',').any(is_websocket))
 }
 
 /// The names that the page wants to send, in lower case.
@@ -464,13 +466,15 @@ fn listed<'a>(names: impl Iterator<Item = &'a HeaderName>) -> HeaderValue {
 }
 
 /// What the page may read: the three of gRPC, and every field that stands on this very answer. It is exact, so custom
-/// metadata is readable with no configuration. `set-cookie` is never readable (Fetch, "forbidden response-header name").
+/// metadata is readable with no configuration. Not named are `set-cookie`, which is never readable (Fetch, "forbidden
+/// response-header name"), `content-length`, which always is ("CORS-safelisted response-header name"), and `vary`, which is
+/// for caches.
 fn exposed_fields(headers: &HeaderMap) -> HeaderValue {
     // Nearly every answer brings no metadata of its own.
     if headers.keys().eq(&USUAL_FIELDS) {
         return USUALLY_EXPOSED;
     }
-    let told = |name: &&HeaderName| **name != SET_COOKIE && !ALWAYS_EXPOSED.contains(name);
+    let told = |name: &&HeaderName| !NEVER_NAMED.contains(name) && !ALWAYS_EXPOSED.contains(name);
     let more = || headers.keys().filter(told).map(HeaderName::as_str);
     // Exactly as long as it will be: else one more piece of memory would remember its room.
     let more_bytes: usize = more().map(|name| name.len() + 1).sum();
@@ -523,9 +527,6 @@ fn refuse(status: StatusCode, word: &'static str, sentence: String) -> LocalAnsw
     }
 }
 
-/// Before the sentence about the origin of a page that asks for a WebSocket.
-const NO_WEBSOCKET: &str =
-    "WebSocket is not spoken here: use the client's fetch transport, for which ";
 /// The longest that Chromium keeps a preflight's answer, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 /// An answer to a preflight depends on these three.
@@ -551,11 +552,13 @@ const X_GRPC_WEB: HeaderName = HeaderName::from_static("x-grpc-web");
 static ALWAYS_EXPOSED: [HeaderName; 3] = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
 /// The same, as it stands in the field.
 const ALWAYS_EXPOSED_LIST: &str = "grpc-status,grpc-message,grpc-status-details-bin";
+/// What a page could not read if it were named, can read all the same, or has no use for.
+static NEVER_NAMED: [HeaderName; 3] = [SET_COOKIE, CONTENT_LENGTH, VARY];
 /// The fields of an answer without metadata, as they stand when it is asked what is exposed.
 static USUAL_FIELDS: [HeaderName; 2] = [CONTENT_TYPE, VARY];
 /// And what is exposed of it.
 const USUALLY_EXPOSED: HeaderValue =
-    HeaderValue::from_static("grpc-status,grpc-message,grpc-status-details-bin,content-type,vary");
+    HeaderValue::from_static("grpc-status,grpc-message,grpc-status-details-bin,content-type");
 /// What a page may ask to send, in bytes of names. Over it: 431.
 const ASKED_BYTES_MAX: usize = 4096;
 /// How many fields a sentence names.

@@ -1628,7 +1628,7 @@ fn h1_61_a_listener_without_http2_sends_nobody_there() {
     assert!(client.bare_head().starts_with("HTTP/1.1 505 "));
     assert_eq!(
         world.record().message,
-        "HTTP/2 is not spoken here: use HTTP/1.1, or protocol = \"auto\" in its [[listener]]"
+        "HTTP/2 is not spoken here; use HTTP/1.1, or write  protocol = \"auto\"  in [[listener]] \"web\""
     );
 }
 

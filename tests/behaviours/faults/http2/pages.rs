@@ -74,11 +74,11 @@ fn exposed(answer: &Answer) -> Vec<&str> {
     names
 }
 
-/// The names that it should: gRPC's three, and all that stand on the answer besides what is said of CORS.
+/// The names that it should: gRPC's three, and all that stand on the answer besides what is said of CORS and to caches.
 fn standing(answer: &Answer) -> Vec<&str> {
     let names = answer.fields.iter().map(|(name, _)| &**name);
     let hidden = |name: &&str| {
-        let always = [LENGTH, "set-cookie"].contains(name);
+        let always = [LENGTH, "set-cookie", "vary"].contains(name);
         always || name.starts_with(':') || name.starts_with("access-control-")
     };
     let mut names: Vec<_> = names.filter(|name| !hidden(name)).collect();
