@@ -210,6 +210,29 @@ pub const fn encoded_length(bytes: usize) -> usize {
     bytes.div_ceil(QUANTUM_BYTES).saturating_mul(QUANTUM_CHARS)
 }
 
+/// Whether a text is all of one value in base64, padded or not: no other alphabet, no bits that mean nothing, nothing behind the
+/// padding, and as much of that as there has to be. The empty text is.
+pub fn is_canonical(text: &[u8]) -> bool {
+    let bare = match text {
+        [bare @ .., b'=', b'='] | [bare @ .., b'='] if text.len().is_multiple_of(QUANTUM_CHARS) => {
+            bare
+        }
+        _ => text,
+    };
+    // All of them, without a way out: so many are compared at once.
+    let known = bare.iter().fold(true, |all, char| {
+        all & (char.is_ascii_alphanumeric() | (*char == b'+') | (*char == b'/'))
+    });
+    // The last character of what is no whole quantum stands for two bits, or for four, and else for zeros.
+    let is_whole = match (bare.len() % QUANTUM_CHARS, bare.last()) {
+        (0, _) => true,
+        (2, Some(last)) => b"AQgw".contains(last),
+        (3, Some(last)) => b"AEIMQUYcgkosw048".contains(last),
+        _ => false,
+    };
+    known && is_whole
+}
+
 fn encode_run(run: &[u8], out: &mut BytesMut) {
     if run.is_empty() {
         return;

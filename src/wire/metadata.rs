@@ -1,11 +1,12 @@
 //! Metadata on its way through: which fields cross the proxy, in which shape, and how large they are.
 //!
-//! Owns the two lists of what does not cross. It never judges what a field means to an application: everything that is
-//! not reserved passes unchanged. It never adds a field that a dialect or an exchange owns (`te`, `content-type`,
+//! Owns the two lists of what does not cross, and the judgement of what stays out of a connection's table of fields. It never
+//! judges what a field means to an application: everything that is not reserved passes unchanged. It never adds a field that a dialect or an exchange owns (`te`, `content-type`,
 //! `grpc-timeout`), except for `via`, which it both writes and counts.
 //!
 //! Sources: RFC 9110 §7.6.1 (connection fields), §7.6.3 (`via`); RFC 9113 §8.2.2, §8.2.3; grpc/grpc
-//! `doc/PROTOCOL-HTTP2.md` ("Custom-Metadata", "Call-Definition").
+//! `doc/PROTOCOL-HTTP2.md` ("Custom-Metadata", "Call-Definition"); RFC 7541 §6.2.3 (literals that
+//! are never indexed), §2.3.2 (the table that all calls of a connection share).
 
 use std::borrow::Borrow;
 
@@ -13,6 +14,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use crate::wire::base64;
 use crate::wire::fields::Fields;
 
 /// What metadata may weigh, one way, by [`size`]. Over it: 431 for a request, RESOURCE_EXHAUSTED for an answer.
@@ -45,7 +47,8 @@ impl MetadataFault {
 /// Left behind: what belongs to the client's connection or is nominated by its `connection`; `host`; what describes the
 /// body and the dialect on the client's side (`content-*`, `accept`, `accept-encoding`, `expect`); reserved `grpc-*` but
 /// the call definition; and who the client is according to itself ([`tells_who`]). `-bin` values that a browser joined are
-/// fields of their own again, and crumbs of `cookie` are one field.
+/// fields of their own again, and crumbs of `cookie` are one field. What a strict server may be unable to read crosses as it is
+/// and is marked as never to be indexed ([`baffles`]).
 pub fn forward_request(fields: &Fields) -> HeaderMap {
     // Room for what dialect and exchange add, so that the map does not grow again; four or more of what every page sends stay
     // behind. A map for a dozen fields has a place for each, one for thirteen has 24, at a hundred bytes a place.
@@ -64,13 +67,18 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
             }
         } else if name.as_str().ends_with("-bin") && joined(value) <= splits_left {
             for part in value.as_bytes().split(|&byte| byte == b',') {
-                if let Ok(part) = HeaderValue::from_bytes(part.trim_ascii()) {
+                if let Ok(mut part) = HeaderValue::from_bytes(part.trim_ascii()) {
+                    part.set_sensitive(value.is_sensitive() || baffles(name, part.as_bytes()));
                     append(&mut forwarded, name, part);
                 }
             }
             splits_left -= joined(value);
         } else {
-            append(&mut forwarded, name, value.clone());
+            let mut value = value.clone();
+            if baffles(name, value.as_bytes()) {
+                value.set_sensitive(true);
+            }
+            append(&mut forwarded, name, value);
         }
     }
     if let Some(value) = cookie.and_then(Crumbs::into_value) {
@@ -78,6 +86,25 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
     }
     drop_nominated(fields.get_all(CONNECTION), &mut forwarded);
     forwarded
+}
+
+/// Whether a strict server may be unable to read that value of a field of a request.
+///
+/// grpc-core keeps such an error with the entry of the connection's table that the field has made, and gives it to every later
+/// call that takes the name of the same field from there, whoever makes it and however good its value is. A literal that is
+/// never indexed makes no entry. Which values these are was found by trying grpc-core 1.85; where others may be stricter (in
+/// padding, in the sign of a number) so are we, since too much caution costs a few bytes.
+fn baffles(name: &HeaderName, value: &[u8]) -> bool {
+    match name.as_str() {
+        "grpc-encoding" => !matches!(value, b"identity" | b"gzip" | b"deflate"),
+        // A number of 32 bits, and some that fit are not worth a look.
+        "grpc-previous-rpc-attempts" => {
+            !matches!(value.len(), 1..=9) || !value.iter().all(u8::is_ascii_digit)
+        }
+        // A backend's own report, too short if it has less than eight bytes. It means nothing in a request.
+        "lb-cost-bin" => true,
+        other => other.ends_with("-bin") && !base64::is_canonical(value),
+    }
 }
 
 /// How many commas join the values of a `-bin` field.
@@ -382,6 +409,56 @@ mod tests {
         assert_eq!(values(&forwarded, "c-bin"), [""]);
         assert_eq!(values(&forwarded, "d-bin"), ["QQ==", "Qg"]);
         assert_eq!(values(&forwarded, "e-text"), ["a, b"]);
+    }
+
+    #[test]
+    fn m_18_what_a_strict_server_cannot_read_is_marked_and_nothing_else() {
+        let rows = [
+            ("a-bin", "AAEC", false),
+            ("a-bin", "QQ==", false),
+            ("a-bin", "", false),
+            ("a-bin", "!!!", true),
+            ("a-bin", "QR", true),
+            ("-bin", "!", true),
+            ("a-bin-x", "!!!", false),
+            ("x-any", "!!!", false),
+            ("grpc-trace-bin", "AAEC", false),
+            ("grpc-trace-bin", "!", true),
+            ("lb-cost-bin", "AAAAAAAAAAA", true),
+            ("grpc-encoding", "identity", false),
+            ("grpc-encoding", "deflate", false),
+            ("grpc-encoding", "gzip", false),
+            ("grpc-encoding", "zstd", true),
+            ("grpc-encoding", "Gzip", true),
+            ("grpc-encoding", "", true),
+            ("grpc-previous-rpc-attempts", "0", false),
+            ("grpc-previous-rpc-attempts", "999999999", false),
+            ("grpc-previous-rpc-attempts", "1000000000", true),
+            ("grpc-previous-rpc-attempts", "-1", true),
+            ("grpc-previous-rpc-attempts", "", true),
+            ("grpc-accept-encoding", "zstd", false),
+            ("grpc-message-type", "zstd", false),
+        ];
+        for (name, value, apart) in rows {
+            let forwarded = forward_request(&map(&[(name, value)]).into());
+            assert_eq!(forwarded[name], value);
+            assert_eq!(forwarded[name].is_sensitive(), apart, "{name}: {value}");
+        }
+        let forwarded = forward_request(&map(&[("a-bin", "AAEC, !,QQ")]).into());
+        let apart: Vec<_> = forwarded.get_all("a-bin").iter().collect();
+        let apart: Vec<_> = apart.iter().map(|value| value.is_sensitive()).collect();
+        assert_eq!(apart, [false, true, false]);
+    }
+
+    #[test]
+    fn m_18_a_value_that_came_marked_goes_on_marked() {
+        let mut value = HeaderValue::from_static("AAAA");
+        value.set_sensitive(true);
+        let mut fields = map(&[]);
+        fields.append("x-any", value.clone());
+        fields.append("a-bin", value);
+        let forwarded = forward_request(&fields.into());
+        assert!(forwarded["x-any"].is_sensitive() && forwarded["a-bin"].is_sensitive());
     }
 
     #[test]

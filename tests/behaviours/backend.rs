@@ -10,8 +10,8 @@ use socket2::SockRef;
 
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS,
-    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, block, frame, number,
-    settings_payload,
+    INITIAL_WINDOW_SIZE, PING, PREFACE, RST_STREAM, SETTINGS, WINDOW_UPDATE, Way, block, frame,
+    number, settings_payload,
 };
 use crate::world::PATIENCE;
 
@@ -291,6 +291,13 @@ impl Peer {
                 other => panic!("instead of data of {own}: {other:?}"),
             }
         }
+    }
+
+    /// How the values of that name stood in the last head.
+    pub(crate) fn ways(&self, name: &str) -> Vec<Way> {
+        let ways = self.frames.ways.iter();
+        ways.filter_map(|(own, way)| (own == name).then_some(*way))
+            .collect()
     }
 
     /// Proves that nothing is on its way: what the proxy has sent before it answers a PING came before the answer.

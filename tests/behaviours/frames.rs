@@ -45,10 +45,23 @@ impl Frame {
     }
 }
 
+/// How a field stood in a head (RFC 7541 §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// In letters, to be kept in the table.
+    Added,
+    /// In letters, and nobody on the way may keep it in a table.
+    Never,
+    /// From the table, or in letters that are not kept.
+    Other,
+}
+
 /// What has come of one direction of a connection.
 pub(crate) struct Frames {
     unread: Vec<u8>,
     decoder: Decoder<'static>,
+    /// How the fields of the last head stood in it.
+    pub(crate) ways: Vec<(String, Way)>,
 }
 
 impl Frames {
@@ -56,6 +69,7 @@ impl Frames {
         Self {
             unread: Vec::new(),
             decoder: Decoder::with_dynamic_size(4096),
+            ways: Vec::new(),
         }
     }
 
@@ -100,6 +114,15 @@ impl Frames {
         let decoded = self.decoder.decode(&mut block, &mut fields);
         decoded.expect("a field block");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("ASCII");
+        let way = |flag| match flag {
+            Decoder::WITH_INDEXING => Way::Added,
+            Decoder::NEVER_INDEXED => Way::Never,
+            _ => Way::Other,
+        };
+        self.ways = fields
+            .iter()
+            .map(|(name, _, flag)| (text(name.clone()), way(*flag)))
+            .collect();
         fields
             .into_iter()
             .map(|(name, value, _)| (text(name), text(value)))

@@ -14,6 +14,7 @@ mod client;
 mod message;
 mod peers;
 
+mod apart;
 mod curl;
 mod echo;
 mod endings;

@@ -1,6 +1,6 @@
 //! Base64 as a stream: the same at every split, strict, and the same whether many quanta are converted at once or one by one.
 
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use proptest::prelude::*;
 
 use super::*;
@@ -320,5 +320,52 @@ proptest! {
         }
         encoder.flush(&mut text);
         prop_assert_eq!(&text[..], &encode_by_the_book(&bytes)[..]);
+    }
+}
+
+/// What the crate's two strict engines take, and nothing else.
+fn is_canonical_by_crate(text: &[u8]) -> bool {
+    STANDARD.decode(text).is_ok() || STANDARD_NO_PAD.decode(text).is_ok()
+}
+
+#[test]
+fn whole_values_are_canonical_padded_or_not() {
+    for text in ["", "QQ==", "QQ", "QUI=", "QUI", "QUJD", "+/+/", "QUJDQQ"] {
+        assert!(is_canonical(text.as_bytes()), "{text}");
+    }
+    for text in [
+        "=", "==", "===", "====", "Q", "Q=", "Q==", "Q===", "QQ=", "QQ===", "QR", "QR==", "QUK",
+        "QUK=", "QUJD=", "QUJD==", "QUJD====", "QQ==QQ==", "Q=Q=", "=QQ=", "Q-_Q", "QQ,QQ",
+        "QQ==,", "QUJ ", " QUJ", "!!!!", "QUJDQ",
+    ] {
+        assert!(!is_canonical(text.as_bytes()), "{text}");
+    }
+}
+
+#[test]
+fn a_value_is_canonical_if_the_crate_can_decode_it() {
+    // Each byte in each place of the last quantum.
+    for byte in 0..=u8::MAX {
+        for before in [&b""[..], b"QUJD", b"QUJDQUJDQUJDQUJDQUJDQUJD"] {
+            for after in [&b""[..], b"=", b"==", b"A", b"A=", b"AA", b"AAA"] {
+                for own in [&[byte][..], &[b'A', byte], &[b'A', b'A', byte]] {
+                    let text = [before, own, after].concat();
+                    let expected = is_canonical_by_crate(&text);
+                    assert_eq!(is_canonical(&text), expected, "{}", text.escape_ascii());
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_encoded_is_canonical_and_what_is_not_is_said_to_be_not(
+        bytes in proptest::collection::vec(any::<u8>(), 0..100),
+        text in "[A-Qg+/=,]{0,12}",
+    ) {
+        prop_assert!(is_canonical(STANDARD.encode(&bytes).as_bytes()));
+        prop_assert!(is_canonical(STANDARD_NO_PAD.encode(&bytes).as_bytes()));
+        prop_assert_eq!(is_canonical(text.as_bytes()), is_canonical_by_crate(text.as_bytes()));
     }
 }

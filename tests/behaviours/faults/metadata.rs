@@ -8,8 +8,10 @@ use wharf::policy::{Forwarded, Listener, Network, Snapshot};
 use wharf::wire::{Code, Party, Reason};
 
 use crate::backend::{Backend, Peer, Request, Seen};
+use crate::caller::{Caller, call_with};
 use crate::client::{Answer, Client, PATH, alone, message, streamed, trailer_frame};
 use crate::ends::{Pair, assert_ends};
+use crate::frames::{REFUSED_STREAM, Way};
 use crate::world::{PATIENCE, Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";
@@ -769,5 +771,108 @@ fn m_17_a_value_that_is_legal_in_http_but_not_in_a_frame_stays_in_the_head_and_o
         assert!(whole);
         assert_eq!(got, body("x-even:yes\r\n"), "{}", value.escape_ascii());
         assert_ends(&pair.world.record(), 0, Reason::Ok, Party::Upstream, false);
+    }
+}
+
+/// Names, what a strict server cannot read under them, and what it can.
+const STRICT: [(&str, &[&str], &[&str]); 5] = [
+    (
+        "tok-bin",
+        &[
+            "!!!", "A", "QR", "QQ=", "QQ===", "AA==AA==", "Q-_Q", "QQ Qg", "=",
+        ],
+        &["AAAA", "QQ", "QQ==", "QUI=", ""],
+    ),
+    ("grpc-tags-bin", &["not base64"], &["AAEC"]),
+    // A server reads a number of eight bytes in it, and it has no business in a request.
+    ("lb-cost-bin", &["AAAA", "AAAAAAAAAAA"], &[]),
+    (
+        "grpc-encoding",
+        &["zstd", "GZIP", "gzip, identity", ""],
+        &["gzip", "identity", "deflate"],
+    ),
+    (
+        "grpc-previous-rpc-attempts",
+        &["abc", "-1", "+1", "4294967296", "1, 2", ""],
+        &["0", "1", "999999999"],
+    ),
+];
+
+#[test]
+fn m_18_what_a_server_may_be_unable_to_read_is_kept_by_nobodys_table() {
+    let mut pair = Pair::new();
+    // The second time a name stands in the table already: a bad value may take its name from there.
+    for _ in 0..2 {
+        for (name, bad, good) in STRICT {
+            for value in bad.iter().chain(good).chain(bad) {
+                let request = crossing(&mut pair, &format!("{name}: {value}\r\n"));
+                assert_eq!(values(&request, name), [*value]);
+                let way = pair.peer.ways(name);
+                assert_eq!(way == [Way::Never], bad.contains(value), "{name}: {value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn m_18_what_can_be_read_keeps_its_place_in_the_table() {
+    for (name, _, good) in STRICT {
+        for value in good {
+            let mut pair = Pair::new();
+            for expected in [Way::Added, Way::Other] {
+                crossing(&mut pair, &format!("{name}: {value}\r\n"));
+                assert_eq!(pair.peer.ways(name), [expected], "{name}: {value}");
+            }
+        }
+    }
+    let mut pair = Pair::new();
+    for lines in ["x-any: !!!\r\n", "grpc-accept-encoding: zstd\r\n"] {
+        crossing(&mut pair, lines);
+        let (name, _) = lines.split_once(':').unwrap();
+        assert_eq!(pair.peer.ways(name), [Way::Added], "{name}");
+    }
+}
+
+#[test]
+fn m_18_each_value_of_a_name_is_judged_by_itself() {
+    let mut pair = Pair::new();
+    crossing(&mut pair, "a-bin: AAAA, !,QQ\r\nb-bin: !\r\nb-bin: QQ\r\n");
+    let (a, b) = (pair.peer.ways("a-bin"), pair.peer.ways("b-bin"));
+    assert_eq!(a, [Way::Added, Way::Never, Way::Other]);
+    assert_eq!(b, [Way::Never, Way::Other]);
+    // Too many to be split: then it is no base64 either.
+    let joined = vec!["AA"; 200].join(",");
+    let request = crossing(&mut pair, &format!("c-bin: {joined}\r\n"));
+    assert_eq!(values(&request, "c-bin"), [joined]);
+    assert_eq!(pair.peer.ways("c-bin"), [Way::Never]);
+}
+
+#[test]
+fn m_18_holds_for_native_callers_and_for_a_call_that_is_made_again() {
+    let mut pair = Pair::new();
+    let mut caller = Caller::new(pair.world.address);
+    for content_type in ["application/grpc", "application/grpc-web"] {
+        let mut fields = call_with(&[("te", "trailers")]);
+        fields[4].1 = content_type;
+        for (name, bad, _) in STRICT {
+            fields.push((name, bad[0]));
+        }
+        fields.push(("good-bin", "AAAA"));
+        let stream = caller.open(&fields, false);
+        caller.data(stream, &message(b"hi"), true);
+        for refused in [true, false] {
+            let request = pair.peer.request();
+            for (name, bad, _) in STRICT {
+                assert_eq!(values(&request, name), [bad[0]]);
+                assert_eq!(pair.peer.ways(name), [Way::Never], "{name}");
+            }
+            assert_ne!(pair.peer.ways("good-bin"), [Way::Never]);
+            if refused {
+                pair.peer.reset(request.stream, REFUSED_STREAM);
+            } else {
+                pair.peer.answer(request.stream, &message(b"one"));
+            }
+        }
+        assert_eq!(pair.world.record().attempts, 2);
     }
 }
