@@ -2,6 +2,8 @@
 //!
 //! Owns no rule of its own: each check names the invariant of ARCHITECTURE.md that it holds the house to.
 
+use std::collections::HashSet;
+
 use crate::core::client::Seat;
 use crate::core::drain::Drain;
 use crate::core::heads::HalfHeads;
@@ -77,12 +79,13 @@ impl<D: Driver> Core<D> {
                     assert!(
                         !transport.may_read()
                             || transport.has_refused()
+                            || transport.is_in_line()
                             || connection.queued()
                             || shared.waits,
                         "invariant 1: unread bytes of a client in the kernel and nobody to read them"
                     );
                 }
-                Seat::Home(_) => {
+                Seat::Home(engine) => {
                     let transport = place.transport.borrow();
                     let noted = connection.queued() || connection.alarm.is_set();
                     assert!(
@@ -91,8 +94,18 @@ impl<D: Driver> Core<D> {
                     );
                     let waits = transport.unwritten() >= HIGH_WATER;
                     assert!(
-                        !transport.may_read() || waits || connection.queued(),
+                        !transport.may_read()
+                            || waits
+                            || transport.is_in_line()
+                            || connection.queued(),
                         "invariant 1: unread bytes in the kernel and nobody to read them"
+                    );
+                    assert!(
+                        !engine.has_whole_head()
+                            || waits
+                            || transport.is_in_line()
+                            || connection.queued(),
+                        "invariant 1: a request waits for its turn, and nobody will call it"
                     );
                 }
             }
@@ -164,8 +177,24 @@ impl<D: Driver> Core<D> {
                 "invariant 10: an answer holds {gathered} bytes, more than its window"
             );
         }
-        for (_, place) in self.reactor.transports.iter() {
+        let line = self.reactor.staging.line();
+        let standing: HashSet<Key> = line.iter().copied().collect();
+        assert_eq!(
+            standing.len(),
+            line.len(),
+            "whoever stands in the line stands there once"
+        );
+        for (key, place) in self.reactor.transports.iter() {
             let transport = place.transport.borrow();
+            assert_eq!(
+                transport.is_in_line(),
+                standing.contains(&key),
+                "invariant 1: who was starved stands in the line, and nobody else"
+            );
+            assert!(
+                !transport.is_in_line() || matches!(place.owner, Task::Downstream(_)),
+                "no backend stands in the line"
+            );
             let staged_max = match place.owner {
                 Task::Upstream(_) => STAGED_UP_MAX,
                 Task::Downstream(_) | Task::Exchange(_) => STAGED_DOWN_MAX,

@@ -3,6 +3,7 @@
 //!
 //! It decides nothing about a request: `admit` does.
 
+use std::collections::VecDeque;
 use std::mem;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -33,13 +34,16 @@ pub(super) const CALLS_OF_ONE_MAX: usize = 64;
 /// How many frames of HTTP/2 clients are read in one turn: a frame of ten bytes costs as much as one of a kilobyte, some two thousand
 /// instructions, and a turn of them all must not be felt by anybody else.
 const FRAMES_MAX: u32 = 8 << 10;
-/// And of one of them, as with calls; and what each may say even where others have said all that, so that a few frames never wait for
-/// many.
+/// And of one of them, as with calls.
 pub(super) const FRAMES_OF_ONE_MAX: u32 = 1 << 10;
+/// And at least, however many were held over: fewer would cost more to call for than to read.
 const FRAMES_OF_ONE_MIN: u32 = 32;
+/// What each may say even where others have said all that, so that a few frames never wait for many.
 const FRAMES_BEYOND: u32 = 8;
 /// How many of those who were held over go on in one turn, the first first.
 const CALLED_MAX: usize = CALLS_MAX / 2;
+/// So many places of an empty line are kept.
+const HELD_OVER_KEPT: usize = 1024;
 
 impl<D: Driver> Core<D> {
     /// Its alarm has fired: it is too late for something, or early.
@@ -331,6 +335,26 @@ impl<D: Driver> Core<D> {
                 called += 1;
             }
         }
+        if self.held_over.is_empty() && self.held_over.capacity() > HELD_OVER_KEPT {
+            self.held_over = VecDeque::new();
+        }
+    }
+
+    /// Clients that had more than a turn gives go on in the next one, as far as they have come to the front of the line. There may be
+    /// thousands, and one request of each would be a turn that everybody feels.
+    pub(super) fn call_line(&mut self) {
+        let mut called = 0;
+        while called < CALLED_MAX
+            && let Some(key) = self.reactor.staging.next_in_line()
+        {
+            // Others have left meanwhile.
+            if let Some(place) = self.reactor.transports.get(key) {
+                place.transport.borrow_mut().leave_line();
+                self.wake(place.owner);
+                called += 1;
+            }
+        }
+        self.reactor.staging.share_among(called);
     }
 
     /// A request that came whole is accounted for, whatever becomes of it in that step.

@@ -224,6 +224,7 @@ impl<D: Driver> Core<D> {
         self.relieve(now);
         self.flush(now);
         self.call_held_over();
+        self.call_line();
         self.leave(now)
     }
 

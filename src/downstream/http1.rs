@@ -382,6 +382,11 @@ impl<S: Socket> Http1<S> {
         }
     }
 
+    /// Whether a whole head lies here that had no turn yet.
+    pub fn has_whole_head(&self) -> bool {
+        matches!(self.state, State::Head { whole: true, .. })
+    }
+
     /// Whether it waits for a request and has not seen a byte of one.
     pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Head { begun: false, .. })

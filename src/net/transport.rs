@@ -36,11 +36,14 @@ const LENT_MAX: usize = 32;
 const LENT_ASKED_MAX: usize = 4;
 /// What one transport may read in one turn, bytes; then others have theirs.
 const TURN_BYTES_MAX: u32 = 256 << 10;
-/// How many steps a transport may have taken on its bytes in one turn, and all together: a chunk of a byte costs as much as one of a
-/// kilobyte. And how many it may have where others have used them all, so that a few never wait for many.
+/// How many steps a transport may have taken on its bytes in one turn: a chunk of a byte costs as much as one of a kilobyte.
 const TURN_STEPS_MAX: u16 = 256;
+/// And all together.
 const TURN_STEPS_OF_ALL: u32 = 16 << 10;
+/// And how many one may have that comes new where others have used them all, so that a few never wait for many.
 const TURN_STEPS_MIN: u16 = 16;
+/// Half of all is for those who were starved before and were called from the line; the others come new.
+const TURN_STEPS_CALLED: u32 = TURN_STEPS_OF_ALL / 2;
 /// From this size on a piece is written from where it lies instead of being copied, bytes.
 pub(super) const COPY_BYTES_MAX: usize = 1 << 10;
 /// So much of a buffer may be held by bytes that are a small part of it, bytes.
@@ -55,6 +58,8 @@ const SPARE_BYTES_MIN: usize = 2 << 10;
 const SPARE_BYTES_MAX: usize = 16 << 10;
 /// The longest list that is kept for the next one who gathers, in pieces.
 const LIST_PIECES_MAX: usize = 64;
+/// So many places of an empty line are kept.
+const LINE_KEPT: usize = 1024;
 
 /// A transport with its two owners: the core's slab, which senses and flushes, and the engine, which speaks.
 pub type SharedTransport<S> = Rc<RefCell<Transport<S>>>;
@@ -75,8 +80,13 @@ pub struct Staging {
     turn: Cell<u16>,
     /// Steps that may still be taken in this turn.
     steps: Cell<u32>,
+    /// How many of them one transport may take.
+    portion: Cell<u16>,
     dirty: Cell<Vec<Key>>,
+    /// Backends' transports.
     starved: Cell<Vec<Key>>,
+    /// Clients' transports that ran out of what a turn gives, each once, the first first.
+    line: RefCell<VecDeque<Key>>,
 }
 
 impl fmt::Debug for Staging {
@@ -97,8 +107,10 @@ impl Default for Staging {
             list: Cell::default(),
             turn: Cell::new(0),
             steps: Cell::new(TURN_STEPS_OF_ALL),
+            portion: Cell::new(TURN_STEPS_MAX),
             dirty: Cell::default(),
             starved: Cell::default(),
+            line: RefCell::default(),
         }
     }
 }
@@ -115,7 +127,31 @@ impl Staging {
         Self::drain(&self.dirty, into);
     }
 
-    /// Appends the transports that ran out of budget with more to read.
+    /// Whoever has been standing in the line for longest, and stands in it no more; he is to be woken and told
+    /// ([`Transport::leave_line`]), if he is still there.
+    pub fn next_in_line(&self) -> Option<Key> {
+        let mut line = self.line.borrow_mut();
+        let next = line.pop_front();
+        if line.is_empty() && line.capacity() > LINE_KEPT {
+            *line = VecDeque::new();
+        }
+        next
+    }
+
+    /// Who stands in the line, for the invariants. There may be some in it who have left.
+    pub fn line(&self) -> Vec<Key> {
+        self.line.borrow().iter().copied().collect()
+    }
+
+    /// So many were called from the line, and share half of the next turn.
+    pub fn share_among(&self, called: usize) {
+        let called = u32::try_from(called).unwrap_or(u32::MAX).max(1);
+        let portion = u16::try_from(TURN_STEPS_CALLED / called).unwrap_or(u16::MAX);
+        self.portion
+            .set(portion.clamp(TURN_STEPS_MIN, TURN_STEPS_MAX));
+    }
+
+    /// Appends the backends' transports that ran out of budget with more to read. Clients' stand in the line.
     pub fn take_starved(&self, into: &mut Vec<Key>) {
         Self::drain(&self.starved, into);
     }
@@ -227,6 +263,10 @@ pub struct Transport<S> {
     turn: u16,
     /// Steps that were taken on its bytes in it.
     steps: u16,
+    /// A client's, of which there may be thousands: when it is starved it stands in the line.
+    queues: bool,
+    /// It stands there, and reads nothing and takes no step until it is called.
+    waits: bool,
 
     /// There while something is staged: of thousands of connections few have something to say.
     unwritten: Option<Box<Unwritten>>,
@@ -326,6 +366,8 @@ impl<S: Socket> Transport<S> {
             budget: TURN_BYTES_MAX,
             turn: staging.turn.get(),
             steps: 0,
+            queues: connected,
+            waits: false,
             unwritten: None,
             writable: connected,
             connected,
@@ -474,8 +516,8 @@ impl<S: Socket> Transport<S> {
             return Some(Filled::Dry);
         }
         self.begin_turn();
-        if self.budget == 0 {
-            Staging::push(&self.staging.starved, self.key);
+        if self.budget == 0 || self.waits {
+            self.note_starved();
             return Some(Filled::Starved);
         }
         None
@@ -489,17 +531,37 @@ impl<S: Socket> Transport<S> {
         }
     }
 
-    /// Takes so many steps on what is unread; `false`: not in this turn any more, and whoever asks is called in the next.
+    /// It goes on in another turn: a backend in the next one, a client when it is called.
+    fn note_starved(&mut self) {
+        if !self.queues {
+            Staging::push(&self.staging.starved, self.key);
+        } else if !mem::replace(&mut self.waits, true) {
+            self.staging.line.borrow_mut().push_back(self.key);
+        }
+    }
+
+    /// It was called from the line.
+    pub fn leave_line(&mut self) {
+        self.waits = false;
+    }
+
+    /// Whether it stands in the line.
+    pub fn is_in_line(&self) -> bool {
+        self.waits
+    }
+
+    /// Takes so many steps on what is unread; `false`: not in this turn any more, and whoever asks is woken when he is called.
+    /// Those who come new have at least [`TURN_STEPS_MIN`].
     pub fn take_steps(&mut self, steps: u16) -> bool {
         self.begin_turn();
         let of_all = self.staging.steps.get();
         let most = if of_all > 0 {
-            TURN_STEPS_MAX
+            self.staging.portion.get()
         } else {
             TURN_STEPS_MIN
         };
-        if self.steps >= most {
-            Staging::push(&self.staging.starved, self.key);
+        if self.waits || self.steps >= most {
+            self.note_starved();
             return false;
         }
         self.steps += steps;

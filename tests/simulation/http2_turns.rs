@@ -258,6 +258,77 @@ fn r_14_what_comes_in_pieces_over_http_1_1_has_its_share_of_a_turn_too() {
     }
 }
 
+/// How many of those in the line are called in one turn, and how many requests each of them then has.
+const CALLED_MAX: usize = 128;
+const CALLED_REQUESTS_MAX: usize = STEPS_OF_ALL_MAX / 2 / CALLED_MAX / HEAD_STEPS;
+
+#[test]
+fn r_14_however_many_pour_over_http_1_1_who_comes_with_one_request_is_heard_in_the_same_turn() {
+    // More than a line calls in a turn, and more than a turn has steps for.
+    for (clients, each) in [(200, 150), (2_000, 60)] {
+        let mut still = roomy();
+        let pouring: Vec<End> = (0..clients).map(|_| still.client()).collect();
+        let other = still.client();
+        still.settle();
+        let pipelined = b"GET /no HTTP/1.1\r\nhost: a\r\n\r\n".repeat(each);
+        for end in &pouring {
+            still.send(end, &pipelined);
+        }
+        let mut answers = vec![0; clients];
+        let count = |still: &mut Still, answers: &mut [usize]| {
+            still.collect();
+            still.records.clear();
+            let before: usize = answers.iter().sum();
+            for (own, end) in answers.iter_mut().zip(&pouring) {
+                let (bytes, _) = received(end);
+                *own += bytes.windows(9).filter(|own| own == b"HTTP/1.1 ").count();
+            }
+            answers.iter().sum::<usize>() - before
+        };
+        // All of them are new, and this machine tells of all at once: a wait of the kernel's brings no more than 256.
+        still.turn(still.machine.now() + A_MOMENT);
+        let poured = count(&mut still, &mut answers);
+        assert!(
+            poured <= STEPS_OF_ALL_MAX / HEAD_STEPS + clients,
+            "{poured} of {clients}"
+        );
+        assert!(
+            answers.iter().all(|&own| own > 0),
+            "whoever comes new is heard"
+        );
+        // From then on they are those who stand in the line.
+        let first = answers.clone();
+        for turn in 0..40 {
+            still.send(&other, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n");
+            still.turn(still.machine.now() + A_MOMENT);
+            let (bytes, _) = received(&other);
+            assert!(!bytes.is_empty(), "turn {turn}: it waits behind {clients}");
+            let poured = count(&mut still, &mut answers);
+            assert_eq!(poured, CALLED_MAX * CALLED_REQUESTS_MAX, "turn {turn}");
+        }
+        // Each has had the same, but for those who are next.
+        let gained = answers.iter().zip(&first).map(|(now, first)| now - first);
+        let (least, most) = (gained.clone().min(), gained.max());
+        let (least, most) = (least.unwrap_or(0), most.unwrap_or(0));
+        assert!(
+            least > 0 && most - least <= 2 * CALLED_REQUESTS_MAX,
+            "{least} to {most}"
+        );
+        // Some leave while they stand in it, and nobody else is forgotten.
+        let (leaving, staying) = pouring.split_at(clients / 3);
+        for end in leaving {
+            end.reset();
+        }
+        still.settle();
+        let mut heard: usize = answers[clients / 3..].iter().sum();
+        for end in staying {
+            let (bytes, _) = received(end);
+            heard += bytes.windows(9).filter(|own| own == b"HTTP/1.1 ").count();
+        }
+        assert_eq!(heard, staying.len() * each);
+    }
+}
+
 #[test]
 fn h1_47_a_body_that_is_cut_is_told_so_however_many_pieces_it_comes_in() {
     for pieces in [100, 300, 3_000] {

@@ -95,6 +95,9 @@ fn r_08_half_a_head_does_not_hold_the_buffer_of_those_before_it() {
             engine.come_home(now);
         }
         staging.next_turn();
+        // Its core would call it.
+        let _ = staging.next_in_line();
+        engine.transport().borrow_mut().leave_line();
     }
     assert_eq!((heads, engine.head_bytes()), (many, 3));
     assert!(!has_large_buffer(&engine));
