@@ -342,7 +342,7 @@ impl<D: Driver> Core<D> {
 
     /// Clients that had more than a turn gives go on in the next one, as far as they have come to the front of the line. There may be
     /// thousands, and one request of each would be a turn that everybody feels.
-    pub(super) fn call_line(&mut self) {
+    pub(super) fn call_line(&self) {
         let mut called = 0;
         while called < CALLED_MAX
             && let Some(key) = self.reactor.staging.next_in_line()
