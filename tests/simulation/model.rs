@@ -364,7 +364,12 @@ impl Judge<'_> {
                 "who is not too slow is not cut off for it",
             ),
             Some(Ended::Reset(code)) => {
-                self.hold(aborted, "what was cut was aborted");
+                // The end of a drain cuts also what is left of an answer whose call has ended in order.
+                let drained = code == 2 && self.faults.draining && self.client.slow;
+                self.hold(
+                    aborted || (drained && !self.facts.records.is_empty()),
+                    "what was cut was aborted",
+                );
                 self.hold(code == 2, &format!("cut with {code}"));
             }
             Some(Ended::Unprocessed) => self.hold(
