@@ -57,7 +57,8 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
     // Beyond that a value passes as it came: commas cost a client nothing, and fields cost the backend.
     let mut splits_left = SPLITS_MAX;
     for (name, value) in fields.iter() {
-        if !crosses_to_backend(name) {
+        let text = name.as_str();
+        if !crosses_to_backend(text) {
             continue;
         }
         if name == COOKIE {
@@ -65,20 +66,22 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
                 Some(crumbs) => crumbs.push(value),
                 None => cookie = Some(Crumbs::Whole(value)),
             }
-        } else if name.as_str().ends_with("-bin") && joined(value) <= splits_left {
+        } else if text.ends_with("-bin") {
+            if joined(value) > splits_left {
+                append(&mut forwarded, name, readable(text, value.clone()));
+                continue;
+            }
             for part in value.as_bytes().split(|&byte| byte == b',') {
                 if let Ok(mut part) = HeaderValue::from_bytes(part.trim_ascii()) {
-                    part.set_sensitive(value.is_sensitive() || baffles(name, part.as_bytes()));
-                    append(&mut forwarded, name, part);
+                    part.set_sensitive(value.is_sensitive());
+                    append(&mut forwarded, name, readable(text, part));
                 }
             }
             splits_left -= joined(value);
+        } else if text.starts_with("grpc-") {
+            append(&mut forwarded, name, readable(text, value.clone()));
         } else {
-            let mut value = value.clone();
-            if baffles(name, value.as_bytes()) {
-                value.set_sensitive(true);
-            }
-            append(&mut forwarded, name, value);
+            append(&mut forwarded, name, value.clone());
         }
     }
     if let Some(value) = cookie.and_then(Crumbs::into_value) {
@@ -88,14 +91,22 @@ pub fn forward_request(fields: &Fields) -> HeaderMap {
     forwarded
 }
 
+/// The value; marked, if a strict server may be unable to read it ([`baffles`]).
+fn readable(name: &str, mut value: HeaderValue) -> HeaderValue {
+    if baffles(name, value.as_bytes()) {
+        value.set_sensitive(true);
+    }
+    value
+}
+
 /// Whether a strict server may be unable to read that value of a field of a request.
 ///
 /// grpc-core keeps such an error with the entry of the connection's table that the field has made, and gives it to every later
 /// call that takes the name of the same field from there, whoever makes it and however good its value is. A literal that is
 /// never indexed makes no entry. Which values these are was found by trying grpc-core 1.85; where others may be stricter (in
 /// padding, in the sign of a number) so are we, since too much caution costs a few bytes.
-fn baffles(name: &HeaderName, value: &[u8]) -> bool {
-    match name.as_str() {
+fn baffles(name: &str, value: &[u8]) -> bool {
+    match name {
         "grpc-encoding" => !matches!(value, b"identity" | b"gzip" | b"deflate"),
         // A number of 32 bits, and some that fit are not worth a look.
         "grpc-previous-rpc-attempts" => {
@@ -183,8 +194,12 @@ pub fn append_via(fields: &mut HeaderMap, received: Version) {
 
 /// Whether a field belongs to one connection and never to a message that goes on (RFC 9110 §7.6.1, RFC 9113 §8.2.2).
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    is_of_connection(name.as_str())
+}
+
+fn is_of_connection(name: &str) -> bool {
     matches!(
-        name.as_str(),
+        name,
         "connection"
             | "keep-alive"
             | "proxy-connection"
@@ -196,11 +211,11 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-fn crosses_to_backend(name: &HeaderName) -> bool {
-    if is_hop_by_hop(name) {
+fn crosses_to_backend(name: &str) -> bool {
+    if is_of_connection(name) {
         return false;
     }
-    match name.as_str() {
+    match name {
         "host" | "expect" | "content-length" | "content-type" | "content-encoding" | "accept"
         | "accept-encoding" => false,
         "grpc-timeout"
