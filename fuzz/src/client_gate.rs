@@ -127,6 +127,9 @@ fn naive(stream: &[u8]) -> (Vec<u8>, bool) {
         if !nothing && (!right || length > 16 << 10 || of == kind::PUSH_PROMISE) {
             return (passed, true);
         }
+        if of == kind::RST_STREAM && bytes.len() < FRAME_HEAD_BYTES + length {
+            break;
+        }
         if of == kind::HEADERS && !nothing {
             match whole_head(rest) {
                 Some(true) => {}

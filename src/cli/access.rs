@@ -360,7 +360,7 @@ impl Column {
         let secs = time.as_secs();
         // Beyond 584 years it is not looked at.
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        if nanos < 5 * MICRO {
+        if nanos <= 5 * MICRO {
             // The clock is read once in a turn: what begins and ends in one has no time that is known.
             self.put(b"<0.1 ms");
         } else if nanos < 995 * MICRO {
@@ -771,7 +771,7 @@ mod tests {
         for (micros, text) in [
             (0, "<0.1 ms"),
             (4, "<0.1 ms"),
-            (5, "0.00 ms"),
+            (5, "<0.1 ms"),
             (6, "0.01 ms"),
             (420, "0.42 ms"),
             (996, "1.0 ms"),

@@ -180,9 +180,15 @@ fn file_meant(error: &clap::Error, args: &[OsString]) -> Option<String> {
 
 /// `wharf run -c wharf.toml --backend a:1`: both ways to name a backend.
 fn own_backends_meant(error: &clap::Error) -> Option<String> {
-    let is_file_and_backend = error.kind() == ErrorKind::ArgumentConflict
-        && error.get(ContextKind::InvalidSubcommand).is_none()
-        && error.get(ContextKind::InvalidArg).is_some();
+    // A flag that stands there twice is a conflict with itself.
+    let names = |flag: &str| {
+        [ContextKind::InvalidArg, ContextKind::PriorArg]
+            .iter()
+            .filter_map(|kind| error.get(*kind))
+            .any(|value| value.to_string().contains(flag))
+    };
+    let is_file_and_backend =
+        error.kind() == ErrorKind::ArgumentConflict && names("--config") && names("--backend");
     is_file_and_backend.then(|| {
         "error: a file names its backends itself: write it as  endpoints = [\"HOST:PORT\"]  in [backend.NAME], or leave out -c\n"
             .to_owned()
@@ -472,6 +478,11 @@ mod tests {
                 "wharf run --backend a:1 -c x.toml",
                 "error: a file names its backends itself: ",
             ),
+            (
+                "wharf run --backend a:1 --workers 2 --workers 3",
+                "cannot be used multiple times",
+            ),
+            ("wharf run -c a -c b", "cannot be used multiple times"),
             ("wharf --bakend a:1", "--backend"),
             ("wharf --pin maybe", "on, off"),
             ("wharf --backend", "--help"),

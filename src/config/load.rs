@@ -171,7 +171,7 @@ impl CommandLine {
         self.text.push(' ');
         self.text.push_str(flag);
         self.text.push(' ');
-        // In quotes where a shell would want them, so that the line can be typed again; the caret stands below the value.
+        // In quotes where a shell would want them, so that the line can mostly be typed again; the caret stands below the value.
         let quote = match value {
             plain if is_plain_word(plain) => "",
             other if other.contains('\'') => "\"",

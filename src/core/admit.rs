@@ -333,6 +333,10 @@ impl<D: Driver> Core<D> {
         if heard {
             stream.respond(answer.head, answer.body);
         }
+        if matches!(stream, Stream::Http1(_)) {
+            // What came of it is nobody's head any more.
+            self.hold_head(key, 0);
+        }
         self.take_back(key, stream, now);
         let mut record = Record {
             http_status: heard.then_some(status.as_u16()),

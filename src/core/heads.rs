@@ -71,13 +71,13 @@ impl<D: Driver> Core<D> {
             .filter(|(_, own)| {
                 own.head_bytes > 0 && is_small(own.head_bytes as usize) == is_small(bytes)
             })
-            .map(|(key, own)| {
+            .filter_map(|(key, own)| {
                 let since = match &own.seat {
                     Seat::Home(engine) => engine.head_since(),
                     Seat::Shared(shared) => shared.engine.head_since(),
                     Seat::Lent(_) | Seat::Empty => None,
                 };
-                (since.unwrap_or(now.instant), key)
+                Some((since?, key))
             })
             .collect();
         coming.sort_by_key(|&(since, _)| since);

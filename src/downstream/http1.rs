@@ -67,8 +67,6 @@ struct OfCall {
     bodiless: bool,
     version: Version,
     fault: Option<Box<Reset>>,
-    /// More of the request has come than this turn may read.
-    held_over: bool,
 
     answer: Answer,
     /// Content of this step, to be written as one chunk.
@@ -88,7 +86,6 @@ impl Default for OfCall {
             bodiless: false,
             version: Version::HTTP_11,
             fault: None,
-            held_over: false,
             answer: Answer::Unsent,
             pending: Vec::new(),
             pending_bytes: 0,
@@ -105,7 +102,7 @@ enum State {
         scanned: u32,
         /// Whether a byte of it has come.
         begun: bool,
-        /// It is whole, and waits for the next turn.
+        /// It is whole, and waits until it is called.
         whole: bool,
         /// Since when it is awaited; once it has begun: when its first byte came.
         since: Instant,
@@ -332,6 +329,15 @@ impl<S: Socket> Http1<S> {
     /// Its deadline has passed: `Some` says with what to refuse, `None` that the connection is to be closed, or that
     /// [`Http1::poll`] knows what to do.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Refused> {
+        if self.transport.borrow().is_in_line() {
+            // It is we who do not read on.
+            match &mut self.state {
+                State::Head { since, .. } => *since = now,
+                State::Draining { until, .. } => *until = now + DRAIN_TIME,
+                State::Call | State::Lingering(_) => {}
+            }
+            return None;
+        }
         match self.state {
             // Nobody would understand an answer.
             State::Head { begun: true, .. } if self.opening() == Opening::Unclear => {
@@ -361,7 +367,8 @@ impl<S: Socket> Http1<S> {
         Refused { fault, head }
     }
 
-    /// How much it holds of a head that has not come whole, bytes. Whole ones that wait for their turn are none.
+    /// How much it holds of a head that has not come whole, bytes. Whole ones that wait for their turn are none;
+    /// behind answers that nobody reads nobody looks which are whole.
     pub fn head_bytes(&self) -> usize {
         match self.state {
             State::Head { whole: false, .. } => self.transport.borrow().unread().len(),
@@ -534,10 +541,8 @@ impl<S: Socket> Source for Http1<S> {
             return Poll::Ready(Err(**reset));
         }
         let mut transport = self.transport.borrow_mut();
-        call.held_over = false;
         loop {
             if !transport.unread().is_empty() && !transport.take_steps(1) {
-                call.held_over = true;
                 return Poll::Pending;
             }
             match call.body.decode(transport.unread()) {
@@ -556,14 +561,12 @@ impl<S: Socket> Source for Http1<S> {
                     return Poll::Ready(Err(reset));
                 }
             }
-            let filled = transport.fill(READ_AHEAD);
-            match filled {
+            match transport.fill(READ_AHEAD) {
                 Filled::Bytes(_) => {
                     call.expects_continue = false;
                     call.continued_until = None;
                 }
                 Filled::Dry | Filled::Starved | Filled::Full => {
-                    call.held_over = matches!(filled, Filled::Starved);
                     // The body is asked for now, nothing of it has come, and the client waits for a word (RFC 9110 §10.1.1).
                     if call.expects_continue && transport.unread().is_empty() {
                         call.expects_continue = false;
@@ -663,9 +666,8 @@ impl<S: Socket> Sink for Http1<S> {
             return Poll::Ready(gone(kind));
         }
         // A half-closed browser is a gone browser, also while its request waits for room. A body that was cut is not mistaken
-        // for it: the request lane runs first and meets the cut, in a later turn where there is more than one turn may read.
-        let held_over = self.call.as_ref().is_some_and(|call| call.held_over);
-        if transport.is_broken() || (transport.read_closed() && !held_over) {
+        // for it: the request lane runs first and meets the cut, when it is called where there is more than one turn may read.
+        if transport.is_broken() || (transport.read_closed() && !transport.is_in_line()) {
             return Poll::Ready(Reset::downstream(Reason::ClientLeft));
         }
         Poll::Pending

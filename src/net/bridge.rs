@@ -68,7 +68,7 @@ impl<S: Socket, F: Sieve> Bridge<S, F> {
 }
 
 impl<S: Socket, F: Sieve> AsyncRead for Bridge<S, F> {
-    /// `Pending` leaves its note in the transport: dry (the kernel's next edge) or starved (the next turn).
+    /// `Pending` leaves its note in the transport: dry (the kernel's next edge) or starved (when its turn comes).
     fn poll_read(
         self: Pin<&mut Self>,
         _cx: &mut Context<'_>,

@@ -233,7 +233,7 @@ pub enum Filled {
     Bytes(usize),
     /// Nothing, until the kernel says otherwise.
     Dry,
-    /// Nothing for this turn; the next one goes on.
+    /// Nothing for this turn: a backend goes on in the next, a client when it is called.
     Starved,
     /// As much is unread as was allowed.
     Full,

@@ -396,7 +396,7 @@ async function demoWithoutScript(wharf) {
 
 async function demoCurl(wharf) {
   const { page } = await openPage(wharf.url);
-  const line = await page.locator("pre code", { hasText: "curl" }).textContent();
+  const line = await page.locator("pre code", { hasText: "curl -s" }).textContent();
   await page.context().close();
   const { stdout } = await promisify(execFile)("sh", ["-c", line], { timeout: 10_000 });
   const text = stdout.replaceAll(/^\s+/gm, "").replaceAll(/\s+/g, " ");

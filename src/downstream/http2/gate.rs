@@ -565,6 +565,18 @@ const fn begins_something(met: Met) -> bool {
     }
 }
 
+/// Whether that is a reset that has not come whole: it is believed when `h2` hears of it.
+const fn is_half_a_reset(met: Met, rest: &[u8]) -> bool {
+    match met {
+        Met::HandedOn(frame) => {
+            frame.kind == kind::RST_STREAM
+                && is_sized(frame)
+                && rest.len() < FRAME_HEAD_BYTES + frame.length
+        }
+        Met::TakenOut { .. } => false,
+    }
+}
+
 /// Where that stream is among them, or would be.
 fn find(all: &[Unwritten], stream: u32) -> Result<usize, usize> {
     all.binary_search_by_key(&stream, |own| own.stream)
@@ -696,7 +708,7 @@ impl Sieve for Gate {
                             return Err(());
                         }
                     }
-                    if notes.waits_for_whole_head(met, rest) {
+                    if notes.waits_for_whole_head(met, rest) || is_half_a_reset(met, rest) {
                         return Err(());
                     }
                     if notes.frames_left.get() == 0 && begins_something(met) {
