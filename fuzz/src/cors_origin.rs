@@ -118,6 +118,10 @@ fn naive(text: &str) -> Option<Meaning> {
         Some(at) => (&base[..at], &base[at + 3..]),
         None => return None,
     };
+    if scheme == "file" {
+        // Its pages have no origin of their own.
+        return None;
+    }
     let mut letters = scheme.chars();
     if !letters.next()?.is_ascii_lowercase()
         || !letters.all(|c| matches!(c, 'a'..='z' | '0'..='9' | '+' | '-' | '.'))
