@@ -3,6 +3,7 @@
 Every `$ command` in a console block must be known here: a command that nobody runs is a command that breaks unseen.
 """
 
+import atexit
 import os
 import re
 import signal
@@ -50,6 +51,8 @@ class Program:
         self.process = subprocess.Popen(
             arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        # Also where a check fails; who has ended is not hurt by it.
+        atexit.register(self.process.kill)
         alarm = threading.Timer(PATIENCE_S, self.process.kill)
         alarm.start()
         self.seen = []
