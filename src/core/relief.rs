@@ -1,8 +1,8 @@
 //! Who has to go when all calls together hold more than they may.
 //!
-//! Owns the choice: what has stood still for longest, whether its caller does not read or its backend does not; where nothing
-//! stands still, a call of the client who holds most in all. Somebody who reads, or writes and is read, is not made to pay for
-//! those who do not. Calls that hold little are left alone.
+//! Owns the choice: those go of whose bytes the oldest have been waiting for longest, whether a caller does not read, or slowly, or
+//! a backend does not. So whoever is read as fast as he writes is not made to pay for those who are not, on however many connections
+//! they come. Where nobody's bytes are old, a call goes of the client who holds most in all. Calls that hold little are left alone.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use crate::core::client::Seat;
 use crate::core::contain::Work;
-use crate::core::turn::Core;
-use crate::downstream::Stream;
-use crate::net::{Driver, Key, Now, Task};
+use crate::core::turn::{Call, Core, Held};
+use crate::net::{Driver, Key, Now, Socket, Task};
 use crate::wire::Reason;
 
 /// A call that holds no more than that stays, bytes, up to twice of what all may hold: there are many of them, and each costs a look.
@@ -23,7 +22,55 @@ const FREED: usize = 8;
 /// Where that could not be made free, it is looked for again when one part in so many has come.
 const GROWN: usize = 64;
 /// What has waited for less is on its way: a round trip to somebody who reads.
-const STILL_TIME_MIN: Duration = Duration::from_secs(1);
+const OLD_TIME_MIN: Duration = Duration::from_secs(1);
+
+/// Since when the oldest of what a call holds has been waiting.
+///
+/// Bytes are not told apart: at some moment it is noted how many must have gone on before all that waits then has. Until they have,
+/// some of it is as old as that moment; then the next one is noted. So what it says is true, and at least half of the whole age.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backlog(Option<Noted>);
+
+#[derive(Clone, Copy, Debug)]
+struct Noted {
+    at: Instant,
+    /// How many bytes must have gone on.
+    until: u64,
+}
+
+impl Backlog {
+    /// So many bytes wait `now`, behind so many that have `passed` since the call began.
+    fn note(&mut self, passed: u64, waiting: usize, now: Instant) {
+        if waiting == 0 {
+            self.0 = None;
+        } else if self.0.is_none_or(|noted| passed >= noted.until) {
+            let until = passed + waiting as u64;
+            self.0 = Some(Noted { at: now, until });
+        }
+    }
+
+    /// Since when, or a little later. `None`: nothing waited when it was noted last.
+    fn since(self) -> Option<Instant> {
+        self.0.map(|noted| noted.at)
+    }
+}
+
+impl<S: Socket> Call<S> {
+    /// What it holds is looked at again.
+    pub(super) fn note_backlog(&mut self, held: &Held, now: Instant) {
+        let down = self.exchange.down();
+        let (answered, unanswered) = down.answered();
+        let request = down.held().0 + held.request;
+        let waiting = request + held.answer + unanswered;
+        if waiting == 0 {
+            self.backlog = Backlog::default();
+            return;
+        }
+        let read = self.exchange.traffic().0.bytes;
+        let passed = read.saturating_sub(held.request as u64) + answered;
+        self.backlog.note(passed, waiting, now);
+    }
+}
 
 /// One of those who hold something.
 #[derive(Clone, Copy, Debug)]
@@ -31,9 +78,9 @@ struct Holder {
     who: Who,
     connection: Key,
     bytes: usize,
-    /// Since when nothing of it has moved, if that is long.
+    /// Since when some of it has been waiting, if that is long.
     since: Option<Instant>,
-    /// Its caller does not read.
+    /// Most of it waits for its caller, who does not read, or slowly.
     unread: bool,
 }
 
@@ -90,36 +137,43 @@ impl<D: Driver> Core<D> {
     }
 
     /// Those who hold more than `spared`, bytes, in the order in which they have to go.
-    fn holders(&self, spared: usize, now: Instant) -> Vec<Holder> {
+    fn holders(&mut self, spared: usize, now: Instant) -> Vec<Holder> {
         let mut holders = Vec::new();
-        let long = |since: &Instant| now >= *since + STILL_TIME_MIN;
-        let mut hold = |who, connection, bytes, unread: Option<Instant>, still: Option<Instant>| {
-            if bytes > spared {
-                let unread = unread.filter(long);
-                holders.push(Holder {
-                    who,
-                    connection,
-                    bytes,
-                    since: unread.into_iter().chain(still.filter(long)).min(),
-                    unread: unread.is_some(),
-                });
-            }
-        };
-        for (key, call) in self.exchanges.iter() {
-            let connection = call.connection;
+        let old = |since: &Instant| now >= *since + OLD_TIME_MIN;
+        for (key, call) in self.exchanges.iter_mut() {
+            let held = call.held();
             let down = call.exchange.down();
             let bytes = call.share.bytes() + down.holds();
-            let unread = self.unread_since(down, connection);
-            hold(Who::Call(key), connection, bytes, unread, call.still_since);
+            if bytes <= spared {
+                continue;
+            }
+            let unanswered = held.answer + down.answered().1;
+            // What its socket has taken since its last step, it has not heard of.
+            call.note_backlog(&held, now);
+            let since = call.backlog.since().filter(old);
+            holders.push(Holder {
+                who: Who::Call(key),
+                connection: call.connection,
+                bytes,
+                since,
+                unread: since.is_some() && unanswered > bytes / 2,
+            });
         }
         for (key, connection) in self.connections.iter() {
             let Seat::Shared(shared) = &connection.seat else {
                 continue;
             };
-            let unread = self.socket_unread_since(connection.transport);
             for stream in shared.engine.leaving() {
-                let unread = stream.stalled_since().or(unread);
-                hold(Who::Leaving(stream.id()), key, stream.holds(), unread, None);
+                let bytes = stream.holds();
+                if bytes > spared {
+                    holders.push(Holder {
+                        who: Who::Leaving(stream.id()),
+                        connection: key,
+                        bytes,
+                        since: stream.leaving_since().filter(old),
+                        unread: true,
+                    });
+                }
             }
         }
         let mut clients = HashMap::new();
@@ -132,22 +186,6 @@ impl<D: Driver> Core<D> {
             (since.is_none(), since, Reverse(client), Reverse(bytes))
         });
         holders
-    }
-
-    /// Since when its caller has been keeping bytes waiting.
-    fn unread_since(&self, down: &Stream<D::Socket>, connection: Key) -> Option<Instant> {
-        let socket = || self.socket_unread_since(self.connections.get(connection)?.transport);
-        match down {
-            Stream::Http1(_) => socket(),
-            Stream::Http2(stream) => stream
-                .stalled_since()
-                .or_else(|| stream.unwritten().and_then(|_| socket())),
-        }
-    }
-
-    fn socket_unread_since(&self, transport: Key) -> Option<Instant> {
-        let place = self.reactor.transports.get(transport)?;
-        place.transport.borrow().stalled_since()
     }
 
     /// Cuts one that leaves.

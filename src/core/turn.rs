@@ -22,6 +22,7 @@ use crate::core::drain::Drain;
 use crate::core::heads::HalfHeads;
 use crate::core::messages::{Command, Report};
 use crate::core::records::Ledger;
+use crate::core::relief::Backlog;
 use crate::core::serve::{CALLS_OF_ONE_MAX, FRAMES_OF_ONE_MAX};
 use crate::downstream::{Budget, HIGH_WATER, Share, Stream};
 use crate::exchange::{Exchange, Outcome};
@@ -106,10 +107,7 @@ pub(super) struct Call<S: Socket> {
     pub(super) alarm: Alarm,
     /// Its part of what all calls hold, without what its client's stream counts by itself.
     pub(super) share: Share,
-    /// What of it waited at last to go on, bytes.
-    pub(super) waited: usize,
-    /// Since when that has not become less; `None`: it is nothing.
-    pub(super) still_since: Option<Instant>,
+    pub(super) backlog: Backlog,
     /// When it began, for people.
     pub(super) started: SystemTime,
 }
@@ -123,7 +121,8 @@ impl<S: Socket> Call<S> {
         Held {
             // What is kept to be sent again is the same that waits for window.
             all: waiting + gathered + kept.max(unsent),
-            waits: waiting + gathered + unsent,
+            request: waiting + unsent,
+            answer: gathered,
         }
     }
 }
@@ -131,8 +130,10 @@ impl<S: Socket> Call<S> {
 /// What a call holds, bytes.
 pub(super) struct Held {
     pub(super) all: usize,
-    /// What waits to go on. What is only kept to be sent again has gone where it was to go.
-    waits: usize,
+    /// What of its request waits to go on. What is only kept to be sent again has gone where it was to go.
+    pub(super) request: usize,
+    /// What has come of its answer.
+    pub(super) answer: usize,
 }
 
 impl<D: Driver> Core<D> {
@@ -432,14 +433,9 @@ impl<D: Driver> Core<D> {
         match call.exchange.poll(&mut self.pool, now.instant, cx) {
             Poll::Ready(outcome) => self.finish(key, outcome, now),
             Poll::Pending => {
-                let Held { all, waits } = call.held();
-                if waits == 0 {
-                    call.still_since = None;
-                } else if waits < call.waited || call.still_since.is_none() {
-                    call.still_since = Some(now.instant);
-                }
-                call.waited = waits;
-                call.share.hold(all);
+                let held = call.held();
+                call.share.hold(held.all);
+                call.note_backlog(&held, now.instant);
                 let wanted = call.exchange.wake_at();
                 call.alarm
                     .arm(&mut self.reactor.timers, wanted, Task::Exchange(key));

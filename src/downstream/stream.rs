@@ -44,6 +44,17 @@ impl<S: Socket> Stream<S> {
             Self::Http2(stream) => stream.holds(),
         }
     }
+
+    /// What of its answer the socket has taken, and what waits for that, bytes. In HTTP/1.1 with those before it.
+    pub fn answered(&self) -> (u64, usize) {
+        match self {
+            Self::Http1(engine) => {
+                let transport = engine.transport().borrow();
+                (transport.written_total(), transport.unwritten())
+            }
+            Self::Http2(stream) => stream.answered(),
+        }
+    }
 }
 
 impl<S: Socket> Source for Stream<S> {

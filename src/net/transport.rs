@@ -807,11 +807,6 @@ impl<S: Socket> Transport<S> {
         stall.until(limit)
     }
 
-    /// Since when the peer has been keeping bytes waiting, counted from its last progress. `None`: nothing waits.
-    pub fn stalled_since(&self) -> Option<Instant> {
-        self.unwritten.as_ref()?.stall.as_ref().map(Stall::since)
-    }
-
     /// All is written that was staged, and the shutdown if one was wanted; or it never will be.
     pub fn is_flushed(&self) -> bool {
         self.failed.is_some()

@@ -23,7 +23,8 @@ pub struct Limits {
     /// much again. Over it those that have been coming for longest: 503; in HTTP/2 their connections end.
     pub heads_bytes_max: usize,
     /// What all calls hold together on one core, of requests and of answers, bytes; but for what HTTP/1.1 connections have read
-    /// ahead and written behind, which each bounds. Over it whoever has kept bytes waiting for longest, then whoever holds most: UNAVAILABLE.
+    /// ahead and written behind, which each bounds. Over it whoever's oldest bytes have been waiting for longest, then whoever
+    /// holds most: UNAVAILABLE.
     pub buffers_bytes_max: usize,
     /// From a head's first byte to its last. Over it: 408; in HTTP/2 its connection ends.
     pub head_timeout: Duration,

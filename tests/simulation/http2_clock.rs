@@ -17,6 +17,10 @@ use crate::still::{Manner, Still, received};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+/// The largest window that there may be, bytes (RFC 9113 §6.9.1).
+const WINDOW_MAX: u32 = (1 << 31) - 1;
+/// How many calls a client makes at once.
+const SIXTY: u32 = 60;
 const NO_ERROR: u32 = 0;
 const SETTINGS_TIMEOUT: u32 = 4;
 const CANCEL: u32 = 8;
@@ -580,36 +584,51 @@ fn h2_23_the_goodbye_before_numbers_run_out_leaves_at_once() {
     assert_eq!((goaway(&bytes), closed), (Some(0), false));
 }
 
+/// Sixty answers of 40 kB for one who has then taken its windows back: all has been said as far as the backend knows, and little of
+/// it was written. Each is of a call on the next odd stream.
+fn sixty_answers_whose_windows_are_taken_back(limits: Limits) -> (Still, End) {
+    let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(40_000), limits);
+    let client = greet(&mut still, 65_535);
+    call_sixty_times(&mut still, &client);
+    let ended_well = still.records.iter().filter(|own| own.reason == Reason::Ok);
+    assert_eq!(ended_well.count(), SIXTY as usize);
+    open_windows(&mut still, &client, 0);
+    (still, client)
+}
+
+/// Sixty calls of one whose connection has all the window that there is.
+fn call_sixty_times(still: &mut Still, client: &End) {
+    let more = (WINDOW_MAX - 65_535).to_be_bytes();
+    still.send(client, &frame(WINDOW_UPDATE, 0, 0, &more));
+    let flags = END_HEADERS | END_STREAM;
+    for n in 0..SIXTY {
+        still.send(client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
+    }
+    still.settle();
+}
+
+/// From now on each stream's window is that wide, bytes.
+fn open_windows(still: &mut Still, client: &End, wide: u32) {
+    let window = [&[0, 4][..], &wide.to_be_bytes()].concat();
+    still.send(client, &frame(SETTINGS, 0, 0, &window));
+    still.settle();
+}
+
 #[test]
 fn an_answer_that_its_client_resets_while_it_is_written_holds_no_place() {
-    const CALLS: u32 = 60;
     let limits = Limits {
         idle_timeout: 5 * SECOND,
         ..Limits::default()
     };
-    let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(40_000), limits);
-    let client = greet(&mut still, 65_535);
-    let more = ((1u32 << 31) - 1 - 65_535).to_be_bytes();
-    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
-    let flags = END_HEADERS | END_STREAM;
-    for n in 0..CALLS {
-        still.send(&client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
-    }
-    still.settle();
-    // They have ended as far as the backend knows, and their rest waits for window.
-    let shut = [&[0, 4][..], &0u32.to_be_bytes()].concat();
-    still.send(&client, &frame(SETTINGS, 0, 0, &shut));
-    still.settle();
+    let (mut still, client) = sixty_answers_whose_windows_are_taken_back(limits);
     // There is room in the socket again: `h2` has seen that they may not go on.
     for _ in 0..10 {
         still.receive(&client);
         still.settle();
     }
-    for n in 0..CALLS {
-        still.send(
-            &client,
-            &frame(RST_STREAM, 0, 1 + 2 * n, &8u32.to_be_bytes()),
-        );
+    for n in 0..SIXTY {
+        let reset = frame(RST_STREAM, 0, 1 + 2 * n, &CANCEL.to_be_bytes());
+        still.send(&client, &reset);
     }
     still.settle();
     still.receive(&client);
@@ -623,7 +642,6 @@ fn an_answer_that_its_client_resets_while_it_is_written_holds_no_place() {
 /// Sixty answers of so many bytes for one who reads all that its socket gives, 20 KiB in a second; `shut`: its windows are, for
 /// the first second. How many came whole, and how many were reset.
 fn read_slowly(bytes: usize, seconds: u32, shut: bool) -> (usize, usize) {
-    const CALLS: u32 = 60;
     let weather = Weather {
         buffer_bytes_min: 16 << 10,
         buffer_bytes_max: 16 << 10,
@@ -631,21 +649,12 @@ fn read_slowly(bytes: usize, seconds: u32, shut: bool) -> (usize, usize) {
     };
     let manner = Manner::Torrent(bytes);
     let mut still = Still::under(weather, RouteKind::Rpc, manner, Limits::default());
-    let wide = (1u32 << 31) - 1;
-    let client = greet(&mut still, if shut { 0 } else { wide });
-    let more = (wide - 65_535).to_be_bytes();
-    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
-    let flags = END_HEADERS | END_STREAM;
-    for n in 0..CALLS {
-        still.send(&client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
-    }
-    still.settle();
+    let client = greet(&mut still, if shut { 0 } else { WINDOW_MAX });
+    call_sixty_times(&mut still, &client);
     let mut heard = still.receive(&client).0;
     let began = still.machine.now();
     still.run_until(began + SECOND);
-    let open = [&[0, 4][..], &wide.to_be_bytes()].concat();
-    still.send(&client, &frame(SETTINGS, 0, 0, &open));
-    still.settle();
+    open_windows(&mut still, &client, WINDOW_MAX);
     for tenth in 11..10 * seconds {
         client.read(&mut heard, 2 << 10);
         still.run_until(began + SECOND / 10 * tenth);
@@ -698,22 +707,7 @@ fn s_01_what_the_end_of_a_drain_cuts_in_http2_is_told_by_a_reset() {
 
 #[test]
 fn h2_12_a_window_that_is_taken_back_is_a_reader_that_stands_still() {
-    const CALLS: u32 = 60;
-    let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(40_000), Limits::default());
-    let client = greet(&mut still, 65_535);
-    let more = ((1u32 << 31) - 1 - 65_535).to_be_bytes();
-    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
-    let flags = END_HEADERS | END_STREAM;
-    for n in 0..CALLS {
-        still.send(&client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
-    }
-    still.settle();
-    let ended_well = still.records.iter().filter(|own| own.reason == Reason::Ok);
-    assert_eq!(ended_well.count(), CALLS as usize);
-    // All has been said as far as the backend knows, and little of it was written.
-    let shut = [&[0, 4][..], &0u32.to_be_bytes()].concat();
-    still.send(&client, &frame(SETTINGS, 0, 0, &shut));
-    still.settle();
+    let (mut still, client) = sixty_answers_whose_windows_are_taken_back(Limits::default());
     let (mut heard, began) = (Vec::new(), still.machine.now());
     for second in 1..=40 {
         still.run_until(began + second * SECOND);
@@ -728,6 +722,75 @@ fn h2_12_a_window_that_is_taken_back_is_a_reader_that_stands_still() {
         .filter(|own| own.0 == DATA && own.1 & END_STREAM != 0);
     let reset = all.iter().filter(|own| own.0 == RST_STREAM);
     let (ended, reset) = (ended.count(), reset.count());
-    assert!(reset > CALLS as usize / 2, "{ended} whole, {reset} reset");
-    assert_eq!(ended + reset, CALLS as usize);
+    assert!(reset > SIXTY as usize / 2, "{ended} whole, {reset} reset");
+    assert_eq!(ended + reset, SIXTY as usize);
+}
+
+#[test]
+fn r_09_who_reads_slowly_on_many_connections_goes_before_who_reads_fast_on_one() {
+    const STREAMS: u32 = 20;
+    let limits = Limits {
+        buffers_bytes_max: 4 << 20,
+        ..Limits::default()
+    };
+    let mut still = Still::new(RouteKind::Rpc, Manner::Torrent(1 << 30), limits);
+    let widen = |stream: u32, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+    let flags = END_HEADERS | END_STREAM;
+    let slow: Vec<End> = (0..SIXTY)
+        .map(|_| {
+            let client = greet(&mut still, 16 << 10);
+            still.send(&client, &widen(0, WINDOW_MAX - 65_535));
+            still.send(&client, &frame(HEADERS, flags, 1, &call()));
+            client
+        })
+        .collect();
+    still.settle();
+    let mut fast = None;
+    let began = still.machine.now();
+    let mut read = 0;
+    for tick in 1..=100 {
+        still.run_until(began + 100 * MS * tick);
+        // None of them stands still: each takes 16 KiB twice a second.
+        for client in &slow {
+            still.receive(client);
+            if tick % 5 == 0 {
+                still.send(client, &widen(1, 16 << 10));
+            }
+        }
+        if tick == 40 {
+            // Who comes now holds more than any of those, and takes it faster than they do.
+            let client = greet(&mut still, 65_535);
+            still.send(&client, &widen(0, WINDOW_MAX - 65_535));
+            for n in 0..STREAMS {
+                still.send(&client, &frame(HEADERS, flags, 1 + 2 * n, &call()));
+            }
+            fast = Some(client);
+        }
+        still.settle();
+        if let Some(client) = &fast {
+            let (bytes, closed) = still.receive(client);
+            let all = frames(&bytes);
+            assert!(
+                !closed
+                    && all
+                        .iter()
+                        .all(|own| own.1 & END_STREAM == 0 || own.0 == SETTINGS)
+            );
+            assert!(all.iter().all(|own| own.0 != RST_STREAM && own.0 != GOAWAY));
+            read += bytes.len();
+            for n in 0..STREAMS {
+                still.send(client, &widen(1 + 2 * n, 60_000));
+            }
+            still.settle();
+        }
+    }
+    let gone = still.records.len();
+    assert!((1..SIXTY as usize).contains(&gone), "{gone} went");
+    assert!(
+        still
+            .records
+            .iter()
+            .all(|own| own.reason == Reason::Overloaded)
+    );
+    assert!(read > 50_000_000, "{read} bytes");
 }

@@ -58,8 +58,8 @@ pub struct Http2Stream {
     gone: Option<Reset>,
     /// A panic has cut it: of what it holds nothing is said any more.
     severed: bool,
-    /// Its call has ended.
-    is_leaving: bool,
+    /// Since when its call has ended.
+    leaving_since: Option<Instant>,
     /// Since when its request is thrown away, and how much was, bytes.
     left_at: Option<Instant>,
     discarded: usize,
@@ -124,7 +124,7 @@ impl Http2Stream {
             stall_timeout: opening.stall_timeout,
             gone: None,
             severed: false,
-            is_leaving: false,
+            leaving_since: None,
             left_at: None,
             discarded: 0,
             cut_behind: None,
@@ -154,7 +154,7 @@ impl Http2Stream {
     /// Its call has ended: what still comes of the request is thrown away, up to some bytes and some time.
     pub(super) fn leave(&mut self, now: Instant) {
         self.pass_time(now);
-        self.is_leaving = true;
+        self.leaving_since = Some(now);
         let taken = self.taken_by_reader();
         self.stall = self.stall.map(|stall| stall.counted_from(taken));
         if self.left_at.is_none() && !self.gathered.is_whole() {
@@ -228,6 +228,20 @@ impl Http2Stream {
         request + answer + self.unwritten().unwrap_or_default()
     }
 
+    /// What of its answer the socket has taken, and what waits for that or for window, bytes.
+    pub fn answered(&self) -> (u64, usize) {
+        let unwritten = self.unwritten().unwrap_or_default();
+        (
+            self.handed - unwritten as u64,
+            self.unsent.bytes() + unwritten,
+        )
+    }
+
+    /// Since when its call has ended, if it has. What it holds came before that.
+    pub fn leaving_since(&self) -> Option<Instant> {
+        self.leaving_since
+    }
+
     /// Gives up a poisoned stream. What `h2` holds for its connection is never freed; so much does such a panic cost.
     fn forget(&mut self) {
         mem::forget(self.body.take());
@@ -237,13 +251,6 @@ impl Http2Stream {
     /// Counts what it holds.
     fn count(&mut self) {
         self.share.hold(self.gathered.bytes() + self.unsent.bytes());
-    }
-
-    /// Since when its reader has been giving no window for what waits, counted from its last progress. `None`: nothing waits, or
-    /// for the socket.
-    pub fn stalled_since(&self) -> Option<Instant> {
-        let stall = self.stall.as_ref().filter(|_| !self.waits_for_socket());
-        stall.map(Stall::since)
     }
 
     /// Says the head, if it waits.
@@ -284,9 +291,9 @@ impl Http2Stream {
     /// the window when `h2` was given it can be beyond it by now (RFC 9113 §6.9.2), and where nothing more is to be said that may
     /// be all that is left.
     fn taken_by_reader(&self) -> u64 {
-        match self.is_leaving {
-            true => self.handed - self.unwritten().unwrap_or_default() as u64,
-            false => self.handed,
+        match self.leaving_since {
+            Some(_) => self.answered().0,
+            None => self.handed,
         }
     }
 
@@ -306,7 +313,7 @@ impl Http2Stream {
 
     fn watch_reader(&mut self) {
         self.waited_for_socket = self.waits_for_socket();
-        let is_unwritten = self.is_leaving && self.unwritten().is_some();
+        let is_unwritten = self.leaving_since.is_some() && self.unwritten().is_some();
         if !self.unsent.waits() && !is_unwritten {
             self.stall = None;
             return;
