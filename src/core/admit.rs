@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use crate::core::client::Seat;
 use crate::core::drain::Drain;
 use crate::core::messages::Report;
+use crate::core::relief::Backlog;
 use crate::core::turn::{Call, Core};
 use crate::downstream::{Refused, Share, Stream};
 use crate::exchange::outcome::{message_of, status_of};
@@ -303,12 +304,11 @@ impl<D: Driver> Core<D> {
         let Refused { fault, head } = refused;
         let status = StatusCode::from_u16(fault.status).unwrap_or(StatusCode::BAD_REQUEST);
         let message = match &stream {
-            Stream::Http1(engine) => explain(fault, engine.transport().borrow().unread()),
-            Stream::Http2(_) => explain(fault, &[]),
-        };
-        let message = match fault.detail == ONLY_HTTP1.detail || fault.detail == ONLY_HTTP2.detail {
-            true => self.explain_version(key, fault, message),
-            false => message,
+            Stream::Http1(engine) => {
+                let transport = engine.transport().borrow();
+                self.explain(key, fault, transport.unread())
+            }
+            Stream::Http2(_) => self.explain(key, fault, &[]),
         };
         let mut answer = text(status, format!("{message}\n"), None);
         if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -352,16 +352,35 @@ impl<D: Driver> Core<D> {
         self.report(Report::Record(Box::new(record)));
     }
 
-    /// The same, with the other way out: an operator may have several listeners.
-    fn explain_version(&self, key: Key, fault: HeadFault, message: String) -> String {
-        // Where the bytes tell more than the fault does, that has been said.
-        if message != fault.detail {
-            return message;
+    /// What was wrong, and where the first bytes, the limit or the listener tell it, what to do.
+    fn explain(&self, key: Key, fault: HeadFault, unread: &[u8]) -> String {
+        let what = fault.detail;
+        if unread.first() == Some(&TLS_HANDSHAKE) {
+            return TLS_CAME.to_owned();
         }
-        let instead = match fault.detail == ONLY_HTTP1.detail {
-            true => "HTTP/1.1",
-            false => "HTTP/2 by prior knowledge",
-        };
+        if fault.status == 505
+            && fault != ONLY_HTTP1
+            && unread.trim_ascii_start().starts_with(b"PRI * HTTP/2.0")
+        {
+            return "HTTP/2 begins with its preface, whole, and with nothing before it".to_owned();
+        }
+        match fault {
+            ONLY_HTTP1 => self.explain_version(key, fault, "HTTP/1.1"),
+            ONLY_HTTP2 => self.explain_version(key, fault, "HTTP/2 by prior knowledge"),
+            HeadFault::LINE_TOO_LONG => format!("{what}: limits.line_bytes bounds it"),
+            HeadFault::HEAD_TOO_LARGE => format!("{what}: limits.header_bytes bounds it"),
+            HeadFault::TOO_MANY_FIELDS => format!("{what}: limits.header_fields bounds it"),
+            HeadFault::NAME_TOO_LONG => {
+                let most = HeadLimits::default().name_bytes_max;
+                format!("{what}: it may have {most} bytes")
+            }
+            _ => what.to_owned(),
+        }
+    }
+
+    /// The same with both ways out: what to speak, and what to write where, since an operator may have several listeners.
+    fn explain_version(&self, key: Key, fault: HeadFault, instead: &str) -> String {
+        let what = fault.detail;
         let connection = self.connections.get(key);
         let index = connection.and_then(|one| usize::try_from(one.peer.listener()).ok());
         let listener = index.and_then(|index| self.snapshot.listeners.get(index));
@@ -369,7 +388,7 @@ impl<D: Driver> Core<D> {
             Some(listener) => format!("[[listener]] \"{}\"", listener.name),
             None => "its [[listener]]".to_owned(),
         };
-        format!("{message}; use {instead}, or write  protocol = \"auto\"  in {place}")
+        format!("{what}; use {instead}, or write  protocol = \"auto\"  in {place}")
     }
 
     /// What could not even be answered is told.
@@ -504,8 +523,7 @@ impl<D: Driver> Core<D> {
                     wakeup: reactor.wakeup(Task::Exchange(own)),
                     alarm: Alarm::default(),
                     share,
-                    waited: 0,
-                    still_since: None,
+                    backlog: Backlog::default(),
                     started: now.wall,
                 });
                 trip(Place::Lend);
@@ -517,29 +535,6 @@ impl<D: Driver> Core<D> {
                 }
             }
         }
-    }
-}
-
-/// What was wrong, and where the first bytes or the limit tell it, what to do.
-fn explain(fault: HeadFault, unread: &[u8]) -> String {
-    let what = fault.detail;
-    if unread.first() == Some(&TLS_HANDSHAKE) {
-        return TLS_CAME.to_owned();
-    }
-    match fault.status {
-        505 if fault.detail != ONLY_HTTP1.detail
-            && unread.trim_ascii_start().starts_with(b"PRI * HTTP/2.0") =>
-        {
-            "HTTP/2 begins with its preface, whole, and with nothing before it".to_owned()
-        }
-        414 => format!("{what}: limits.line_bytes bounds it"),
-        431 if what == "head too large" => format!("{what}: limits.header_bytes bounds it"),
-        431 if what == "too many fields" => format!("{what}: limits.header_fields bounds it"),
-        431 => {
-            let most = HeadLimits::default().name_bytes_max;
-            format!("{what}: it may have {most} bytes")
-        }
-        _ => what.to_owned(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Metadata on its way through: which fields cross the proxy, in which shape, and how large they are.
 //!
 //! Owns the two lists of what does not cross, and the judgement of what stays out of a connection's table of fields. It never
-//! judges what a field means to an application: everything that is not reserved passes unchanged. It never adds a field that a dialect or an exchange owns (`te`, `content-type`,
-//! `grpc-timeout`), except for `via`, which it both writes and counts.
+//! judges what a field means to an application: everything that is not reserved passes unchanged. It never adds a field that a
+//! dialect or an exchange owns (`te`, `content-type`, `grpc-timeout`), except for `via`, which it both writes and counts.
 //!
 //! Sources: RFC 9110 §7.6.1 (connection fields), §7.6.3 (`via`); RFC 9113 §8.2.2, §8.2.3; grpc/grpc
 //! `doc/PROTOCOL-HTTP2.md` ("Custom-Metadata", "Call-Definition"); RFC 7541 §6.2.3 (literals that

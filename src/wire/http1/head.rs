@@ -52,6 +52,15 @@ pub struct HeadFault {
 }
 
 impl HeadFault {
+    /// Longer than [`HeadLimits::line_bytes_max`].
+    pub const LINE_TOO_LONG: Self = Self::new(414, "request line too long");
+    /// Larger than [`HeadLimits::head_bytes_max`].
+    pub const HEAD_TOO_LARGE: Self = Self::new(431, "head too large");
+    /// More than [`HeadLimits::fields_max`].
+    pub const TOO_MANY_FIELDS: Self = Self::new(431, "too many fields");
+    /// Longer than [`HeadLimits::name_bytes_max`].
+    pub const NAME_TOO_LONG: Self = Self::new(431, "field name too long");
+
     /// A fault that is answered with 400.
     pub(in crate::wire) const fn bad(detail: &'static str) -> Self {
         Self::new(400, detail)
@@ -121,7 +130,7 @@ pub fn scan(unread: &[u8], from: usize, limits: &HeadLimits) -> Result<Option<us
             return Ok(Some(length));
         }
         if whole.len() >= line_limit && !line.iter().skip(start).any(|&byte| byte == LF) {
-            return Err(HeadFault::new(414, "request line too long"));
+            return Err(HeadFault::LINE_TOO_LONG);
         }
     }
     if whole.len() > line_limit
@@ -130,7 +139,7 @@ pub fn scan(unread: &[u8], from: usize, limits: &HeadLimits) -> Result<Option<us
         return Ok(Some(length));
     }
     if unread.len() >= limits.head_bytes_max {
-        return Err(HeadFault::new(431, "head too large"));
+        return Err(HeadFault::HEAD_TOO_LARGE);
     }
     Ok(None)
 }
@@ -421,7 +430,7 @@ fn fault_of(error: httparse::Error) -> HeadFault {
         httparse::Error::HeaderValue => HeadFault::bad("bad field value"),
         httparse::Error::NewLine => HeadFault::bad("bad line end"),
         httparse::Error::Token => HeadFault::bad("bad request line"),
-        httparse::Error::TooManyHeaders => HeadFault::new(431, "too many fields"),
+        httparse::Error::TooManyHeaders => HeadFault::TOO_MANY_FIELDS,
         httparse::Error::Version => HeadFault::bad("bad HTTP version"),
         httparse::Error::Status => HeadFault::bad("bad status"),
     }
@@ -497,7 +506,7 @@ impl Reading {
         limits: &HeadLimits,
     ) -> Result<(), HeadFault> {
         if field.name.len() > limits.name_bytes_max {
-            return Err(HeadFault::new(431, "field name too long"));
+            return Err(HeadFault::NAME_TOO_LONG);
         }
         // Some servers read `_` as `-` (CGI did), so such a name could say behind us what was not checked here.
         if has_underscore(field.name.as_bytes()) && is_guarded(field.name.as_bytes()) {

@@ -97,7 +97,7 @@ pub fn read(parts: Parts, limits: &HeadLimits) -> Result<Http2Request, Http2Faul
         + target.as_str().len()
         + asked.map_or(0, |asked| asked.as_str().len());
     if reading.bytes.saturating_add(line) > limits.head_bytes_max {
-        let fault = HeadFault::new(431, "head too large");
+        let fault = HeadFault::HEAD_TOO_LARGE;
         return Err(refused(fault, path, &fields));
     }
     let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
@@ -142,7 +142,7 @@ impl Reading {
             ));
         }
         if bytes.len() > limits.name_bytes_max {
-            self.fault(HeadFault::new(431, "field name too long"));
+            self.fault(HeadFault::NAME_TOO_LONG);
         }
         // Some servers read `_` as `-` (CGI did), so such a name could say behind us what was not checked here.
         if has_underscore(bytes) && is_guarded(bytes) {
@@ -190,7 +190,7 @@ fn target_of(
     let path = path.ok_or(HeadFault::bad("bad request target"))?;
     let text = path.as_str();
     if text.len() > limits.line_bytes_max {
-        return Err(HeadFault::new(414, "request line too long"));
+        return Err(HeadFault::LINE_TOO_LONG);
     }
     let whole = text.starts_with('/') || (text == "*" && *method == Method::OPTIONS);
     match whole && text.bytes().all(|byte| IN_TARGET[usize::from(byte)]) {
