@@ -93,18 +93,13 @@ impl<D: Driver> Core<D> {
                         "invariant 1: an idle connection has a wake-up or a deadline"
                     );
                     let waits = transport.unwritten() >= HIGH_WATER;
+                    let called = waits || transport.is_in_line() || connection.queued();
                     assert!(
-                        !transport.may_read()
-                            || waits
-                            || transport.is_in_line()
-                            || connection.queued(),
+                        !transport.may_read() || called,
                         "invariant 1: unread bytes in the kernel and nobody to read them"
                     );
                     assert!(
-                        !engine.has_whole_head()
-                            || waits
-                            || transport.is_in_line()
-                            || connection.queued(),
+                        !engine.has_whole_head() || called,
                         "invariant 1: a request waits for its turn, and nobody will call it"
                     );
                 }

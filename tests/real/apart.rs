@@ -4,6 +4,7 @@
 //! The C core remembers of an entry in its table of fields that the value could not be read, also for those who only take the
 //! name from there (RFC 7541 §6.2.1).
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Command;
 
@@ -37,8 +38,9 @@ const STRICT: [(&str, &[&str], &[&str]); 5] = [
     ),
 ];
 
-/// The connections to that port of loopback, each by the end of who opened it: `/proc/net/tcp` (proc_net_tcp(5)).
-fn connections(port: u16) -> Vec<String> {
+/// The connections to that port of loopback, each by the end of who opened it: `/proc/net/tcp` (proc_net_tcp(5)). Where others
+/// come and go while that is read, a row may stand in it twice.
+fn connections(port: u16) -> BTreeSet<String> {
     let table = std::fs::read_to_string("/proc/net/tcp").expect("this is Linux");
     let own = format!("0100007F:{port:04X}");
     let rows = table.lines().map(|line| line.split_whitespace());
@@ -109,7 +111,7 @@ type Make = fn(&Wharf, &str, &str) -> (u32, String);
 fn one_connection(backend: SocketAddr) -> String {
     let mut all = connections(backend.port());
     assert_eq!(all.len(), 1, "{all:?}");
-    all.remove(0)
+    all.pop_first().expect("there is one")
 }
 
 /// Bad calls of one kind of caller, and then good ones of both, each by a client of its own.

@@ -330,6 +330,36 @@ fn r_14_however_many_pour_over_http_1_1_who_comes_with_one_request_is_heard_in_t
 }
 
 #[test]
+fn r_14_who_waits_in_line_for_longer_than_a_head_may_take_is_not_late() {
+    const CLIENTS: usize = 4 * CALLED_MAX;
+    const EACH: usize = 60;
+    let mut still = roomy();
+    let pouring: Vec<End> = (0..CLIENTS).map(|_| still.client()).collect();
+    still.settle();
+    // The last of them breaks off, and its rest comes when it is known to be awaited.
+    let pipelined = b"GET /no HTTP/1.1\r\nhost: a\r\n\r\n".repeat(EACH);
+    let (begun, rest) = pipelined.split_at(pipelined.len() - 4);
+    for end in &pouring {
+        still.send(end, begun);
+    }
+    still.turn(still.machine.now() + A_MOMENT);
+    // However long they stand there. Who has just been called has not been asked yet, and is late after an hour.
+    still.machine.leap();
+    still.settle();
+    let mut late = 0;
+    for end in &pouring {
+        still.send(end, rest);
+        let (bytes, closed) = still.receive(end);
+        let heard = bytes.windows(12).filter(|own| own == b"HTTP/1.1 405");
+        match closed {
+            true => late += 1,
+            false => assert_eq!(heard.count(), EACH),
+        }
+    }
+    assert!(late <= CALLED_MAX, "{late} of {CLIENTS}");
+}
+
+#[test]
 fn h1_47_a_body_that_is_cut_is_told_so_however_many_pieces_it_comes_in() {
     for pieces in [100, 300, 3_000] {
         let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
