@@ -70,12 +70,10 @@ pub(super) struct Shared<S: Socket> {
     pub(super) engine: Http2<S>,
     /// `h2` wakes it, so it has more than a bell.
     pub(super) wakeup: Wakeup<Task>,
-    /// Which turn the next two are of.
+    /// Which turn the next one is of.
     pub(super) turn: u64,
     /// Its requests that were looked at.
     pub(super) begun: usize,
-    /// Its frames that were read.
-    pub(super) frames: u32,
     /// It was held over, and waits to be called.
     pub(super) waits: bool,
 }
@@ -84,7 +82,7 @@ impl<S: Socket> Shared<S> {
     /// Begins to count anew if this is another turn, of which it may read `frames`.
     pub(super) fn count_for(&mut self, turn: u64, frames: u32) {
         if self.turn != turn {
-            (self.turn, self.begun, self.frames) = (turn, 0, 0);
+            (self.turn, self.begun) = (turn, 0);
             self.engine.allow_frames(frames);
         }
     }

@@ -24,12 +24,21 @@ const GROWN: usize = 64;
 /// What has waited for less is on its way: a round trip to somebody who reads.
 const OLD_TIME_MIN: Duration = Duration::from_secs(1);
 
-/// Since when the oldest of what a call holds has been waiting.
+/// Since when the oldest of what a call holds has been waiting, each way by itself: what goes on one way is none of what stands still
+/// the other.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Backlog {
+    request: Oldest,
+    answer: Oldest,
+}
+
+/// Since when the oldest of what waits one way has been waiting.
 ///
 /// Bytes are not told apart: at some moment it is noted how many must have gone on before all that waits then has. Until they have,
 /// some of it is as old as that moment; then the next one is noted. So what it says is true, and at least half of the whole age.
+/// Where content grows on its way (text, unpacked messages) more bytes go on than have waited, and it may say less.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Backlog(Option<Noted>);
+struct Oldest(Option<Noted>);
 
 #[derive(Clone, Copy, Debug)]
 struct Noted {
@@ -38,9 +47,10 @@ struct Noted {
     until: u64,
 }
 
-impl Backlog {
-    /// So many bytes wait `now`, behind so many that have `passed` since the call began.
-    fn note(&mut self, passed: u64, waiting: usize, now: Instant) {
+impl Oldest {
+    /// So it is `now`.
+    fn note(&mut self, moved: Moved, now: Instant) {
+        let Moved { passed, waiting } = moved;
         if waiting == 0 {
             self.0 = None;
         } else if self.0.is_none_or(|noted| passed >= noted.until) {
@@ -55,20 +65,41 @@ impl Backlog {
     }
 }
 
+/// What a call has moved one way, bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moved {
+    passed: u64,
+    waiting: usize,
+}
+
+impl Backlog {
+    fn note(&mut self, request: Moved, answer: Moved, now: Instant) {
+        self.request.note(request, now);
+        self.answer.note(answer, now);
+    }
+}
+
 impl<S: Socket> Call<S> {
     /// What it holds is looked at again.
     pub(super) fn note_backlog(&mut self, held: &Held, now: Instant) {
         let down = self.exchange.down();
         let (answered, unanswered) = down.answered();
-        let request = down.held().0 + held.request;
-        let waiting = request + held.answer + unanswered;
-        if waiting == 0 {
+        let unsent = down.held().0 + held.request;
+        let unread = held.answer + unanswered;
+        if unsent + unread == 0 {
             self.backlog = Backlog::default();
             return;
         }
-        let read = self.exchange.traffic().0.bytes;
-        let passed = read.saturating_sub(held.request as u64) + answered;
-        self.backlog.note(passed, waiting, now);
+        let taken = self.exchange.traffic().0.bytes;
+        let request = Moved {
+            passed: taken.saturating_sub(held.request as u64),
+            waiting: unsent,
+        };
+        let answer = Moved {
+            passed: answered,
+            waiting: unread,
+        };
+        self.backlog.note(request, answer, now);
     }
 }
 
@@ -80,7 +111,7 @@ struct Holder {
     bytes: usize,
     /// Since when some of it has been waiting, if that is long.
     since: Option<Instant>,
-    /// Most of it waits for its caller, who does not read, or slowly.
+    /// Some of that waits for its caller, who does not read, or slowly.
     unread: bool,
 }
 
@@ -147,16 +178,17 @@ impl<D: Driver> Core<D> {
             if bytes <= spared {
                 continue;
             }
-            let unanswered = held.answer + down.answered().1;
             // What its socket has taken since its last step, it has not heard of.
             call.note_backlog(&held, now);
-            let since = call.backlog.since().filter(old);
+            let Backlog { request, answer } = call.backlog;
+            let unread = answer.since().filter(old);
+            let unsent = request.since().filter(old);
             holders.push(Holder {
                 who: Who::Call(key),
                 connection: call.connection,
                 bytes,
-                since,
-                unread: since.is_some() && unanswered > bytes / 2,
+                since: unread.into_iter().chain(unsent).min(),
+                unread: unread.is_some(),
             });
         }
         for (key, connection) in self.connections.iter() {
@@ -209,5 +241,49 @@ impl<D: Driver> Core<D> {
             false => call.exchange.abandon(Reason::Overloaded, now.instant, cx),
         };
         self.finish(key, outcome, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn r_09_what_stands_still_one_way_is_old_however_much_goes_the_other() {
+        let began = Instant::now();
+        let [still, flowing] = [0, 1].map(|flows| {
+            move |second: u64| Moved {
+                passed: flows * second * 100_000,
+                waiting: 50_000,
+            }
+        });
+        let (mut talks, mut listens) = (Backlog::default(), Backlog::default());
+        for second in 0..10 {
+            let now = began + SECOND * u32::try_from(second).expect("few");
+            talks.note(flowing(second), still(second), now);
+            listens.note(still(second), flowing(second), now);
+        }
+        assert_eq!(talks.answer.since(), Some(began));
+        assert_eq!(listens.request.since(), Some(began));
+        assert_eq!(talks.request.since(), Some(began + 9 * SECOND));
+        assert_eq!(listens.answer.since(), Some(began + 9 * SECOND));
+    }
+
+    #[test]
+    fn r_09_what_waits_is_old_until_as_much_has_gone_on_as_waited() {
+        let began = Instant::now();
+        let mut oldest = Oldest::default();
+        let mut note = |second: u32, passed, waiting| {
+            oldest.note(Moved { passed, waiting }, began + second * SECOND);
+            oldest.since().map(|at| at.duration_since(began))
+        };
+        assert_eq!(note(0, 0, 100), Some(Duration::ZERO));
+        assert_eq!(note(1, 99, 500), Some(Duration::ZERO));
+        assert_eq!(note(2, 100, 500), Some(2 * SECOND));
+        assert_eq!(note(3, 599, 1), Some(2 * SECOND));
+        assert_eq!(note(4, 600, 1), Some(4 * SECOND));
+        assert_eq!(note(5, 601, 0), None);
     }
 }

@@ -228,7 +228,6 @@ impl<D: Driver> Core<D> {
             // None has this number.
             turn: u64::MAX,
             begun: 0,
-            frames: 0,
             waits: false,
         }));
     }
@@ -253,7 +252,6 @@ impl<D: Driver> Core<D> {
         let Shared {
             engine,
             wakeup,
-            frames,
             waits,
             ..
         } = &mut **shared;
@@ -265,9 +263,7 @@ impl<D: Driver> Core<D> {
         let work = Work::Other;
         let before = engine.frames_left();
         let found = engine.poll(accepts, now.instant, cx);
-        let read = before.saturating_sub(engine.frames_left());
-        *frames += read;
-        self.frames += read;
+        self.frames += before.saturating_sub(engine.frames_left());
         match found {
             Poll::Pending => {
                 let bytes = engine.head_bytes();

@@ -329,7 +329,7 @@ impl<S: Socket> Http1<S> {
     /// Its deadline has passed: `Some` says with what to refuse, `None` that the connection is to be closed, or that
     /// [`Http1::poll`] knows what to do.
     pub fn handle_timeout(&mut self, now: Instant) -> Option<Refused> {
-        if self.transport.borrow().is_in_line() {
+        if self.has_whole_head() || self.transport.borrow().is_in_line() {
             // It is we who do not read on.
             match &mut self.state {
                 State::Head { since, .. } => *since = now,

@@ -208,7 +208,7 @@ impl<S: Socket> Http2<S> {
                 Poll::Pending if accepts && self.notes.let_heads_on() => {}
                 Poll::Pending => {
                     let written_all = !self.transport.borrow().has_refused();
-                    self.notes.note_writes(written_all);
+                    self.notes.note_writes(written_all, now);
                     self.writes += u64::from(written_all);
                     // Once for all that has come: each look is at all of them.
                     if self.see_off(now, cx) {

@@ -677,6 +677,38 @@ fn r_03_who_reads_all_that_its_socket_gives_is_not_too_slow() {
 }
 
 #[test]
+fn r_03_a_reader_that_stands_still_is_let_go_in_time_though_its_socket_was_full_before() {
+    const TWO: [u32; 2] = [1, 3];
+    let weather = Weather {
+        buffer_bytes_min: 16 << 10,
+        buffer_bytes_max: 16 << 10,
+        ..Weather::fair()
+    };
+    let manner = Manner::Torrent(1 << 30);
+    let mut still = Still::under(weather, RouteKind::Rpc, manner, Limits::default());
+    let client = greet(&mut still, 300_000);
+    let more = (WINDOW_MAX - 65_535).to_be_bytes();
+    still.send(&client, &frame(WINDOW_UPDATE, 0, 0, &more));
+    for stream in TWO {
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, stream, &call());
+        still.send(&client, &head);
+    }
+    still.settle();
+    // The windows are taken back, for good, and what is in the socket is read.
+    let began = still.machine.now();
+    let settings = [&[0, 4][..], &0u32.to_be_bytes()].concat();
+    still.send(&client, &frame(SETTINGS, 0, 0, &settings));
+    still.settle();
+    let mut heard = Vec::new();
+    while TWO.iter().any(|&stream| resets(&heard, stream).is_empty()) {
+        let passed = still.machine.now() - began;
+        assert!(passed < 35 * SECOND, "after {passed:?}");
+        still.run_until(still.machine.now() + 100 * MS);
+        heard.extend(still.receive(&client).0);
+    }
+}
+
+#[test]
 fn s_01_what_the_end_of_a_drain_cuts_in_http2_is_told_by_a_reset() {
     let manner = Manner::Torrent(40 << 20);
     let mut still = Still::new(RouteKind::Plain, manner, Limits::default());
@@ -726,8 +758,26 @@ fn h2_12_a_window_that_is_taken_back_is_a_reader_that_stands_still() {
     assert_eq!(ended + reset, SIXTY as usize);
 }
 
+/// What those do who keep their answers waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// They take 16 KiB twice a second.
+    Read,
+    /// They take none, and say 12 kB ten times a second, which goes on.
+    Talk,
+}
+
 #[test]
 fn r_09_who_reads_slowly_on_many_connections_goes_before_who_reads_fast_on_one() {
+    who_keeps_answers_waiting_goes_before_who_reads_fast(Waiting::Read);
+}
+
+#[test]
+fn r_09_who_talks_and_does_not_read_goes_before_who_reads_fast() {
+    who_keeps_answers_waiting_goes_before_who_reads_fast(Waiting::Talk);
+}
+
+fn who_keeps_answers_waiting_goes_before_who_reads_fast(manner: Waiting) {
     const STREAMS: u32 = 20;
     let limits = Limits {
         buffers_bytes_max: 4 << 20,
@@ -740,6 +790,10 @@ fn r_09_who_reads_slowly_on_many_connections_goes_before_who_reads_fast_on_one()
         .map(|_| {
             let client = greet(&mut still, 16 << 10);
             still.send(&client, &widen(0, WINDOW_MAX - 65_535));
+            let flags = match manner {
+                Waiting::Read => flags,
+                Waiting::Talk => END_HEADERS,
+            };
             still.send(&client, &frame(HEADERS, flags, 1, &call()));
             client
         })
@@ -750,11 +804,13 @@ fn r_09_who_reads_slowly_on_many_connections_goes_before_who_reads_fast_on_one()
     let mut read = 0;
     for tick in 1..=100 {
         still.run_until(began + 100 * MS * tick);
-        // None of them stands still: each takes 16 KiB twice a second.
+        // None of them stands still.
         for client in &slow {
             still.receive(client);
-            if tick % 5 == 0 {
-                still.send(client, &widen(1, 16 << 10));
+            match manner {
+                Waiting::Read if tick % 5 == 0 => still.send(client, &widen(1, 16 << 10)),
+                Waiting::Read => {}
+                Waiting::Talk => still.send(client, &frame(DATA, 0, 1, &message(&[7; 12_000]))),
             }
         }
         if tick == 40 {

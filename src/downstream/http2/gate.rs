@@ -11,6 +11,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use h2::Reason as H2Reason;
@@ -100,8 +101,7 @@ pub struct Notes {
     unwritten_bytes: Cell<usize>,
     /// That, as a part of what all calls hold.
     share: RefCell<Option<Share>>,
-    /// `h2` had written all that its windows allowed when it was polled last.
-    written_all: Cell<bool>,
+    socket: Cell<SocketTime>,
     /// The head that is being written ends its stream, and more frames of it follow.
     ends_behind_head: Cell<bool>,
     /// The last stream that has begun.
@@ -131,6 +131,23 @@ struct Unwritten {
     bytes: usize,
     /// Its end is among it.
     ends: bool,
+}
+
+/// How long `h2` could not write all that its windows allowed.
+#[derive(Clone, Copy, Debug, Default)]
+struct SocketTime {
+    /// Since when that is so.
+    full_since: Option<Instant>,
+    /// For how long it was before.
+    full_before: Duration,
+}
+
+impl SocketTime {
+    /// For how long in all until `now`.
+    fn full(self, now: Instant) -> Duration {
+        let since = self.full_since.map(|at| now.saturating_duration_since(at));
+        self.full_before + since.unwrap_or_default()
+    }
 }
 
 /// What came in the present second.
@@ -344,13 +361,29 @@ impl Notes {
     }
 
     /// `h2` was polled. `all`: nothing but windows has kept it from writing more.
-    pub fn note_writes(&self, all: bool) {
-        self.written_all.set(all);
+    pub fn note_writes(&self, all: bool, now: Instant) {
+        let mut socket = self.socket.get();
+        match (all, socket.full_since) {
+            (true, Some(_)) => {
+                socket = SocketTime {
+                    full_since: None,
+                    full_before: socket.full(now),
+                };
+            }
+            (false, None) => socket.full_since = Some(now),
+            (true, None) | (false, Some(_)) => {}
+        }
+        self.socket.set(socket);
     }
 
     /// Whether what it still holds waits for windows alone.
     pub fn has_written_all(&self) -> bool {
-        self.written_all.get()
+        self.socket.get().full_since.is_none()
+    }
+
+    /// For how long the socket has not taken all until `now`, in all.
+    pub fn socket_time(&self, now: Instant) -> Duration {
+        self.socket.get().full(now)
     }
 
     /// A frame of ours has been written whole.

@@ -51,8 +51,8 @@ pub struct Http2Stream {
     handed: u64,
     /// Since when something waits for window.
     stall: Option<Stall>,
-    /// When it was last looked at, the socket was what it waited for.
-    waited_for_socket: bool,
+    /// Where the socket was what it waited for when it was last looked at: for how long that had not taken all by then.
+    waited_for_socket: Option<Duration>,
     stall_timeout: Duration,
     /// Nobody is there any more.
     gone: Option<Reset>,
@@ -120,7 +120,7 @@ impl Http2Stream {
             bodiless: opening.method == Method::HEAD,
             handed: 0,
             stall: None,
-            waited_for_socket: false,
+            waited_for_socket: None,
             stall_timeout: opening.stall_timeout,
             gone: None,
             severed: false,
@@ -304,15 +304,18 @@ impl Http2Stream {
 
     /// It is `now`. What the socket has kept waiting its reader has not: of the whole connection that is judged by what it takes.
     fn pass_time(&mut self, now: Instant) {
-        if self.waited_for_socket {
-            let waited = now.saturating_duration_since(self.now);
+        if let Some(before) = &mut self.waited_for_socket {
+            let until_now = self.notes.socket_time(now);
+            let waited = until_now.saturating_sub(*before);
+            *before = until_now;
             self.stall = self.stall.map(|stall| stall.later_by(waited));
         }
         self.now = now;
     }
 
     fn watch_reader(&mut self) {
-        self.waited_for_socket = self.waits_for_socket();
+        let waits = self.waits_for_socket();
+        self.waited_for_socket = waits.then(|| self.notes.socket_time(self.now));
         let is_unwritten = self.leaving_since.is_some() && self.unwritten().is_some();
         if !self.unsent.waits() && !is_unwritten {
             self.stall = None;
