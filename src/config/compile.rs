@@ -598,7 +598,7 @@ impl<'a> Compiler<'a> {
                 path,
                 kind: RouteKind::Rpc,
                 backend,
-                cors: Some(&route.cors).filter(|cors| !cors.is_silent()),
+                cors: route.cors.as_ref(),
             });
         }
         if schema.route.is_empty() {

@@ -141,7 +141,8 @@ impl Schema {
                 .collect();
         }
         if !flags.allow_origins.is_empty() {
-            self.cors.allow_origins = Some(line.values("--allow-origin", &flags.allow_origins));
+            let typed = line.values("--allow-origin", &flags.allow_origins);
+            self.cors.get_or_insert_default().allow_origins = Some(typed);
             self.origins_typed = true;
         }
         if let Some(workers) = &flags.workers {

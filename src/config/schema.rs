@@ -19,7 +19,7 @@ pub struct Schema {
     pub(super) listener: Vec<Spanned<Listener>>,
     pub(super) route: Vec<Spanned<Route>>,
     pub(super) backend: BTreeMap<Spanned<String>, Backend>,
-    pub(super) cors: Cors,
+    pub(super) cors: Option<Cors>,
     pub(super) limits: Limits,
     pub(super) health: Health,
     #[serde(skip)]
@@ -60,7 +60,7 @@ pub(super) struct Route {
     pub(super) name: Option<Spanned<String>>,
     pub(super) path_prefix: Option<Spanned<String>>,
     pub(super) backend: Option<Spanned<String>>,
-    pub(super) cors: Cors,
+    pub(super) cors: Option<Cors>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -87,17 +87,6 @@ pub(super) struct Cors {
     pub(super) allow_headers: Option<Spanned<WordOrList>>,
     pub(super) expose_headers: Option<Spanned<WordOrList>>,
     pub(super) max_age: Option<Spanned<Scalar>>,
-}
-
-impl Cors {
-    /// It says nothing at all.
-    pub(super) fn is_silent(&self) -> bool {
-        self.allow_origins.is_none()
-            && self.allow_credentials.is_none()
-            && self.allow_headers.is_none()
-            && self.expose_headers.is_none()
-            && self.max_age.is_none()
-    }
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

@@ -1,8 +1,9 @@
 //! What all connections hold of heads that have not come whole, and whose are refused when that is too much.
 //!
 //! Owns the counts and the choice: whose head has been coming for longest. A head in two packets is there in a round trip; those
-//! who fill a core with halves of heads must let them stand. Large and small ones are counted apart, so that neither costs the
-//! other its place. When a head is too late by itself its engine knows.
+//! who fill a core with halves of heads must let them stand. Before them go those who pipeline behind answers that they do not
+//! read: nobody looks at what they hold, so nothing of it is known to be young. Large and small ones are counted apart, so that
+//! neither costs the other its place. When a head is too late by itself its engine knows.
 
 use std::mem;
 
@@ -72,16 +73,20 @@ impl<D: Driver> Core<D> {
                 own.head_bytes > 0 && is_small(own.head_bytes as usize) == is_small(bytes)
             })
             .filter_map(|(key, own)| {
-                let since = match &own.seat {
-                    Seat::Home(engine) => engine.head_since(),
-                    Seat::Shared(shared) => shared.engine.head_since(),
-                    Seat::Lent(_) | Seat::Empty => None,
+                let (reads, since) = match &own.seat {
+                    Seat::Home(engine) => {
+                        let reads = engine.transport().borrow().unwritten() == 0;
+                        (reads, engine.head_since())
+                    }
+                    // Its heads do not wait for its answers.
+                    Seat::Shared(shared) => (true, shared.engine.head_since()),
+                    Seat::Lent(_) | Seat::Empty => return None,
                 };
-                Some((since?, key))
+                Some((reads, since?, key))
             })
             .collect();
-        coming.sort_by_key(|&(since, _)| since);
-        for (_, key) in coming {
+        coming.sort_by_key(|&(reads, since, _)| (reads, since));
+        for (.., key) in coming {
             if *self.half_heads.like(bytes) <= most - most / FREED {
                 break;
             }

@@ -20,7 +20,8 @@ pub struct Limits {
     /// One gRPC message, bytes, by its declared length. Over it: RESOURCE_EXHAUSTED.
     pub message_bytes_max: u32,
     /// Heads that have not come whole, of all connections of one core together, bytes; those of 4 KiB and less by themselves, as
-    /// much again. Over it those that have been coming for longest: 503; in HTTP/2 their connections end.
+    /// much again. Over it those go whose clients do not read their answers, then those that have been coming for longest: 503; in
+    /// HTTP/2 their connections end.
     pub heads_bytes_max: usize,
     /// What all calls hold together on one core, of requests and of answers, bytes; but for what HTTP/1.1 connections have read
     /// ahead and written behind, which each bounds. Over it whoever's oldest bytes have been waiting for longest, then whoever

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use wharf::net::sim::End;
+use wharf::net::sim::{End, Weather};
 use wharf::policy::{Limits, RouteKind};
 use wharf::wire::{Code, Party, Reason};
 
@@ -307,6 +307,63 @@ fn r_08_half_heads_share_a_budget_and_those_go_that_have_been_coming_for_longest
     still.send(&client, half);
     still.settle();
     assert_eq!(received(&client), (Vec::new(), false));
+}
+
+#[test]
+fn r_08_who_pipelines_behind_answers_that_he_does_not_read_goes_before_who_has_a_head_coming() {
+    // They take nothing, or an answer or two at a time.
+    for taken in [0, 1_000] {
+        pipelining_goes_first(taken);
+    }
+}
+
+fn pipelining_goes_first(taken: usize) {
+    const PILES: usize = 8;
+    let weather = Weather {
+        buffer_bytes_min: 64 << 10,
+        buffer_bytes_max: 64 << 10,
+        ..Weather::fair()
+    };
+    let limits = Limits {
+        heads_bytes_max: 300 << 10,
+        ..Limits::default()
+    };
+    let mut still = Still::under(weather, RouteKind::Rpc, Manner::Echo, limits);
+    let piles: Vec<End> = (0..PILES).map(|_| still.client()).collect();
+    let pipelined = b"GET /no HTTP/1.1\r\nhost: a\r\n\r\n".repeat(2_000);
+    for end in &piles {
+        still.send(end, &pipelined);
+        still.settle();
+    }
+    let head = b"POST /a.B/C HTTP/1.1\r\nhost: a\r\nx: ";
+    let half = [head, &[b'y'; 10 << 10][..]].concat();
+    let honest = still.client();
+    still.send(&honest, &half);
+    still.settle();
+    still.records.clear();
+    let began = still.machine.now();
+    let mut pushers = Vec::new();
+    while still
+        .records
+        .iter()
+        .all(|own| own.refusal != Some("overloaded"))
+    {
+        still.run_until(still.machine.now() + 100 * MS);
+        assert!(still.machine.now() < began + 6 * SECOND, "nobody went");
+        for end in &piles {
+            end.read(&mut Vec::new(), taken);
+            // A word now and then, so that something of theirs is new.
+            end.write(b"G").expect("an open socket");
+            still.settle();
+        }
+        let pusher = still.client();
+        still.send(&pusher, &half);
+        still.settle();
+        pushers.push(pusher);
+    }
+    for client in pushers.iter().chain([&honest]) {
+        assert_eq!(received(client), (Vec::new(), false), "taken {taken}");
+    }
 }
 
 #[test]

@@ -73,7 +73,8 @@ impl Compiler<'_> {
         let on_loopback = listeners
             .iter()
             .all(|listener| listener.address.ip().is_loopback());
-        let written = &self.schema.cors;
+        let none = schema::Cors::default();
+        let written = self.schema.cors.as_ref().unwrap_or(&none);
         let loopback =
             written.allow_origins.is_none() && self.schema.form == Form::Flags && on_loopback;
         let origins = if loopback {
@@ -87,7 +88,7 @@ impl Compiler<'_> {
             (Form::Flags, _) if loopback => OriginsFrom::Loopback,
             (Form::Flags, _) => OriginsFrom::Flags,
             (Form::File, true) => OriginsFrom::FlagsOverFile,
-            (Form::File, false) if written.is_silent() => OriginsFrom::NoTable,
+            (Form::File, false) if self.schema.cors.is_none() => OriginsFrom::NoTable,
             (Form::File, false) => OriginsFrom::Table(place.as_str().into()),
         };
         let default = Pages {
@@ -208,8 +209,10 @@ impl Compiler<'_> {
     fn nobody_uses_credentials(&self, pages: &Pages, written: &schema::Cors) -> bool {
         let names_pages =
             |cors: &schema::Cors| cors.allow_origins.iter().flatten().next().is_some();
-        let is_for_all = std::ptr::eq(written, &raw const self.schema.cors);
-        let mut routes = self.schema.route.iter().map(|route| &route.get_ref().cors);
+        let for_all = self.schema.cors.as_ref();
+        let is_for_all = for_all.is_some_and(|own| std::ptr::eq(written, own));
+        let routes = self.schema.route.iter();
+        let mut routes = routes.filter_map(|route| route.get_ref().cors.as_ref());
         pages.origins.is_empty()
             && !names_pages(written)
             && !(is_for_all && routes.any(names_pages))

@@ -1033,6 +1033,22 @@ fn a_route_may_say_something_else_to_pages_and_what_it_leaves_out_is_said_for_al
 }
 
 #[test]
+fn a_table_that_is_there_is_filled_and_one_that_is_not_is_written() {
+    for (more, cure) in [
+        (
+            "",
+            "write  [cors]  and below it  allow_origins = [\"http://a\"]",
+        ),
+        ("[cors]\n", "add \"http://a\" to allow_origins in [cors]"),
+    ] {
+        let compiled = file(&format!("{GOOD}\n{more}")).compiled.expect("valid");
+        let (status, _, sentence) = preflight(&compiled, 0, "http://a");
+        assert_eq!(status, 403);
+        assert!(sentence.contains(cure), "{sentence}");
+    }
+}
+
+#[test]
 fn a_cure_names_the_table_that_the_list_stands_in() {
     let text = "version = 1\n\
         [[route]]\nname = \"fields\"\npath_prefix = \"/f.S\"\nbackend = \"a\"\n\
