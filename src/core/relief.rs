@@ -1,8 +1,9 @@
 //! Who has to go when all calls together hold more than they may.
 //!
-//! Owns the choice: those go of whose bytes the oldest have been waiting for longest, whether a caller does not read, or slowly, or
-//! a backend does not. So whoever is read as fast as he writes is not made to pay for those who are not, on however many connections
-//! they come. Where nobody's bytes are old, a call goes of the client who holds most in all. Calls that hold little are left alone.
+//! Owns the choice: what is only kept to be sent again goes first, and costs nobody his call. Then those go of whose bytes the
+//! oldest have been waiting for longest, whether a caller does not read, or slowly, or a backend does not. So whoever is read as
+//! fast as he writes is not made to pay for those who are not, on however many connections they come. Where nobody's bytes are old,
+//! a call goes of the client who holds most in all. Calls that hold little are left alone.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -141,7 +142,8 @@ impl<D: Driver> Core<D> {
             return;
         }
         let enough = most - most / FREED;
-        let mut left = held;
+        self.forget_kept(spared);
+        let mut left = self.budget.held();
         for holder in self.holders(spared, now.instant) {
             if left <= enough {
                 break;
@@ -165,6 +167,18 @@ impl<D: Driver> Core<D> {
             });
         }
         self.unrelieved = Some(left).filter(|&left| left > most);
+    }
+
+    /// What is only kept to be sent again goes before any call has to: nothing waits for it, and few ever need it. Of those who hold
+    /// more than `spared`, bytes.
+    fn forget_kept(&mut self, spared: usize) {
+        for (_, call) in self.exchanges.iter_mut() {
+            if call.share.bytes() > spared {
+                call.exchange.forget_kept();
+                let held = call.held();
+                call.share.hold(held.all);
+            }
+        }
     }
 
     /// Those who hold more than `spared`, bytes, in the order in which they have to go.

@@ -296,13 +296,11 @@ impl<S: Socket> Http2<S> {
 
     fn say_turned_away(&self, count: usize) -> String {
         let what = match count {
-            1 => "a stream was".to_owned(),
-            count => format!("{count} streams were"),
+            1 => "a stream was ended before it was a request".to_owned(),
+            count => format!("{count} streams were ended before they were requests"),
         };
         let most = settings::STREAMS_MAX;
-        format!(
-            "{what} ended before it was a request: malformed, far too large, or beyond the {most} that may be open"
-        )
+        format!("{what}: malformed, far too large, or beyond the {most} that may be open")
     }
 
     /// What the gate has found, where the connection is over anyhow.

@@ -492,6 +492,13 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         held.map_or((0, 0), |held| (held.waiting.bytes(), held.kept.bytes()))
     }
 
+    /// Lets go of what is only kept to be sent again: a backend that refuses the call from now on has refused it for good.
+    pub fn forget_kept(&mut self) {
+        if self.held().1 > 0 {
+            self.request.commit();
+        }
+    }
+
     /// The name of its phase, for people.
     pub fn phase(&self) -> &'static str {
         match self.phase {

@@ -758,6 +758,39 @@ fn h2_12_a_window_that_is_taken_back_is_a_reader_that_stands_still() {
     assert_eq!(ended + reset, SIXTY as usize);
 }
 
+#[test]
+fn r_09_what_is_only_kept_to_be_sent_again_costs_nobody_his_call() {
+    const UPLOAD: usize = 50_000;
+    let limits = Limits {
+        buffers_bytes_max: 2 << 20,
+        ..Limits::default()
+    };
+    // It takes all that it is given, and does not answer.
+    let mut still = Still::new(RouteKind::Rpc, Manner::Silent, limits);
+    let upload = |still: &mut Still, calls: u32| {
+        let client = greet(still, 65_535);
+        for stream in (0..calls).map(|n| 1 + 2 * n) {
+            still.send(&client, &frame(HEADERS, END_HEADERS, stream, &call()));
+            for piece in message(&[7; UPLOAD]).chunks(16_000) {
+                still.send(&client, &frame(DATA, 0, stream, piece));
+                still.settle();
+            }
+        }
+        client
+    };
+    let others: Vec<End> = (0..SIXTY).map(|_| upload(&mut still, 1)).collect();
+    // Who holds most comes last.
+    let last = upload(&mut still, 20);
+    for client in others.iter().chain([&last]) {
+        let (heard, closed) = still.receive(client);
+        assert!(!closed && frames(&heard).iter().all(|own| own.0 != RST_STREAM));
+    }
+    assert_eq!(still.records.len(), 0);
+    let seen = still.memory.seen();
+    assert_eq!(seen.len(), SIXTY as usize + 20);
+    assert!(seen.iter().all(|own| own.body.len() == UPLOAD + 5));
+}
+
 /// What those do who keep their answers waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
