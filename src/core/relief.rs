@@ -25,7 +25,7 @@ const GROWN: usize = 64;
 /// What has waited for less is on its way: a round trip to somebody who reads.
 const OLD_TIME_MIN: Duration = Duration::from_secs(1);
 
-/// Since when the oldest of what a call holds has been waiting, each way by itself: what goes on one way is none of what stands still
+/// How long the oldest of what a call holds has been waiting, each way by itself: what goes on one way is none of what stands still
 /// the other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Backlog {
@@ -33,13 +33,18 @@ pub(super) struct Backlog {
     answer: Oldest,
 }
 
-/// Since when the oldest of what waits one way has been waiting.
+/// How long the oldest of what waits one way has been waiting.
 ///
 /// Bytes are not told apart: at some moment it is noted how many must have gone on before all that waits then has. Until they have,
-/// some of it is as old as that moment; then the next one is noted. So what it says is true, and at least half of the whole age.
+/// some of it is as old as that moment; then the next one is noted. What waits behind it is taken for as old as those were that went
+/// on last, until it is older: where bytes go on steadily that is so, and where they begin to go on fast it is soon noted.
 /// Where content grows on its way (text, unpacked messages) more bytes go on than have waited, and it may say less.
 #[derive(Clone, Copy, Debug, Default)]
-struct Oldest(Option<Noted>);
+struct Oldest {
+    noted: Option<Noted>,
+    /// How long it took those to go on that were noted before.
+    took: Duration,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Noted {
@@ -53,16 +58,22 @@ impl Oldest {
     fn note(&mut self, moved: Moved, now: Instant) {
         let Moved { passed, waiting } = moved;
         if waiting == 0 {
-            self.0 = None;
-        } else if self.0.is_none_or(|noted| passed >= noted.until) {
-            let until = passed + waiting as u64;
-            self.0 = Some(Noted { at: now, until });
+            *self = Self::default();
+            return;
         }
+        match self.noted {
+            Some(noted) if passed < noted.until => return,
+            Some(noted) => self.took = now.saturating_duration_since(noted.at),
+            None => {}
+        }
+        let until = passed + waiting as u64;
+        self.noted = Some(Noted { at: now, until });
     }
 
-    /// Since when, or a little later. `None`: nothing waited when it was noted last.
-    fn since(self) -> Option<Instant> {
-        self.0.map(|noted| noted.at)
+    /// Its age `now`. `None`: nothing waited when it was noted last.
+    fn age(self, now: Instant) -> Option<Duration> {
+        let noted = self.noted?;
+        Some(self.took.max(now.saturating_duration_since(noted.at)))
     }
 }
 
@@ -78,6 +89,25 @@ impl Backlog {
         self.request.note(request, now);
         self.answer.note(answer, now);
     }
+
+    /// How old the oldest of both is `now`, if that is much.
+    fn age(&self, now: Instant) -> Option<Duration> {
+        self.request_age(now).max(self.answer_age(now))
+    }
+
+    /// Of what waits for a backend.
+    fn request_age(&self, now: Instant) -> Option<Duration> {
+        self.request.age(now).filter(is_old)
+    }
+
+    /// Of what waits for its caller.
+    fn answer_age(&self, now: Instant) -> Option<Duration> {
+        self.answer.age(now).filter(is_old)
+    }
+}
+
+fn is_old(age: &Duration) -> bool {
+    *age >= OLD_TIME_MIN
 }
 
 impl<S: Socket> Call<S> {
@@ -110,8 +140,8 @@ struct Holder {
     who: Who,
     connection: Key,
     bytes: usize,
-    /// Since when some of it has been waiting, if that is long.
-    since: Option<Instant>,
+    /// How long some of it has been waiting, if that is much.
+    age: Option<Duration>,
     /// Some of that waits for its caller, who does not read, or slowly.
     unread: bool,
 }
@@ -184,7 +214,6 @@ impl<D: Driver> Core<D> {
     /// Those who hold more than `spared`, bytes, in the order in which they have to go.
     fn holders(&mut self, spared: usize, now: Instant) -> Vec<Holder> {
         let mut holders = Vec::new();
-        let old = |since: &Instant| now >= *since + OLD_TIME_MIN;
         for (key, call) in self.exchanges.iter_mut() {
             let held = call.held();
             let down = call.exchange.down();
@@ -194,15 +223,12 @@ impl<D: Driver> Core<D> {
             }
             // What its socket has taken since its last step, it has not heard of.
             call.note_backlog(&held, now);
-            let Backlog { request, answer } = call.backlog;
-            let unread = answer.since().filter(old);
-            let unsent = request.since().filter(old);
             holders.push(Holder {
                 who: Who::Call(key),
                 connection: call.connection,
                 bytes,
-                since: unread.into_iter().chain(unsent).min(),
-                unread: unread.is_some(),
+                age: call.backlog.age(now),
+                unread: call.backlog.answer_age(now).is_some(),
             });
         }
         for (key, connection) in self.connections.iter() {
@@ -216,7 +242,10 @@ impl<D: Driver> Core<D> {
                         who: Who::Leaving(stream.id()),
                         connection: key,
                         bytes,
-                        since: stream.leaving_since().filter(old),
+                        age: stream
+                            .leaving_since()
+                            .map(|since| now.saturating_duration_since(since))
+                            .filter(is_old),
                         unread: true,
                     });
                 }
@@ -228,8 +257,8 @@ impl<D: Driver> Core<D> {
         }
         holders.sort_by_cached_key(|holder| {
             let client = clients.get(&holder.connection).copied();
-            let Holder { bytes, since, .. } = *holder;
-            (since.is_none(), since, Reverse(client), Reverse(bytes))
+            let Holder { bytes, age, .. } = *holder;
+            (Reverse(age), Reverse(client), Reverse(bytes))
         });
         holders
     }
@@ -279,25 +308,53 @@ mod tests {
             talks.note(flowing(second), still(second), now);
             listens.note(still(second), flowing(second), now);
         }
-        assert_eq!(talks.answer.since(), Some(began));
-        assert_eq!(listens.request.since(), Some(began));
-        assert_eq!(talks.request.since(), Some(began + 9 * SECOND));
-        assert_eq!(listens.answer.since(), Some(began + 9 * SECOND));
+        let now = began + 9 * SECOND + SECOND / 2;
+        for (backlog, request, answer) in [
+            (talks, SECOND, 19 * SECOND / 2),
+            (listens, 19 * SECOND / 2, SECOND),
+        ] {
+            assert_eq!(backlog.request_age(now), Some(request));
+            assert_eq!(backlog.answer_age(now), Some(answer));
+            assert_eq!(backlog.age(now), Some(19 * SECOND / 2));
+        }
     }
 
     #[test]
     fn r_09_what_waits_is_old_until_as_much_has_gone_on_as_waited() {
         let began = Instant::now();
         let mut oldest = Oldest::default();
-        let mut note = |second: u32, passed, waiting| {
-            oldest.note(Moved { passed, waiting }, began + second * SECOND);
-            oldest.since().map(|at| at.duration_since(began))
+        let mut age = |second: u32, passed, waiting| {
+            let now = began + second * SECOND;
+            oldest.note(Moved { passed, waiting }, now);
+            oldest.age(now)
         };
-        assert_eq!(note(0, 0, 100), Some(Duration::ZERO));
-        assert_eq!(note(1, 99, 500), Some(Duration::ZERO));
-        assert_eq!(note(2, 100, 500), Some(2 * SECOND));
-        assert_eq!(note(3, 599, 1), Some(2 * SECOND));
-        assert_eq!(note(4, 600, 1), Some(4 * SECOND));
-        assert_eq!(note(5, 601, 0), None);
+        assert_eq!(age(0, 0, 100), Some(Duration::ZERO));
+        assert_eq!(age(3, 99, 500), Some(3 * SECOND));
+        // What waits behind them has waited as long.
+        assert_eq!(age(4, 100, 500), Some(4 * SECOND));
+        assert_eq!(age(9, 599, 1), Some(5 * SECOND));
+        // Soon it goes fast.
+        assert_eq!(age(10, 600, 10), Some(6 * SECOND));
+        assert_eq!(age(11, 611, 10), Some(SECOND));
+        assert_eq!(age(12, 621, 0), None);
+    }
+
+    #[test]
+    fn r_09_what_goes_on_steadily_is_as_old_as_it_waits_at_any_time() {
+        const DELAY: u32 = 10;
+        let began = Instant::now();
+        let mut oldest = Oldest::default();
+        for second in 1..6 * DELAY {
+            let now = began + second * SECOND;
+            // A byte comes each second, and goes on as much later.
+            let moved = Moved {
+                passed: second.saturating_sub(DELAY).into(),
+                waiting: second.min(DELAY) as usize,
+            };
+            oldest.note(moved, now);
+            if second > 2 * DELAY {
+                assert_eq!(oldest.age(now), Some(DELAY * SECOND));
+            }
+        }
     }
 }

@@ -219,6 +219,10 @@ fn r_08_half_heads_share_a_budget_and_those_go_that_have_been_coming_for_longest
     let mut still = Still::new(RouteKind::Rpc, Manner::Echo, limits);
     let half = [b"POST /a.B/C HTTP/1.1\r\nhost: a\r\nx: ", &[b'y'; HALF][..]].concat();
     let half = &half[..HALF];
+    // Older than all of them, and small.
+    let small = still.client();
+    still.send(&small, b"POST /a.B/C HTTP/1.1\r\n");
+    still.settle();
     let holders: Vec<End> = (0..10).map(|_| still.client()).collect();
     for holder in &holders {
         still.send(holder, half);
@@ -250,6 +254,7 @@ fn r_08_half_heads_share_a_budget_and_those_go_that_have_been_coming_for_longest
         }
         assert!(still.records.is_empty());
     }
+    assert_eq!(received(&small), (Vec::new(), false));
     // Whoever comes with a large one in two pieces is served beside them, and whose is small is spared.
     for (bytes, first) in [(6_000, 5_000), (400, 200)] {
         let client = still.client();

@@ -219,6 +219,8 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
         let end = (own.reason, own.by, own.code);
         let expected = (Reason::Overloaded, Party::Proxy, Some(Code::UNAVAILABLE));
         assert_eq!(end, expected, "{own:?}");
+        // It is a backend that takes nothing: they are told, and not cut.
+        assert!(!own.aborted, "{own:?}");
     }
     assert!(gone.len() < CONNECTIONS * STREAMS as usize, "all are gone");
     drop(writers);
