@@ -196,21 +196,25 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
             upload.extend(frame(DATA, 0, stream, piece));
         }
     }
-    let writers: Vec<_> = (0..CONNECTIONS)
-        .map(|_| {
-            let mut caller = Caller::new(world.address);
-            let upload = upload.clone();
-            thread::spawn(move || {
-                caller.send_within(&upload, Duration::from_secs(2));
-                caller
-            })
-        })
+    let mut callers: Vec<_> = (0..CONNECTIONS)
+        .map(|_| (Caller::new(world.address), upload.clone()))
         .collect();
+    let mut writers = Vec::with_capacity(CONNECTIONS);
     let info = measure(|| {
-        while !writers.iter().all(thread::JoinHandle::is_finished) {
-            world.turn();
+        while !callers.is_empty() {
+            for (mut caller, upload) in callers.drain(..CONNECTIONS / 2) {
+                writers.push(thread::spawn(move || {
+                    caller.send_within(&upload, Duration::from_secs(2));
+                    (caller, upload)
+                }));
+            }
+            while !writers.iter().all(thread::JoinHandle::is_finished) {
+                world.turn();
+            }
+            (0..100).for_each(|_| world.turn());
+            // What waits is old when it becomes too much.
+            thread::sleep(Duration::from_millis(1100));
         }
-        (0..100).for_each(|_| world.turn());
     });
     // Who made it too much has gone, and nobody else.
     let gone: Vec<_> = iter::from_fn(|| world.record()).collect();
