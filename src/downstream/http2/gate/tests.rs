@@ -128,6 +128,22 @@ fn a_reset_counts_more_where_no_answer_had_begun() {
 }
 
 #[test]
+fn a_reset_is_believed_when_its_last_byte_has_come() {
+    let mut gate = opened();
+    let notes = gate.notes();
+    notes.note_piece(1, &Bytes::from_static(b"answer"));
+    let reset = frame(kind::RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    let mut unread = BytesMut::new();
+    for (n, &byte) in reset.iter().enumerate() {
+        assert_eq!(notes.unwritten(1), Some(6), "after {n} bytes of it");
+        unread.extend_from_slice(&[byte]);
+        let passing = gate.pass(&mut unread).unwrap();
+        assert_eq!(passing, if n + 1 == reset.len() { reset.len() } else { 0 });
+    }
+    assert_eq!(notes.unwritten(1), None);
+}
+
+#[test]
 fn what_h2_ends_before_it_is_a_request_is_counted_unless_it_is_given_out_after_all() {
     let head = |stream| frame(kind::HEADERS, flag::END_HEADERS, stream, b"\x82");
     let reset = |stream| frame(kind::RST_STREAM, 0, stream, &[0, 0, 0, 1]);
