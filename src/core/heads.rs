@@ -75,7 +75,8 @@ impl<D: Driver> Core<D> {
             .filter_map(|(key, own)| {
                 let (reads, since) = match &own.seat {
                     Seat::Home(engine) => {
-                        let reads = engine.transport().borrow().unwritten() == 0;
+                        // What was said in this very turn nobody can have read.
+                        let reads = !engine.transport().borrow().is_kept_waiting();
                         (reads, engine.head_since())
                     }
                     // Its heads do not wait for its answers.

@@ -800,6 +800,12 @@ impl<S: Socket> Transport<S> {
         }
     }
 
+    /// Whether the peer has not taken all that was said to it when the socket was last asked.
+    pub fn is_kept_waiting(&self) -> bool {
+        let unwritten = self.unwritten.as_ref();
+        unwritten.is_some_and(|unwritten| unwritten.stall.is_some())
+    }
+
     /// When the peer will have kept bytes waiting for `limit`, counted from its last `progress` bytes. `None`: nothing waits.
     pub fn stalled_at(&mut self, now: Instant, limit: Duration, progress: u64) -> Option<Instant> {
         let stall = self.unwritten.as_mut()?.stall.as_mut()?;

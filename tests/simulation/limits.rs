@@ -372,6 +372,33 @@ fn pipelining_goes_first(taken: usize) {
 }
 
 #[test]
+fn r_08_who_was_answered_just_now_is_not_taken_for_one_who_does_not_read() {
+    let limits = Limits {
+        heads_bytes_max: 100 << 10,
+        ..Limits::default()
+    };
+    let mut still = Still::new(RouteKind::Rpc, Manner::Echo, limits);
+    let head = b"POST /a.B/C HTTP/1.1\r\nhost: a\r\nx: ";
+    let half = [head, &[b'y'; 10 << 10][..]].concat();
+    let standing: Vec<End> = (0..9).map(|_| still.client()).collect();
+    for client in &standing {
+        still.send(client, &half);
+    }
+    still.settle();
+    still.run_until(still.machine.now() + 5 * SECOND);
+    // His half head is one too many, and its room is asked for before the answer in front of it is written.
+    let client = still.client();
+    let first = b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n";
+    still.send(&client, &[first, &half[..]].concat());
+    still.settle();
+    let (said, closed) = received(&client);
+    let text = said.escape_ascii().to_string();
+    assert!(!closed && text.starts_with("HTTP/1.1 200"), "{text}");
+    let gone = standing.iter().filter(|end| received(end).1).count();
+    assert!((1..9).contains(&gone), "{gone} went");
+}
+
+#[test]
 fn r_23_ten_thousand_pipelined_requests_are_read_no_further_than_they_are_answered() {
     const MANY: usize = 10_000;
     let mut still = Still::new(RouteKind::Plain, Manner::Echo, Limits::default());
