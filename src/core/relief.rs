@@ -38,7 +38,10 @@ pub(super) struct Backlog {
 /// Bytes are not told apart: at some moment it is noted how many must have gone on before all that waits then has. Until they have,
 /// some of it is as old as that moment; then the next one is noted. What waits behind it is taken for as old as those were that went
 /// on last, until it is older: where bytes go on steadily that is so, and where they begin to go on fast it is soon noted.
-/// Where content grows on its way (text, unpacked messages) more bytes go on than have waited, and it may say less.
+/// Nobody says when bytes go on, only how many have whenever somebody looks. Where all has that was there at the last look, what
+/// waits now is new, and when the last of those went is not known: they waited until that look, and not for all the time that was
+/// quiet since.
+/// Where content grows on its way (answers in text) more bytes go on than have waited, and it may say less.
 #[derive(Clone, Copy, Debug, Default)]
 struct Oldest {
     noted: Option<Noted>,
@@ -51,6 +54,15 @@ struct Noted {
     at: Instant,
     /// How many bytes must have gone on.
     until: u64,
+    seen: Seen,
+}
+
+/// What was there at the last look.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: Instant,
+    /// How many bytes have gone on when all of it has.
+    all: u64,
 }
 
 impl Oldest {
@@ -61,13 +73,24 @@ impl Oldest {
             *self = Self::default();
             return;
         }
-        match self.noted {
-            Some(noted) if passed < noted.until => return,
-            Some(noted) => self.took = now.saturating_duration_since(noted.at),
-            None => {}
+        let all = passed + waiting as u64;
+        let seen = Seen { at: now, all };
+        if let Some(noted) = &mut self.noted {
+            let until = match () {
+                () if passed >= noted.seen.all => noted.seen.at,
+                () if passed >= noted.until => now,
+                () => {
+                    noted.seen = seen;
+                    return;
+                }
+            };
+            self.took = until.saturating_duration_since(noted.at);
         }
-        let until = passed + waiting as u64;
-        self.noted = Some(Noted { at: now, until });
+        self.noted = Some(Noted {
+            at: now,
+            until: all,
+            seen,
+        });
     }
 
     /// Its age `now`. `None`: nothing waited when it was noted last.
@@ -121,7 +144,8 @@ impl<S: Socket> Call<S> {
             self.backlog = Backlog::default();
             return;
         }
-        let taken = self.exchange.traffic().0.bytes;
+        // As its caller wrote it, as what has not been taken of it is: what is held behind that is no larger.
+        let taken = self.exchange.read();
         let request = Moved {
             passed: taken.saturating_sub(held.request as u64),
             waiting: unsent,
@@ -172,7 +196,7 @@ impl<D: Driver> Core<D> {
             return;
         }
         let enough = most - most / FREED;
-        self.forget_kept(spared);
+        self.forget_kept(spared, enough);
         let mut left = self.budget.held();
         for holder in self.holders(spared, now.instant) {
             if left <= enough {
@@ -199,11 +223,14 @@ impl<D: Driver> Core<D> {
         self.unrelieved = Some(left).filter(|&left| left > most);
     }
 
-    /// What is only kept to be sent again goes before any call has to: nothing waits for it, and few ever need it. Of those who hold
-    /// more than `spared`, bytes.
-    fn forget_kept(&mut self, spared: usize) {
+    /// What is only kept to be sent again goes before any call has to, until no more than `enough` is held: nothing waits for it, and
+    /// few ever need it. Of those who hold more than `spared`, bytes.
+    fn forget_kept(&mut self, spared: usize, enough: usize) {
         for (_, call) in self.exchanges.iter_mut() {
-            if call.share.bytes() > spared {
+            if self.budget.held() <= enough {
+                return;
+            }
+            if call.share.bytes() > spared && call.held().kept > 0 {
                 call.exchange.forget_kept();
                 let held = call.held();
                 call.share.hold(held.all);
@@ -298,7 +325,7 @@ mod tests {
         let began = Instant::now();
         let [still, flowing] = [0, 1].map(|flows| {
             move |second: u64| Moved {
-                passed: flows * second * 100_000,
+                passed: flows * second * 40_000,
                 waiting: 50_000,
             }
         });
@@ -310,8 +337,8 @@ mod tests {
         }
         let now = began + 9 * SECOND + SECOND / 2;
         for (backlog, request, answer) in [
-            (talks, SECOND, 19 * SECOND / 2),
-            (listens, 19 * SECOND / 2, SECOND),
+            (talks, 2 * SECOND, 19 * SECOND / 2),
+            (listens, 19 * SECOND / 2, 2 * SECOND),
         ] {
             assert_eq!(backlog.request_age(now), Some(request));
             assert_eq!(backlog.answer_age(now), Some(answer));
@@ -332,11 +359,35 @@ mod tests {
         assert_eq!(age(3, 99, 500), Some(3 * SECOND));
         // What waits behind them has waited as long.
         assert_eq!(age(4, 100, 500), Some(4 * SECOND));
-        assert_eq!(age(9, 599, 1), Some(5 * SECOND));
+        assert_eq!(age(9, 599, 100), Some(5 * SECOND));
+        assert_eq!(age(10, 600, 110), Some(6 * SECOND));
         // Soon it goes fast.
-        assert_eq!(age(10, 600, 10), Some(6 * SECOND));
-        assert_eq!(age(11, 611, 10), Some(SECOND));
-        assert_eq!(age(12, 621, 0), None);
+        assert_eq!(age(11, 709, 20), Some(6 * SECOND));
+        assert_eq!(age(12, 710, 20), Some(2 * SECOND));
+        assert_eq!(age(13, 730, 20), Some(Duration::ZERO));
+        assert_eq!(age(14, 750, 0), None);
+    }
+
+    #[test]
+    fn r_09_what_went_on_while_nobody_looked_is_not_taken_for_slow() {
+        let began = Instant::now();
+        let mut oldest = Oldest::default();
+        let mut age = |second: u32, passed, waiting| {
+            let now = began + second * SECOND;
+            oldest.note(Moved { passed, waiting }, now);
+            oldest.age(now)
+        };
+        // It comes in two pieces, and nothing is seen of its going.
+        assert_eq!(age(0, 0, 10), Some(Duration::ZERO));
+        assert_eq!(age(0, 0, 100), Some(Duration::ZERO));
+        assert_eq!(age(20, 100, 50), Some(Duration::ZERO));
+        // This one was seen to wait, for some of the time.
+        assert_eq!(age(23, 120, 30), Some(3 * SECOND));
+        assert_eq!(age(40, 150, 50), Some(3 * SECOND));
+        assert_eq!(age(60, 200, 50), Some(Duration::ZERO));
+        // Of that some is left, which has waited for all the time.
+        assert_eq!(age(70, 200, 60), Some(10 * SECOND));
+        assert_eq!(age(80, 250, 10), Some(20 * SECOND));
     }
 
     #[test]

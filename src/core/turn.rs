@@ -121,6 +121,7 @@ impl<S: Socket> Call<S> {
         Held {
             // What is kept to be sent again is the same that waits for window.
             all: waiting + gathered + kept.max(unsent),
+            kept: kept.saturating_sub(unsent),
             request: waiting + unsent,
             answer: gathered,
         }
@@ -130,6 +131,8 @@ impl<S: Socket> Call<S> {
 /// What a call holds, bytes.
 pub(super) struct Held {
     pub(super) all: usize,
+    /// What of that would be free if the call were not sent again.
+    pub(super) kept: usize,
     /// What of its request waits to go on. What is only kept to be sent again has gone where it was to go.
     pub(super) request: usize,
     /// What has come of its answer.

@@ -475,6 +475,11 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         )
     }
 
+    /// How much of the request has been read, as the client wrote it, bytes.
+    pub fn read(&self) -> u64 {
+        self.request.read
+    }
+
     /// Whether it would read more of the request now.
     pub fn wants_more(&self) -> bool {
         let connected = matches!(self.phase, Phase::Relaying(_));

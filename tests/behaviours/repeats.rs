@@ -1,13 +1,15 @@
 //! What is sent again, and what never is: only what provably was not processed, once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use wharf::policy::Target;
 use wharf::wire::{Code, Party, Reason};
 
 use crate::backend::{Backend, Seen};
+use crate::caller::{CALL, Caller, head};
 use crate::client::{Client, alone, message, streamed, trailer_frame};
-use crate::frames::REFUSED_STREAM;
+use crate::frames::{DATA, INITIAL_WINDOW_SIZE, REFUSED_STREAM, frame};
 use crate::world::{Plan, World};
 
 const REFUSED: &str = "grpc-status:14\r\ngrpc-message:backend \"greeter\" refused the call\r\n";
@@ -300,4 +302,52 @@ fn u_p1_a_backend_that_cannot_be_reached_is_unavailable_and_the_message_says_why
         assert_eq!((record.reason, record.attempts), (reason, 0));
         assert_eq!(record.code, Some(Code::UNAVAILABLE));
     }
+}
+
+#[test]
+fn r_09_what_waits_for_its_backend_may_be_sent_again_however_much_others_hold() {
+    const UPLOADS: usize = 40;
+    let backend = Backend::new();
+    let mut plan = Plan::default();
+    plan.limits.buffers_bytes_max = 1 << 20;
+    let world = World::with(plan, &[&backend]);
+    let mut opener = Client::calling(world.address, &message(b"hi"));
+    let mut first = backend.accept();
+    let taken = first.request().stream;
+    // From now on the backend takes heads alone.
+    first.settings(&[(INITIAL_WINDOW_SIZE, 0)]);
+    first.answer(taken, b"");
+    assert!(opener.answer().whole);
+    assert_eq!(world.record().reason, Reason::Ok);
+    let own = message(&[7; 20_000]);
+    let mut client = Client::calling(world.address, &own);
+    assert!(matches!(first.next(), Seen::Head { .. }));
+    let mut hog = Caller::new(world.address);
+    for _ in 0..UPLOADS {
+        let stream = hog.fresh();
+        let mut bytes = head(stream, &CALL, false);
+        let content = &message(&[7; 1 << 20])[..60_000];
+        let pieces = content.chunks(16_000);
+        bytes.extend(pieces.flat_map(|piece| frame(DATA, 0, stream, piece)));
+        hog.raw(&bytes);
+    }
+    // Room was made, and none of it where nothing would have been free.
+    assert_eq!(world.record().reason, Reason::Overloaded);
+    first.go_away(taken, 0);
+    let mut second = backend.accept();
+    let mut bodies: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    let stream = loop {
+        if let Seen::Data { stream, bytes, end } = second.next() {
+            bodies.entry(stream).or_default().extend(bytes);
+            // What others have sent has not come to its end.
+            if end {
+                break stream;
+            }
+        }
+    };
+    assert_eq!(bodies[&stream], own);
+    second.answer(stream, &message(b"one"));
+    let end = trailer_frame("grpc-status:0\r\n");
+    assert_eq!(client.answer(), streamed(&[&message(b"one"), &end]));
+    drop(hog);
 }

@@ -13,7 +13,7 @@ use crate::frames::{
     SETTINGS, WINDOW_UPDATE, field, frame, number, take_whole,
 };
 use crate::http2::greet;
-use crate::still::{Manner, Still, received};
+use crate::still::{Manner, PULSES, Still, received};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,11 +28,16 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// The field block of a call.
 pub(crate) fn call() -> Vec<u8> {
+    call_of("/a.B/C")
+}
+
+/// The same of that path.
+fn call_of(path: &str) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", "/a.B/C"),
+        (":path", path),
         (":authority", "a"),
         ("content-type", "application/grpc-web"),
     ] {
@@ -897,4 +902,111 @@ fn who_keeps_answers_waiting_goes_before_who_reads_fast(manner: Waiting, comes: 
             .all(|own| own.reason == Reason::Overloaded)
     );
     assert!(read > 50_000_000, "{read} bytes");
+}
+
+#[test]
+fn r_09_who_reads_at_once_what_comes_seldom_does_not_pay_for_those_who_do_not_read() {
+    // What came with the last pulse went at once, and nobody looked at it since.
+    for (every, pulse) in [(20, 1), (20, 2), (4, 1), (4, 3)] {
+        what_comes_seldom(every * SECOND, pulse, Manner::Torrent(1 << 30), 40);
+    }
+}
+
+#[test]
+fn r_09_what_is_left_of_calls_that_have_ended_goes_before_who_reads_at_once() {
+    what_comes_seldom(4 * SECOND, 1, Manner::Torrent(40_000), 80);
+}
+
+/// One reads at once what comes so often. Three seconds before that pulse others come, who read nothing of what the backend says in
+/// that manner.
+fn what_comes_seldom(every: Duration, pulse: u32, manner: Manner, others: u32) {
+    const STREAMS: u32 = 20;
+    const BYTES: usize = 60_000;
+    let limits = Limits {
+        buffers_bytes_max: 4 << 20,
+        ..Limits::default()
+    };
+    let mut still = Still::new(RouteKind::Rpc, manner, limits);
+    let reader = greet(&mut still, WINDOW_MAX);
+    let more = (WINDOW_MAX - 65_535).to_be_bytes();
+    still.send(&reader, &frame(WINDOW_UPDATE, 0, 0, &more));
+    let at = still.machine.now() + every * pulse;
+    call_for_pulses(&mut still, &reader, STREAMS, BYTES, every);
+    let mut heard = Vec::new();
+    let mut read_until = |still: &mut Still, until: Duration| {
+        while still.machine.now() < until {
+            still.run_until(until.min(still.machine.now() + 100 * MS));
+            heard.extend(still.receive(&reader).0);
+        }
+    };
+    read_until(&mut still, at - 3 * SECOND);
+    let flags = END_HEADERS | END_STREAM;
+    let standing: Vec<End> = (0..others)
+        .map(|_| {
+            let client = greet(&mut still, 0);
+            still.send(&client, &frame(HEADERS, flags, 1, &call()));
+            client
+        })
+        .collect();
+    read_until(&mut still, at + SECOND);
+    let cut = |client: &End| !resets(&received(client).0, 1).is_empty();
+    let gone = standing.iter().filter(|client| cut(client)).count();
+    assert!((1..others as usize).contains(&gone), "{gone} went");
+    let all = frames(&heard);
+    let reset = all.iter().filter(|own| own.0 == RST_STREAM).count();
+    assert_eq!(reset, 0, "each {every:?}, at pulse {pulse}");
+    let data = all.iter().filter(|own| own.0 == DATA);
+    let bytes: usize = data.map(|own| own.3.len()).sum();
+    assert_eq!(bytes, pulse as usize * STREAMS as usize * BYTES);
+}
+
+/// So many calls on the next odd streams, each answered with so many bytes so often.
+fn call_for_pulses(still: &mut Still, client: &End, calls: u32, bytes: usize, every: Duration) {
+    let block = call_of(&format!("{PULSES}{bytes}x{}", every.as_millis()));
+    let flags = END_HEADERS | END_STREAM;
+    for n in 0..calls {
+        still.send(client, &frame(HEADERS, flags, 1 + 2 * n, &block));
+    }
+    still.settle();
+}
+
+/// What each of them has been told when each has made so many calls and been answered with so many bytes at once, of which it reads
+/// nothing: how many streams were reset.
+fn pulse_for(clients: &[(u32, usize)], buffers_bytes_max: usize) -> Vec<usize> {
+    let limits = Limits {
+        buffers_bytes_max,
+        ..Limits::default()
+    };
+    let mut still = Still::new(RouteKind::Rpc, Manner::Silent, limits);
+    let mut ends = Vec::new();
+    let at = still.machine.now() + 10 * SECOND;
+    for &(calls, bytes) in clients {
+        let client = greet(&mut still, 0);
+        let every = at - still.machine.now();
+        call_for_pulses(&mut still, &client, calls, bytes, every);
+        ends.push(client);
+    }
+    still.run_until(at + SECOND / 2);
+    ends.iter()
+        .map(|client| frames(&still.receive(client).0))
+        .map(|all| all.iter().filter(|own| own.0 == RST_STREAM).count())
+        .collect()
+}
+
+#[test]
+fn r_09_where_nothing_is_old_it_is_the_client_who_holds_most_and_not_the_largest_call() {
+    let reset = pulse_for(&[(1, 60_000), (20, 30_000)], 500_000);
+    assert_eq!(reset[0], 0);
+    assert!((1..20).contains(&reset[1]), "{reset:?}");
+}
+
+#[test]
+fn r_09_who_holds_little_stays_until_they_hold_twice_of_it_all() {
+    const BUDGET: usize = 200_000;
+    const BYTES: usize = 3_000;
+    for (calls, stay) in [(60, true), (90, false)] {
+        let reset: usize = pulse_for(&[(calls, BYTES); 2], BUDGET).iter().sum();
+        assert_eq!(reset == 0, stay, "{reset} of 2 x {calls}");
+        assert!(reset < 2 * calls as usize, "{reset} of 2 x {calls}");
+    }
 }

@@ -20,6 +20,8 @@ use wharf::wire::{OutgoingHead, Part, Reset, ResponseHead};
 
 /// The pause between two deeds of a client that does not hurry.
 pub(crate) const A_MOMENT: Duration = Duration::from_millis(2);
+/// What a backend says at once, bytes.
+const PIECE: usize = 16 << 10;
 
 /// A call as the backend saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +46,10 @@ pub(crate) enum Manner {
     Torrent(usize),
 }
 
+/// Behind it a path says how many bytes are answered at once and, after an x, each how many milliseconds: without end, and whatever
+/// the backend's manner.
+pub(crate) const PULSES: &str = "/pulses/";
+
 /// A backend that remembers.
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
@@ -64,6 +70,15 @@ impl Memory {
 
 impl Callee for Memory {
     fn call(&self, head: &OutgoingHead) -> Box<dyn Answer> {
+        let pulses = head.path.path().strip_prefix(PULSES);
+        if let Some((bytes, every)) = pulses.and_then(|words| words.split_once('x')) {
+            return Box::new(Pulses {
+                bytes: bytes.parse().expect("a number"),
+                every: Duration::from_millis(every.parse().expect("a number")),
+                left: 0,
+                next: None,
+            });
+        }
         let mut seen = self.seen.lock().expect("no panic");
         seen.push(Seen {
             method: head.method.to_string(),
@@ -115,7 +130,6 @@ impl Answer for Remembered {
     }
 
     fn poll_part(&mut self, _: Instant) -> Poll<Result<Part, Reset>> {
-        const PIECE: usize = 16 << 10;
         let mut ready = false;
         let mut path = String::new();
         self.note(|seen| {
@@ -160,6 +174,44 @@ impl Answer for Remembered {
 impl Drop for Remembered {
     fn drop(&mut self) {
         self.note(|seen| seen.dropped = true);
+    }
+}
+
+/// So many bytes at once, then a pause.
+struct Pulses {
+    bytes: usize,
+    every: Duration,
+    /// Of this one.
+    left: usize,
+    /// When the next one begins. `None`: its head has not been asked for.
+    next: Option<Instant>,
+}
+
+impl Answer for Pulses {
+    fn handle_part(&mut self, _: Part) {}
+
+    fn poll_part(&mut self, now: Instant) -> Poll<Result<Part, Reset>> {
+        let Some(next) = self.next else {
+            self.next = Some(now + self.every);
+            let mut head = ResponseHead::new(StatusCode::OK);
+            let kind = HeaderValue::from_static("application/grpc");
+            head.headers.insert(http::header::CONTENT_TYPE, kind);
+            return Poll::Ready(Ok(Part::Head(Box::new(head))));
+        };
+        if self.left == 0 {
+            if now < next {
+                return Poll::Pending;
+            }
+            self.left = self.bytes;
+            self.next = Some(now + self.every);
+        }
+        let bytes = self.left.min(PIECE);
+        self.left -= bytes;
+        Poll::Ready(Ok(Part::Data(Bytes::from(vec![0; bytes]))))
+    }
+
+    fn wake_at(&self) -> Option<Instant> {
+        self.next
     }
 }
 

@@ -10,7 +10,7 @@ use wharf::wire::{Code, Party, Reason};
 
 use crate::backend::{Backend, Peer, Seen};
 use crate::caller::{CALL, Caller, call_with, head, head_of};
-use crate::client::message;
+use crate::client::{Client, message, request};
 use crate::frames::{
     CONTINUATION, DATA, END_STREAM, HEADERS, INITIAL_WINDOW_SIZE, PING, PRIORITY, WINDOW_MAX,
     block, frame,
@@ -199,7 +199,11 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
     let mut callers: Vec<_> = (0..CONNECTIONS)
         .map(|_| (Caller::new(world.address), upload.clone()))
         .collect();
+    // One in HTTP/1.1 comes before them all.
+    let mut oldest = Client::new(world.address);
+    oldest.send(&request("", &message(&[7; 1 << 20]))[..60_000]);
     let mut writers = Vec::with_capacity(CONNECTIONS);
+    let mut answered = 0;
     let info = measure(|| {
         while !callers.is_empty() {
             for (mut caller, upload) in callers.drain(..CONNECTIONS / 2) {
@@ -212,6 +216,15 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
                 world.turn();
             }
             (0..100).for_each(|_| world.turn());
+            // Each is told something, and reads it at once.
+            while let Some(seen) = peer.next_within(Duration::from_millis(10)) {
+                if let Seen::Head { stream, .. } = seen {
+                    peer.grpc_head(stream);
+                    peer.data(stream, &message(b"well"), false);
+                    answered += 1;
+                }
+            }
+            (0..100).for_each(|_| world.turn());
             // What waits is old when it becomes too much.
             thread::sleep(Duration::from_millis(1100));
         }
@@ -219,14 +232,20 @@ fn r_09_uploads_of_many_connections_share_a_budget() {
     // Who made it too much has gone, and nobody else.
     let gone: Vec<_> = iter::from_fn(|| world.record()).collect();
     assert!(!gone.is_empty(), "nobody was told of it");
+    assert!(answered > CONNECTIONS, "{answered}");
     for own in &gone {
         let end = (own.reason, own.by, own.code);
         let expected = (Reason::Overloaded, Party::Proxy, Some(Code::UNAVAILABLE));
         assert_eq!(end, expected, "{own:?}");
-        // It is a backend that takes nothing: they are told, and not cut.
+        // It is a backend that takes nothing, and they read what they are told: they are told of this, too, and not cut.
         assert!(!own.aborted, "{own:?}");
     }
     assert!(gone.len() < CONNECTIONS * STREAMS as usize, "all are gone");
+    let (_, told) = oldest.chunked_start(message(b"well").len());
+    assert_eq!(told, message(b"well"));
+    let (told, whole) = oldest.chunked_rest();
+    let text = told.escape_ascii().to_string();
+    assert!(whole && text.contains("grpc-status:14"), "{text}");
     drop(writers);
     drop(peer);
     world.stop();
