@@ -223,18 +223,23 @@ impl<D: Driver> Core<D> {
         self.events = events;
         self.obey(now);
         self.expire(now);
+        // Not before: who stands in line is not late.
+        self.call_held_over();
+        self.call_line();
         (self.turns, self.begun, self.frames) = (self.turns + 1, 0, 0);
         self.run_ready(now);
         self.relieve(now);
         self.flush(now);
-        self.call_held_over();
-        self.call_line();
         self.leave(now)
     }
 
     pub(super) fn wait_until(&self) -> Option<Instant> {
         let now = self.now?.instant;
-        if !self.reactor.ready.is_empty() || self.listeners.contains(&Accepting::More) {
+        if !self.reactor.ready.is_empty()
+            || self.reactor.staging.has_line()
+            || !self.held_over.is_empty()
+            || self.listeners.contains(&Accepting::More)
+        {
             return Some(now);
         }
         let paused = self.listeners.iter().filter_map(|listener| match listener {

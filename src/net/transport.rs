@@ -138,6 +138,11 @@ impl Staging {
         next
     }
 
+    /// Whether somebody stands in the line, or has left and is still in it.
+    pub fn has_line(&self) -> bool {
+        !self.line.borrow().is_empty()
+    }
+
     /// Who stands in the line, for the invariants. There may be some in it who have left.
     pub fn line(&self) -> Vec<Key> {
         self.line.borrow().iter().copied().collect()

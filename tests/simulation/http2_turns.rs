@@ -356,6 +356,37 @@ fn r_14_who_waits_in_line_for_longer_than_a_head_may_take_is_not_late() {
 }
 
 #[test]
+fn r_14_the_rest_of_a_body_that_waits_in_line_is_not_late_either() {
+    const CLIENTS: usize = 4 * CALLED_MAX;
+    const PIECES: usize = STEPS_OF_ONE_MAX + 50;
+    let mut still = roomy();
+    let pouring: Vec<End> = (0..CLIENTS).map(|_| still.client()).collect();
+    still.settle();
+    // It is refused before its body has been read, which is then read and thrown away, so that the next one may follow.
+    let mut refused = b"POST /no HTTP/1.1\r\nhost: a\r\ncontent-type: application/grpc-web\r\n\
+        transfer-encoding: chunked\r\n\r\n"
+        .to_vec();
+    refused.extend(b"1\r\nx\r\n".repeat(PIECES));
+    for end in &pouring {
+        still.send(end, &refused);
+    }
+    still.turn(still.machine.now() + A_MOMENT);
+    // However long they stand there, and also those who are called in the turn that notices.
+    still.machine.leap();
+    still.settle();
+    for end in &pouring {
+        still.send(end, b"0\r\n\r\nGET /healthz HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    still.settle();
+    for end in &pouring {
+        let (bytes, closed) = received(end);
+        let text = bytes.escape_ascii().to_string();
+        assert!(!closed, "it was not late");
+        assert_eq!(text.matches("HTTP/1.1 200").count(), 2, "{text}");
+    }
+}
+
+#[test]
 fn h1_47_a_body_that_is_cut_is_told_so_however_many_pieces_it_comes_in() {
     for pieces in [100, 300, 3_000] {
         let mut still = Still::new(RouteKind::Rpc, Manner::Silent, Limits::default());
