@@ -99,8 +99,9 @@ class Echo(echo_pb2_grpc.EchoServicer):
         for number in range(1, request.count + 1):
             if request.interval_ms and number > 1 and watch.left.wait(request.interval_ms / 1000):
                 return
-            yield echo_pb2.StreamReply(number=number, payload=payload)
+            # Before: once it is there, the caller may leave before this generator goes on.
             watch.sent = number
+            yield echo_pb2.StreamReply(number=number, payload=payload)
             if number == request.hold_after:
                 watch.left.wait()
                 return
