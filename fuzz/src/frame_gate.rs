@@ -1,5 +1,5 @@
 //! The gate in front of `h2`: at every split it takes out empty DATA frames, padded or not, and nothing else, never holds back
-//! a byte that may go on, and gives back exactly the window that padding has used.
+//! a byte that may go on but of SETTINGS that are not whole, and gives back exactly the window that padding has used.
 
 use bytes::{Buf as _, BytesMut};
 use wharf::net::Sieve;
@@ -84,7 +84,7 @@ fn is_http2(stream: &[u8]) -> bool {
         if !(matches!(a, 0x15 | 0x16) && *b == 3) && flags & 1 == 0)
 }
 
-/// What passes of frames, what is held of a head that is not whole, and how many frames are taken out.
+/// What passes of frames, what is held of a head or of SETTINGS that are not whole, and how many frames are taken out.
 fn naive(stream: &[u8]) -> (Vec<u8>, Vec<u8>, u64, u32) {
     let mut passed = Vec::new();
     let mut dropped = 0;
@@ -93,6 +93,11 @@ fn naive(stream: &[u8]) -> (Vec<u8>, Vec<u8>, u64, u32) {
     while let Some(&[a, b, c, kind, flags, ref stream @ ..]) = rest.get(..9) {
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         let (frame, after) = rest.split_at(rest.len().min(9 + length));
+        let is_settings = kind == 4 && flags & 1 == 0 && length % 6 == 0 && length <= 16 << 10;
+        if is_settings && frame.len() < 9 + length {
+            // What it says must be known before anybody acts upon it.
+            break;
+        }
         // The connection itself has no DATA, and nobody has streams of even numbers.
         let is_nobodys = stream[3] % 2 == 0;
         let kind = if is_nobodys { u8::MAX } else { kind };

@@ -58,7 +58,7 @@ pub fn status_of(reason: Reason) -> (Code, Retry) {
         Reason::BackendNoTrailers | Reason::BackendProtocol(_) => (Code::INTERNAL, Retry::Unsafe),
         Reason::ClientLeft => (Code::CANCELLED, Retry::Unsafe),
         Reason::ClientProtocol(_) => (Code::INTERNAL, Retry::Unsafe),
-        Reason::MessageTooLarge(_) | Reason::MetadataTooLarge => {
+        Reason::MessageTooLarge(_) | Reason::MetadataTooLarge | Reason::MetadataTooLargeThere(_) => {
             (Code::RESOURCE_EXHAUSTED, Retry::Unsafe)
         }
         Reason::Deadline | Reason::ClientTooSlow => (Code::DEADLINE_EXCEEDED, Retry::Unsafe),
@@ -71,6 +71,7 @@ pub fn http_status_of(reason: Reason) -> Option<StatusCode> {
     match reason {
         Reason::ClientProtocol(_) => Some(StatusCode::BAD_REQUEST),
         Reason::ClientTooSlow => Some(StatusCode::REQUEST_TIMEOUT),
+        Reason::MetadataTooLargeThere(_) => Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         _ => None,
     }
 }
@@ -127,6 +128,10 @@ pub fn message_of(reset: Reset, backend: &str) -> Cow<'static, str> {
                 .into()
         }
         Reason::MetadataTooLarge => Cow::Borrowed("metadata is larger than limits.header_bytes"),
+        Reason::MetadataTooLargeThere(takes) => format!(
+            "the request's metadata is larger than what backend \"{backend}\" takes ({takes} bytes)"
+        )
+        .into(),
         Reason::Deadline => Cow::Borrowed("the deadline of the call has passed"),
         Reason::Draining => Cow::Borrowed("the proxy is shutting down"),
         Reason::Overloaded => Cow::Borrowed("the proxy has too much to do"),
@@ -161,7 +166,7 @@ mod tests {
     use super::*;
 
     /// Every reason, its code, whether the call may be made again, and what the caller is told.
-    const ROWS: [(Reset, u32, Retry, &str); 31] = {
+    const ROWS: [(Reset, u32, Retry, &str); 32] = {
         use Reason as R;
         use Retry::{Safe, Unsafe};
         [
@@ -306,6 +311,12 @@ mod tests {
                 "metadata is larger than limits.header_bytes",
             ),
             (
+                Reset::proxy(R::MetadataTooLargeThere(7)),
+                8,
+                Unsafe,
+                "the request's metadata is larger than what backend \"b\" takes (7 bytes)",
+            ),
+            (
                 Reset::proxy(R::Deadline),
                 4,
                 Unsafe,
@@ -387,6 +398,9 @@ mod tests {
             let status = match reset.reason {
                 Reason::ClientProtocol(_) => Some(StatusCode::BAD_REQUEST),
                 Reason::ClientTooSlow => Some(StatusCode::REQUEST_TIMEOUT),
+                Reason::MetadataTooLargeThere(_) => {
+                    Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+                }
                 _ => None,
             };
             assert_eq!(http_status_of(reset.reason), status, "{reset:?}");

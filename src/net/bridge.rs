@@ -102,7 +102,8 @@ impl<S: Socket, F: Sieve> AsyncRead for Bridge<S, F> {
                 transport.keep_unread();
                 return Poll::Pending;
             }
-            // A sieve holds back a frame head at most, or all of a foreign peer's turn; the turn's budget bounds both.
+            // A sieve holds back a frame head or a frame of SETTINGS at most, or all of a foreign peer's turn; the turn's budget
+            // bounds them.
             let filled = transport.fill_shown();
             if !matches!(filled, Filled::Bytes(_)) {
                 transport.keep_unread();

@@ -20,6 +20,7 @@ use crate::telemetry::panics;
 use crate::upstream::gate::{Gate, Notes, Opening, opening_at_end};
 use crate::upstream::settings;
 use crate::upstream::stream::{Http2, Open, Slot};
+use crate::wire::http2::hpack;
 use crate::wire::{OutgoingHead, Reason, Reset};
 
 /// From so many staged bytes on `h2` waits, bytes. Many streams share it, so it is wider than a client's.
@@ -204,6 +205,11 @@ impl<S: Socket> Connection<S> {
             return Err(Reset::upstream(Reason::BackendRefused));
         };
         let request = request_of(head, authority).ok_or(Reset::proxy(Reason::NoEndpoint))?;
+        let takes = engine.notes.head_bytes_max();
+        if !hpack::fits(&request, takes as usize) {
+            // Servers end the whole connection for a head that is far over it, with the calls of everybody else.
+            return Err(Reset::proxy(Reason::MetadataTooLargeThere(takes)));
+        }
         let slot = Slot::new(&self.open, connection);
         self.most = self.most.max(self.open.streams());
         // Its head comes behind all that is said already.

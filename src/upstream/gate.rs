@@ -15,7 +15,7 @@ use crate::http2::{Entering, Fate, Gone, Loans, Met, Passing};
 use crate::net::Sieve;
 use crate::upstream::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
-use crate::wire::http2::{FRAME_HEAD_BYTES, PREFACE, flag, kind};
+use crate::wire::http2::{FRAME_HEAD_BYTES, PREFACE, SETTING_BYTES, flag, kind, setting};
 
 /// How much of a first line is kept for people, bytes.
 const LINE_BYTES_MAX: usize = 60;
@@ -26,6 +26,11 @@ pub const HEADER_BLOCK_BYTES_MAX: usize = 96 << 10;
 /// SETTINGS frames in one second. Over it: the connection ends. Each may change the window of every stream, so a few bytes
 /// of them cost a walk over all.
 pub const SETTINGS_PER_SECOND_MAX: u32 = 100;
+
+/// A frame of SETTINGS, as large as any frame may be that we take, bytes.
+const SETTINGS_BYTES_MAX: usize = 16 << 10;
+/// How large a list of fields the peer takes, bytes (SETTINGS_MAX_HEADER_LIST_SIZE, RFC 9113 §6.5.2). `h2` heeds it not (0.4.20).
+const HEADER_LIST_BYTES: u16 = 6;
 
 /// What a peer's first bytes say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +55,8 @@ pub struct Notes {
     fault: Cell<Option<Fault>>,
     /// SETTINGS frames of the present second.
     settings: Cell<u32>,
+    /// How large a head the peer takes, bytes.
+    head_bytes_max: Cell<Option<u32>>,
     /// How many bytes had left when the connection was lost.
     lost_after: Cell<Option<u64>>,
     /// Heads that `h2` was given and has not written.
@@ -89,6 +96,11 @@ impl Notes {
     /// What the gate itself gave the connection up for.
     pub fn fault(&self) -> Option<Fault> {
         self.fault.get()
+    }
+
+    /// How large a head the peer takes, bytes. It may count the list of fields, or the block that has come.
+    pub fn head_bytes_max(&self) -> u32 {
+        self.head_bytes_max.get().unwrap_or(u32::MAX)
     }
 
     /// A second is over.
@@ -187,14 +199,22 @@ impl Gate {
     }
 }
 
-/// Gives the connection up.
-fn fail(notes: &Notes, stream: u32, reason: Reason) -> io::Error {
-    notes.fault.set(Some(Fault { stream, reason }));
-    io::ErrorKind::InvalidData.into()
+/// Why a frame is not handed on.
+enum Stop {
+    /// It has not come whole.
+    Waits,
+    /// The connection is given up.
+    Fails(io::Error),
 }
 
-/// A frame begins. `block`: bytes of the present head or trailer section, so far.
-fn judge(met: Met, notes: &Notes, block: &mut usize) -> io::Result<()> {
+/// Gives the connection up.
+fn fail(notes: &Notes, stream: u32, reason: Reason) -> Stop {
+    notes.fault.set(Some(Fault { stream, reason }));
+    Stop::Fails(io::ErrorKind::InvalidData.into())
+}
+
+/// A frame begins; `rest` is what has come from there on. `block`: bytes of the present head or trailer section, so far.
+fn judge(met: Met, rest: &[u8], notes: &Notes, block: &mut usize) -> Result<(), Stop> {
     let frame = match met {
         Met::HandedOn(frame) => frame,
         Met::TakenOut {
@@ -216,6 +236,13 @@ fn judge(met: Met, notes: &Notes, block: &mut usize) -> io::Result<()> {
         kind::HEADERS | kind::PUSH_PROMISE => *block = bytes,
         kind::CONTINUATION => *block += bytes,
         kind::SETTINGS if !frame.has(flag::ACK) => {
+            // Of a length that may not be `h2` judges by the head alone.
+            if frame.length.is_multiple_of(SETTING_BYTES) && frame.length <= SETTINGS_BYTES_MAX {
+                let payload = rest.get(FRAME_HEAD_BYTES..bytes).ok_or(Stop::Waits)?;
+                if let Some(takes) = setting(payload, HEADER_LIST_BYTES) {
+                    notes.head_bytes_max.set(Some(takes));
+                }
+            }
             let settings = notes.settings.get() + 1;
             notes.settings.set(settings);
             if settings > SETTINGS_PER_SECOND_MAX {
@@ -253,9 +280,14 @@ impl Sieve for Gate {
             block,
             ..
         } = self;
-        entering.pass(unread, |met, _| {
-            judge(met, notes, block).map(|()| Fate::Passes)
-        })
+        let passing = entering.pass(unread, |met, rest| {
+            judge(met, rest, notes, block).map(|()| Fate::Passes)
+        });
+        match passing {
+            Ok(passing) => Ok(passing),
+            Err(Stop::Waits) => Ok(0),
+            Err(Stop::Fails(error)) => Err(error),
+        }
     }
 
     fn passed(&mut self, bytes: usize) {
@@ -626,6 +658,56 @@ mod tests {
         }
         assert!(feed(&mut gate, &settings).is_err());
         assert_eq!(notes.fault().map(|fault| fault.stream), Some(0));
+    }
+
+    #[test]
+    fn m_19_what_the_peer_takes_is_known_when_its_settings_have_gone_by_however_they_are_cut() {
+        let table = [0, 1, 0, 0, 16, 0];
+        let takes = |bytes: u32| {
+            let [a, b, c, d] = bytes.to_be_bytes();
+            [0, 6, a, b, c, d]
+        };
+        let first = frame(
+            kind::SETTINGS,
+            0,
+            0,
+            &[takes(7), table, takes(8192)].concat(),
+        );
+        for cut in 0..=first.len() {
+            let mut gate = Gate::new();
+            let notes = gate.notes();
+            let mut unread = BytesMut::from(&first[..cut]);
+            let passing = gate.pass(&mut unread).unwrap();
+            let (length, known) = match cut == first.len() {
+                true => (cut, 8192),
+                false => (0, u32::MAX),
+            };
+            assert_eq!((passing, notes.head_bytes_max()), (length, known), "{cut}");
+        }
+        let mut gate = open_gate();
+        let notes = gate.notes();
+        for (flags, settings, known) in [
+            (0, &[takes(100)][..], 100),
+            (0, &[table], 100),
+            // What it says it has seen is ours.
+            (flag::ACK, &[takes(5)], 100),
+            (0, &[takes(0)], 0),
+            (0, &[takes(u32::MAX)], u32::MAX),
+        ] {
+            feed(
+                &mut gate,
+                &frame(kind::SETTINGS, flags, 0, &settings.concat()),
+            )
+            .unwrap();
+            assert_eq!(notes.head_bytes_max(), known);
+        }
+        // What may not be `h2` finds by the head alone.
+        for length in [7, 6 * 3_000] {
+            let mut gate = open_gate();
+            let broken = frame(kind::SETTINGS, 0, 0, &vec![0; length]);
+            let begun = &broken[..FRAME_HEAD_BYTES];
+            assert_eq!(feed(&mut gate, begun).unwrap(), begun);
+        }
     }
 
     #[test]

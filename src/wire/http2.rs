@@ -1,10 +1,11 @@
 //! HTTP/2 as far as it is ours: the outside of its frames (RFC 9113 §4.1), nine bytes that say what follows and how long, and
 //! what a request's head says once `h2` has read it.
 //!
-//! Owns the names and numbers that whoever looks at frames on their way needs. It never looks into a frame: that is the business
-//! of `h2`.
+//! Owns the names and numbers that whoever looks at frames on their way needs. It looks into no frame but SETTINGS, for what `h2`
+//! reads there and keeps to itself.
 
 pub mod head;
+pub mod hpack;
 
 /// The head of every frame, bytes.
 pub const FRAME_HEAD_BYTES: usize = 9;
@@ -45,6 +46,17 @@ pub mod flag {
     pub const END_HEADERS: u8 = 0x4;
     /// On DATA and HEADERS: the payload begins with the length of what is thrown away at its end.
     pub const PADDED: u8 = 0x8;
+}
+
+/// One of those that a frame of SETTINGS holds, bytes (RFC 9113 §6.5.1).
+pub const SETTING_BYTES: usize = 6;
+
+/// What the payload of a frame of SETTINGS says of that one; the last word counts. `None`: nothing.
+pub fn setting(payload: &[u8], id: u16) -> Option<u32> {
+    let (settings, _) = payload.as_chunks::<SETTING_BYTES>();
+    settings.iter().rev().find_map(|&[a, b, value @ ..]| {
+        (u16::from_be_bytes([a, b]) == id).then(|| u32::from_be_bytes(value))
+    })
 }
 
 /// The head of a frame.

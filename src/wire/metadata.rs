@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 use crate::wire::base64;
 use crate::wire::fields::Fields;
+use crate::wire::http2::hpack::FIELD_OVERHEAD_BYTES;
 
 /// What metadata may weigh, one way, by [`size`]. Over it: 431 for a request, RESOURCE_EXHAUSTED for an answer.
 pub const METADATA_BYTES_MAX: usize = 16 << 10;
@@ -154,11 +155,11 @@ pub fn forward_trailers<T: Borrow<HeaderMap>>(trailers: T) -> Result<T, Metadata
     }
 }
 
-/// What metadata weighs: names, values, and 32 for each field (RFC 9113 §6.5.2 counts so).
+/// What metadata weighs: names, values, and what each field costs besides (RFC 9113 §6.5.2).
 pub fn size(fields: &HeaderMap) -> usize {
     fields
         .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD_BYTES)
         .sum()
 }
 

@@ -93,6 +93,8 @@ pub enum Reason {
     MessageTooLarge(u32),
     /// Metadata is over the limit.
     MetadataTooLarge,
+    /// The request's metadata is over what the backend takes (given here, bytes), as far as it says so.
+    MetadataTooLargeThere(u32),
     /// The call's deadline passed.
     Deadline,
     /// The proxy is shutting down.
@@ -129,7 +131,7 @@ impl Reason {
             Self::ClientProtocol(_) => "client_protocol",
             Self::ClientTooSlow => "client_too_slow",
             Self::MessageTooLarge(_) => "message_too_large",
-            Self::MetadataTooLarge => "metadata_too_large",
+            Self::MetadataTooLarge | Self::MetadataTooLargeThere(_) => "metadata_too_large",
             Self::Deadline => "deadline",
             Self::Draining => "draining",
             Self::Overloaded => "overloaded",

@@ -300,6 +300,11 @@ impl Peer {
             .collect()
     }
 
+    /// How long the last head was as HPACK wrote it, bytes.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.frames.block_bytes
+    }
+
     /// Proves that nothing is on its way: what the proxy has sent before it answers a PING came before the answer.
     pub(crate) fn assert_quiet(&mut self) {
         self.frame(PING, 0, 0, b"anything");

@@ -14,6 +14,7 @@ pub(crate) use wharf::wire::http2::kind::{
 
 pub(crate) const MAX_CONCURRENT_STREAMS: u16 = 3;
 pub(crate) const INITIAL_WINDOW_SIZE: u16 = 4;
+pub(crate) const MAX_HEADER_LIST_SIZE: u16 = 6;
 
 /// Error codes (RFC 9113 §7).
 pub(crate) const NO_ERROR: u32 = 0;
@@ -62,6 +63,8 @@ pub(crate) struct Frames {
     decoder: Decoder<'static>,
     /// How the fields of the last head stood in it.
     pub(crate) ways: Vec<(String, Way)>,
+    /// And how long its block was, bytes.
+    pub(crate) block_bytes: usize,
 }
 
 impl Frames {
@@ -70,6 +73,7 @@ impl Frames {
             unread: Vec::new(),
             decoder: Decoder::with_dynamic_size(4096),
             ways: Vec::new(),
+            block_bytes: 0,
         }
     }
 
@@ -111,6 +115,7 @@ impl Frames {
         assert!(!head.has(PADDED | 0x20), "no padding, no priority");
         let mut fields = Vec::new();
         let mut block = head.payload.clone();
+        self.block_bytes = block.len();
         let decoded = self.decoder.decode(&mut block, &mut fields);
         decoded.expect("a field block");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("ASCII");

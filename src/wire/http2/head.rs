@@ -14,10 +14,9 @@ use http::{HeaderName, HeaderValue, Method};
 use crate::wire::fields::{Fields, WHO_ASKS};
 use crate::wire::http1::head::{IN_TARGET, authority, check_authority, has_underscore, is_guarded};
 use crate::wire::http1::{HeadFault, HeadLimits};
+use crate::wire::http2::hpack::FIELD_OVERHEAD_BYTES;
 use crate::wire::part::RequestHead;
 
-/// What a field costs besides its bytes (RFC 9113 §6.5.2), bytes.
-const FIELD_OVERHEAD_BYTES: usize = 32;
 /// So many fields more than in HTTP/1.1 a head may have, since browsers cut their cookies into crumbs here (RFC 9113 §8.2.3).
 const CRUMBS_MAX: usize = 28;
 

@@ -11,7 +11,7 @@ use crate::backend::{Backend, Peer, Request, Seen};
 use crate::caller::{Caller, call_with};
 use crate::client::{Answer, Client, PATH, alone, message, streamed, trailer_frame};
 use crate::ends::{Pair, assert_ends};
-use crate::frames::{REFUSED_STREAM, Way};
+use crate::frames::{INITIAL_WINDOW_SIZE, MAX_HEADER_LIST_SIZE, REFUSED_STREAM, WINDOW_MAX, Way};
 use crate::world::{PATIENCE, Plan, World};
 
 const OK: &str = "grpc-status:0\r\n";
@@ -875,4 +875,63 @@ fn m_18_holds_for_native_callers_and_for_a_call_that_is_made_again() {
         }
         assert_eq!(pair.world.record().attempts, 2);
     }
+}
+
+#[test]
+fn m_19_a_request_that_its_backend_does_not_take_ends_alone_and_is_not_sent() {
+    const TAKES: usize = 8 << 10;
+    let told = "grpc-status:8\r\ngrpc-message:the request's metadata is larger than what backend \"greeter\" \
+                takes (8192 bytes)\r\n";
+    let backend = Backend::new();
+    let world = World::with(Plan::default(), &[&backend]);
+    let mut other = Client::calling(world.address, &message(b"hello"));
+    let mut peer = backend.accept_with(&[
+        (INITIAL_WINDOW_SIZE, WINDOW_MAX),
+        (MAX_HEADER_LIST_SIZE, TAKES as u32),
+    ]);
+    // Somebody else's call on that connection, which is open through all of it.
+    let open = peer.request().stream;
+    let mut client = Client::new(world.address);
+    // What the list of fields and their block come to. `None`: it was not sent.
+    let mut call = |peer: &mut Peer, letter: &str, count: usize, fits: bool| {
+        client.post(
+            &format!("x-large: {}\r\n", letter.repeat(count)),
+            &message(b"hi"),
+        );
+        if !fits {
+            assert_eq!(client.answer(), alone(told));
+            let reason = Reason::MetadataTooLargeThere(TAKES as u32);
+            assert_ends(&world.record(), 8, reason, Party::Proxy, false);
+            peer.assert_quiet();
+            return (0, 0);
+        }
+        let Request { stream, fields, .. } = peer.request();
+        let block = peer.block_bytes();
+        peer.answer(stream, b"");
+        assert!(client.answer().whole);
+        assert_eq!(world.record().reason, Reason::Ok);
+        let sizes = fields
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 32);
+        (sizes.sum(), block)
+    };
+    let (bare, _) = call(&mut peer, "", 0, true);
+    let most = TAKES - bare;
+    assert_eq!(call(&mut peer, "a", most, true).0, TAKES);
+    call(&mut peer, "a", most + 1, false);
+    // These take 13 bits each: what goes out is larger than the list, and some servers look at that.
+    let (list, block) = call(&mut peer, "~", 4_800, true);
+    assert!(
+        list < block && block > TAKES - 500 && block <= TAKES,
+        "{block}"
+    );
+    call(&mut peer, "~", 5_200, false);
+    // It may say so later, too.
+    peer.settings(&[(MAX_HEADER_LIST_SIZE, u32::MAX)]);
+    peer.assert_quiet();
+    let (_, block) = call(&mut peer, "~", 5_200, true);
+    assert!(block > TAKES);
+    peer.answer(open, b"");
+    assert!(other.answer().whole);
+    assert_eq!(world.record().reason, Reason::Ok);
 }
