@@ -93,7 +93,8 @@ fn naive(stream: &[u8]) -> (Vec<u8>, Vec<u8>, u64, u32) {
     while let Some(&[a, b, c, kind, flags, ref stream @ ..]) = rest.get(..9) {
         let length = u32::from_be_bytes([0, a, b, c]) as usize;
         let (frame, after) = rest.split_at(rest.len().min(9 + length));
-        let is_settings = kind == 4 && flags & 1 == 0 && length % 6 == 0 && length <= 16 << 10;
+        let is_settings =
+            kind == 4 && flags & 1 == 0 && length.is_multiple_of(6) && length <= 16 << 10;
         if is_settings && frame.len() < 9 + length {
             // What it says must be known before anybody acts upon it.
             break;

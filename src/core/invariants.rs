@@ -268,7 +268,8 @@ impl<D: Driver> Core<D> {
     }
 
     fn streams(&self) -> usize {
-        self.pool.iter().map(|(_, own)| own.streams()).sum()
+        let own = self.pool.iter();
+        own.map(|(_, own)| own.streams() - own.cancelled()).sum()
     }
 
     /// Whether it would sleep: nobody is ready, nothing is due.

@@ -281,6 +281,8 @@ impl<D: Source + Sink, L: Dial> Exchange<D, L> {
         self.down.sense(now, cx);
         let outcome = loop {
             match &mut self.phase {
+                // Who has left already calls nobody; whether he was cut, what has come of his request says below.
+                Phase::Connecting(_) if self.down.poll_gone(cx).is_ready() => {}
                 Phase::Connecting(_) => match self.connect(dial, now, cx) {
                     Poll::Ready(Ok(stream)) => self.phase = Phase::Relaying(stream),
                     Poll::Ready(Err(reset)) => break Some(self.end(reset, now)),

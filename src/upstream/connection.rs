@@ -114,6 +114,7 @@ impl<S: Socket> Connection<S> {
                 if !transport.borrow().has_refused() {
                     engine.notes.note_no_heads();
                 }
+                engine.cancel(now, cx);
                 // `h2` would go on until all it has to say is written; but whoever has ended its side answers nothing more,
                 // and may never read again.
                 let over = over || transport.borrow().has_ended();
@@ -262,9 +263,7 @@ impl<S: Socket> Connection<S> {
 
     /// Whether somebody has panicked under `h2`'s lock: it can only be dropped. Its streams ask for themselves.
     pub fn is_poisoned(&self) -> bool {
-        let (Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine)) =
-            &self.phase
-        else {
+        let Some(engine) = self.engine() else {
             return false;
         };
         panics::quietly(|| engine.requests.current_max_send_streams()).is_none()
@@ -277,15 +276,29 @@ impl<S: Socket> Connection<S> {
 
     /// How many empty frames of the peer were taken out on the way to `h2`.
     pub fn dropped(&self) -> u64 {
+        self.engine().map_or(0, |own| own.notes.dropped())
+    }
+
+    /// Of how many of its streams the call is over and the backend is not told yet.
+    pub fn cancelled(&self) -> usize {
+        self.engine().map_or(0, |own| own.notes.cancelled().len())
+    }
+
+    /// When to be asked again though nothing has happened.
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.engine()?.notes.cancelled().wake_at()
+    }
+
+    fn engine(&self) -> Option<&Engine<S>> {
         match &self.phase {
             Phase::Greeting(engine) | Phase::Ready(engine) | Phase::Draining(engine) => {
-                engine.notes.dropped()
+                Some(engine)
             }
-            Phase::Connecting | Phase::Gone(_) => 0,
+            Phase::Connecting | Phase::Gone(_) => None,
         }
     }
 
-    /// How many streams are open on it.
+    /// How many streams are open on it, those included.
     pub fn streams(&self) -> usize {
         self.open.streams()
     }
@@ -306,6 +319,13 @@ impl<S: Socket> Connection<S> {
     }
 }
 
+impl<S: Socket> Drop for Engine<S> {
+    fn drop(&mut self) {
+        // They have their connection's places, and would keep them.
+        self.notes.cancelled().end();
+    }
+}
+
 impl<S: Socket> Engine<S> {
     /// Reads and writes. Whether the connection is over, and whether it takes no more calls.
     fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> (bool, bool) {
@@ -315,6 +335,22 @@ impl<S: Socket> Engine<S> {
         }
         let over = pin!(&mut self.connection).poll(cx).is_ready();
         (over, self.is_turned_away())
+    }
+
+    /// Cancels what may be cancelled now, and asks for the rest. Where a head waits, the question would overtake it.
+    fn cancel(&mut self, now: Instant, cx: &Context<'_>) {
+        let cancelled = self.notes.cancelled();
+        let ask = cancelled.go_on(now) && self.notes.heads() == 0;
+        // What is set is what was set before: it is the answer that is wanted.
+        if ask
+            && self
+                .connection
+                .set_initial_window_size(settings::STREAM_WINDOW_BYTES)
+                .is_ok()
+        {
+            cancelled.note_asked(now);
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// `h2` tells nobody of a GOAWAY but the streams above its id: one has to ask.
@@ -331,6 +367,7 @@ impl<S: Socket> Engine<S> {
         transport.flush(now);
         transport.give_up();
         self.notes.note_lost(transport.written_total());
+        self.notes.cancelled().end();
         if let Some(fault) = self.notes.fault() {
             log::debug!("a backend is given up: {}", fault.reason.word());
         }

@@ -13,6 +13,7 @@ use bytes::{Buf, Bytes};
 
 use crate::http2::{Entering, Fate, Gone, Loans, Met, Passing};
 use crate::net::Sieve;
+use crate::upstream::cancelled::Cancelled;
 use crate::upstream::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
 use crate::wire::http2::{FRAME_HEAD_BYTES, PREFACE, SETTING_BYTES, flag, kind, setting};
@@ -57,6 +58,8 @@ pub struct Notes {
     settings: Cell<u32>,
     /// How large a head the peer takes, bytes.
     head_bytes_max: Cell<Option<u32>>,
+    /// Whose end the peer is not told yet.
+    cancelled: Cancelled,
     /// How many bytes had left when the connection was lost.
     lost_after: Cell<Option<u64>>,
     /// Heads that `h2` was given and has not written.
@@ -101,6 +104,11 @@ impl Notes {
     /// How large a head the peer takes, bytes. It may count the list of fields, or the block that has come.
     pub fn head_bytes_max(&self) -> u32 {
         self.head_bytes_max.get().unwrap_or(u32::MAX)
+    }
+
+    /// Whose end the peer is not told yet.
+    pub(super) fn cancelled(&self) -> &Cancelled {
+        &self.cancelled
     }
 
     /// A second is over.
@@ -235,6 +243,7 @@ fn judge(met: Met, rest: &[u8], notes: &Notes, block: &mut usize) -> Result<(), 
     match frame.kind {
         kind::HEADERS | kind::PUSH_PROMISE => *block = bytes,
         kind::CONTINUATION => *block += bytes,
+        kind::SETTINGS if frame.has(flag::ACK) => notes.cancelled.note_answer(),
         kind::SETTINGS if !frame.has(flag::ACK) => {
             // Of a length that may not be `h2` judges by the head alone.
             if frame.length.is_multiple_of(SETTING_BYTES) && frame.length <= SETTINGS_BYTES_MAX {

@@ -4,6 +4,7 @@
 //! connecting, SETTINGS, stream limits, the queue for a free stream, and GOAWAY. It never knows what a call means: no
 //! gRPC status is decided here, only who ended a stream and why.
 
+pub mod cancelled;
 pub mod connection;
 pub mod gate;
 pub mod local;

@@ -520,7 +520,7 @@ impl<S: Socket> Pool<S> {
             (_, Condition::Ready | Condition::Draining) => {
                 let ready = held.connection.condition() == Condition::Ready;
                 let room = held.connection.room();
-                if ready && held.rest(key, &mut reactor.timers, now) {
+                if held.rest(key, &mut reactor.timers, now) && ready {
                     self.replace(key, endpoint);
                 }
                 // A stream may have come free.
@@ -782,6 +782,13 @@ impl<S: Socket> Held<S> {
         } else if !idle && self.resting {
             self.resting = false;
             timers.cancel(&mut self.timer);
+        }
+        if !self.resting {
+            // What has to be asked and cannot, because the socket takes nothing, is asked when that goes on.
+            let wake_at = self.connection.wake_at().filter(|&at| at > now);
+            if wake_at.is_some() || self.timer.is_some() {
+                timers.set(&mut self.timer, wake_at, Task::Upstream(key));
+            }
         }
         self.resting && now >= self.deadline
     }

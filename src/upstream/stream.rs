@@ -124,14 +124,16 @@ pub struct Http2 {
     answer: Answer,
     /// There until it is dropped.
     body: Option<SendStream<Bytes>>,
-    /// Held for its drop.
-    _slot: Slot,
+    /// There until it is dropped, and held for that.
+    slot: Option<Slot>,
     /// What is known of its connection.
     notes: Rc<Notes>,
     /// Its number.
     id: u32,
     /// What had been staged on the connection before its head.
     begins: u64,
+    /// How often the backend had been asked how far it has read.
+    asked: u32,
     interim_heads: u32,
     head_seen: bool,
     /// DATA that has arrived and waits for its sink.
@@ -161,6 +163,12 @@ impl Open {
     pub(super) fn streams(&self) -> usize {
         self.streams.get()
     }
+
+    fn wake(&self) {
+        if let Some(connection) = self.connection.get() {
+            connection.wake_by_ref();
+        }
+    }
 }
 
 impl Slot {
@@ -174,9 +182,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams() - 1);
-        if let Some(connection) = self.0.connection.get() {
-            connection.wake_by_ref();
-        }
+        self.0.wake();
     }
 }
 
@@ -192,7 +198,8 @@ impl Http2 {
             id: body.stream_id().as_u32(),
             answer: Answer::Awaited(answer),
             body: Some(body),
-            _slot: slot,
+            slot: Some(slot),
+            asked: notes.cancelled().asked(),
             notes,
             begins,
             interim_heads: 0,
@@ -369,11 +376,42 @@ impl Drop for Http2 {
                 self.forget();
             }
         }
-        let answer = mem::replace(&mut self.answer, Answer::Over);
-        if panics::contained(|| drop(answer)).is_none() {
-            self.forget();
+        let handles = Handles {
+            answer: mem::replace(&mut self.answer, Answer::Over),
+            body: self.body.take(),
+            slot: self.slot.take(),
+        };
+        let is_known = self.head_seen || self.interim_heads > 0 || self.gathered.fault().is_some();
+        if !is_known {
+            self.notes.cancelled().take(handles, self.asked);
         }
+    }
+}
+
+/// What `h2` and the connection have given for a stream. To drop it is to cancel, if the stream has not ended.
+pub(super) struct Handles {
+    answer: Answer,
+    body: Option<SendStream<Bytes>>,
+    slot: Option<Slot>,
+}
+
+impl Handles {
+    /// Wakes the connection, as dropping them does.
+    pub(super) fn wake(&self) {
+        if let Some(Slot(open)) = &self.slot {
+            open.wake();
+        }
+    }
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        let answer = mem::replace(&mut self.answer, Answer::Over);
         let body = self.body.take();
+        if panics::contained(|| drop(answer)).is_none() {
+            mem::forget(body);
+            return;
+        }
         // Whoever polls the connection next meets what has happened here.
         let _ = panics::contained(|| drop(body));
     }

@@ -1,16 +1,21 @@
-//! One caller's bad metadata before a server of the C core, which all callers of a worker reach over one connection: it ends
-//! the call that it came with, and no other.
+//! One caller before a real server, which all callers of a worker reach over one connection: what he says badly ends the call that
+//! it came with, and no other, and so does his leaving.
 //!
 //! The C core remembers of an entry in its table of fields that the value could not be read, also for those who only take the
 //! name from there (RFC 7541 §6.2.1).
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use wharf::wire::http2::{PREFACE, flag, kind};
 
 use crate::client::{Call, frame};
 use crate::peers::Wharf;
-use crate::peers::echo::{Echo, SAY, Say, Stack, peers};
+use crate::peers::echo::{Echo, SAY, STREAM, Say, Stack, Stream, peers};
 use crate::peers::wharf::tools;
 
 /// Names, what the C core cannot read under them, and what it can.
@@ -144,7 +149,7 @@ fn bad_then_good(bad_by: Make) {
                 }
                 assert_eq!(one_connection(backend.address), shared);
                 wharf.program.kill();
-                wharf.program.wait(std::time::Duration::from_secs(10));
+                wharf.program.wait(Duration::from_secs(10));
             }
         }
     }
@@ -163,4 +168,114 @@ fn m_18_what_a_page_says_badly_spoils_nobody_elses_call() {
 #[test]
 fn m_18_what_a_native_caller_says_badly_spoils_nobody_elses_call() {
     bad_then_good(by_curl);
+}
+
+/// As many calls as a caller may have open.
+const CALLS: u32 = 90;
+
+/// How somebody ends his calls.
+#[derive(Clone, Copy, Debug)]
+enum Ends {
+    /// As they begin.
+    AtOnce,
+    /// A moment later, all of them together.
+    Together,
+    /// They say nothing that could be answered.
+    Broken,
+    /// They have a millisecond.
+    Late,
+}
+
+fn http2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short one");
+    let mut bytes = length.to_be_bytes()[1..].to_vec();
+    bytes.extend([kind, flags]);
+    bytes.extend(stream.to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
+/// A connection of HTTP/2 on which so many calls begin and end, in as few writes as there can be.
+fn leave(address: SocketAddr, ends: Ends) {
+    let mut fields = vec![
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", STREAM),
+        (":authority", "echo"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    if let Ends::Late = ends {
+        fields.push(("grpc-timeout", "1m"));
+    }
+    let mut head = Vec::new();
+    for text in fields
+        .into_iter()
+        .flat_map(|(name, value)| ["", name, value])
+    {
+        // A literal that is not kept, then its name and its value (RFC 7541 §6.2.2).
+        head.push(u8::try_from(text.len()).expect("a short one"));
+        head.extend(text.as_bytes());
+    }
+    let held = Stream {
+        count: 9,
+        hold_after: 1,
+        ..Stream::default()
+    };
+    let body = match ends {
+        Ends::Broken => b"\0\xff\xff\xff\xffx".to_vec(),
+        _ => frame(0, &held.to_bytes()),
+    };
+    let (mut first, mut second) = (PREFACE.to_vec(), Vec::new());
+    first.extend(http2_frame(kind::SETTINGS, 0, 0, b""));
+    for stream in (0..CALLS).map(|number| 1 + 2 * number) {
+        first.extend(http2_frame(kind::HEADERS, flag::END_HEADERS, stream, &head));
+        first.extend(http2_frame(kind::DATA, flag::END_STREAM, stream, &body));
+        let reset = http2_frame(kind::RST_STREAM, 0, stream, &8u32.to_be_bytes());
+        match ends {
+            Ends::AtOnce => first.extend(reset),
+            Ends::Together => second.extend(reset),
+            Ends::Broken | Ends::Late => {}
+        }
+    }
+    let mut socket = TcpStream::connect(address).expect("wharf listens");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(50)))
+        .expect("a timeout");
+    socket.write_all(&first).expect("it is taken");
+    thread::sleep(Duration::from_micros(500));
+    socket.write_all(&second).expect("it is taken");
+    // What is answered is of no interest; but it is read, as callers do.
+    let mut answered = [0; 16 << 10];
+    while socket.read(&mut answered).is_ok_and(|n| n > 0) {}
+}
+
+#[test]
+fn u_32_who_ends_all_his_calls_at_once_costs_nobody_else_his() {
+    for stack in [Stack::Tonic, Stack::Grpcio] {
+        let backend = Echo::start(stack, &[]);
+        let address = backend.address.to_string();
+        let wharf = Wharf::start(&["--backend", &address, "--workers", "1"]);
+        for ends in [Ends::AtOnce, Ends::Together, Ends::Broken, Ends::Late] {
+            let held = Stream {
+                count: 20,
+                interval_ms: 50,
+                ..Stream::default()
+            };
+            let mut other = Call::new(STREAM)
+                .message(held.to_bytes())
+                .begin(wharf.address);
+            other.message();
+            let shared = one_connection(backend.address);
+            for _ in 0..6 {
+                leave(wharf.address, ends);
+            }
+            assert_eq!(other.rest().status(), 0, "{stack:?} {ends:?}");
+            assert_eq!(
+                one_connection(backend.address),
+                shared,
+                "{stack:?} {ends:?}"
+            );
+        }
+    }
 }

@@ -359,6 +359,8 @@ fn a_step_goes_answer_first_then_request_then_whether_the_client_is_there() {
         *bench.log.borrow(),
         [
             "down.sense",
+            // Whoever has left calls nobody.
+            "down.gone",
             "dial.open",
             "up.sense",
             "down.room",

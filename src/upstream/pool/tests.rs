@@ -17,7 +17,10 @@ use crate::wire::{Part, Sink, Source};
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+/// What SETTINGS are answered with.
+const ACKNOWLEDGED: [u8; 9] = [0, 0, 0, SETTINGS, 1, 0, 0, 0, 0];
 /// What a client says before its first frame (RFC 9113 §3.4).
 const PREFACE_BYTES: usize = 24;
 const WINDOW_UPDATE: u8 = 8;
@@ -1127,4 +1130,157 @@ fn u_19_those_who_wait_go_on_by_the_dozen_once_there_is_room_and_in_their_order(
     }
     assert_eq!(order, (0..CALLS).collect::<Vec<_>>());
     assert_eq!(bench.pool.waiting(), 0);
+}
+
+impl Bench {
+    /// A pool with a connection to a backend that has acknowledged our SETTINGS.
+    fn acknowledged() -> (Self, Rc<RefCell<Pipe>>) {
+        let bench = Self::connected();
+        let pipe = bench.pipe(0);
+        (bench, pipe)
+    }
+
+    /// The backend says that, and what it hears then: how many resets, and how many SETTINGS.
+    fn hear(&mut self, pipe: &RefCell<Pipe>, said: &[u8]) -> (usize, usize) {
+        pipe.borrow_mut().output.clear();
+        pipe.borrow_mut().input.extend(said);
+        self.event();
+        self.settle();
+        let heard = &pipe.borrow().output;
+        (count_of(RST_STREAM, heard), count_of(SETTINGS, heard))
+    }
+
+    /// So many calls whose heads have gone.
+    fn calls(&mut self, count: usize) -> Vec<Stream> {
+        let caller = wakeup(1);
+        let streams = (0..count)
+            .map(|_| self.open(&mut self.ticket(), &caller))
+            .collect();
+        self.settle();
+        streams
+    }
+}
+
+/// How many cancellations go on trust, and how many there are in all.
+const ON_TRUST: usize = 8;
+const CANCELLED: usize = 30;
+
+/// How long a backend has peace between two questions.
+const PAUSE: Duration = Duration::from_millis(30);
+
+#[test]
+fn u_32_calls_that_are_cancelled_together_are_told_when_their_backend_has_read_of_them() {
+    let (mut bench, pipe) = Bench::acknowledged();
+    bench.hear(&pipe, &ACKNOWLEDGED);
+    let streams = |bench: &Bench| {
+        bench
+            .pool
+            .iter()
+            .map(|(_, own)| own.streams())
+            .sum::<usize>()
+    };
+    drop(bench.calls(CANCELLED));
+    // So many on trust, and the question.
+    assert_eq!(bench.hear(&pipe, b""), (ON_TRUST, 1));
+    assert_eq!(bench.hear(&pipe, b""), (0, 0), "nothing without an answer");
+    assert_eq!(streams(&bench), CANCELLED - ON_TRUST);
+    // They have been read. That they were looked at, the next answer says, and that question has its time.
+    assert_eq!(bench.hear(&pipe, &ACKNOWLEDGED), (0, 0));
+    pipe.borrow_mut().output.clear();
+    bench.later(PAUSE - Duration::from_nanos(1));
+    assert_eq!(pipe.borrow().output, b"");
+    bench.later(Duration::from_nanos(1));
+    assert_eq!(count_of(SETTINGS, &pipe.borrow().output), 1);
+    assert_eq!(bench.hear(&pipe, &ACKNOWLEDGED), (CANCELLED - ON_TRUST, 0));
+    assert!(bench.reactor.timers.is_empty());
+    assert_eq!(streams(&bench), 0, "each has given its place back");
+}
+
+#[test]
+fn u_32_a_backend_that_is_silent_is_told_all_in_the_end() {
+    let (mut bench, pipe) = Bench::acknowledged();
+    bench.hear(&pipe, &ACKNOWLEDGED);
+    drop(bench.calls(CANCELLED));
+    assert_eq!(bench.hear(&pipe, b""), (ON_TRUST, 1));
+    bench.later(Duration::from_secs(10) - Duration::from_nanos(1));
+    assert_eq!(bench.hear(&pipe, b""), (0, 0));
+    pipe.borrow_mut().output.clear();
+    bench.later(Duration::from_nanos(1));
+    let told = count_of(RST_STREAM, &pipe.borrow().output);
+    assert_eq!(told, CANCELLED - ON_TRUST);
+    assert!(bench.reactor.timers.is_empty());
+}
+
+#[test]
+fn u_32_who_leaves_now_and_then_never_waits() {
+    let (mut bench, pipe) = Bench::acknowledged();
+    bench.hear(&pipe, &ACKNOWLEDGED);
+    let mut questions = 0;
+    for _ in 0..10 * ON_TRUST {
+        drop(bench.calls(1));
+        let (told, asked) = bench.hear(&pipe, b"");
+        assert_eq!(told, 1);
+        questions += asked;
+        bench.later(PAUSE / 2);
+        bench.hear(&pipe, &ACKNOWLEDGED.repeat(asked));
+    }
+    assert_eq!(questions, 10 * ON_TRUST / 4);
+}
+
+#[test]
+fn u_32_whom_the_backend_knows_is_cancelled_at_once() {
+    // It has answered with a head, or two questions since.
+    for answers in [true, false] {
+        let (mut bench, pipe) = Bench::acknowledged();
+        bench.hear(&pipe, &ACKNOWLEDGED);
+        let mut streams = bench.calls(CANCELLED);
+        let mut left = CANCELLED;
+        if answers {
+            let heads: Vec<u8> = (0..CANCELLED as u32)
+                .flat_map(|number| {
+                    let mut head = vec![0, 0, 1, HEADERS, 4];
+                    head.extend((1 + 2 * number).to_be_bytes());
+                    head.push(0x88);
+                    head
+                })
+                .collect();
+            bench.hear(&pipe, &heads);
+            let caller = wakeup(1);
+            let cx = &mut Context::from_waker(caller.waker());
+            for stream in &mut streams {
+                assert!(stream.poll_part(bench.now, cx).is_ready());
+            }
+        } else {
+            left -= ON_TRUST + 1;
+            drop(streams.split_off(left));
+            assert_eq!(bench.hear(&pipe, b""), (ON_TRUST, 1));
+            assert_eq!(bench.hear(&pipe, &ACKNOWLEDGED), (0, 0));
+            bench.later(PAUSE);
+            assert_eq!(bench.hear(&pipe, &ACKNOWLEDGED), (1, 0));
+        }
+        drop(streams);
+        assert_eq!(bench.hear(&pipe, b""), (left, 0));
+    }
+}
+
+#[test]
+fn u_32_who_never_acknowledges_settings_cannot_be_asked_and_is_told_at_once() {
+    let (mut bench, pipe) = Bench::acknowledged();
+    drop(bench.calls(CANCELLED));
+    assert_eq!(bench.hear(&pipe, b""), (CANCELLED, 0));
+}
+
+#[test]
+fn u_32_who_waits_when_the_connection_ends_leaves_nothing_behind() {
+    let (mut bench, pipe) = Bench::acknowledged();
+    bench.hear(&pipe, &ACKNOWLEDGED);
+    let mut streams = bench.calls(CANCELLED);
+    drop(streams.split_off(5));
+    bench.settle();
+    pipe.borrow_mut().end = Some(Ok(()));
+    bench.event();
+    bench.settle();
+    assert_eq!(bench.pool.connections(), 0);
+    assert!(bench.reactor.transports.is_empty() && bench.reactor.timers.is_empty());
+    drop(streams);
 }

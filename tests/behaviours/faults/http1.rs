@@ -1114,9 +1114,11 @@ fn assert_cut(rows: &[(&str, &[u8])]) {
 fn assert_cancelled(stand: &mut Stand) {
     stand.peer().frame(6, 0, 0, b"anything");
     let mut open = None;
-    loop {
+    let mut answered = false;
+    // Where many are cancelled in a moment it is told a little later.
+    while !answered || open.is_some() {
         match stand.peer().next() {
-            Seen::Pong => break,
+            Seen::Pong => answered = true,
             Seen::Head { stream, end, .. } => {
                 assert!(!end);
                 stand.count(stream);
@@ -1130,7 +1132,6 @@ fn assert_cancelled(stand: &mut Stand) {
             other => panic!("instead of a reset: {other:?}"),
         }
     }
-    assert_eq!(open, None, "it was not told");
 }
 
 #[test]

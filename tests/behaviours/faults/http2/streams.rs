@@ -8,12 +8,12 @@ use wharf::wire::{Party, Reason};
 
 use super::{Scene, assert_good, assert_told};
 use crate::backend::{Peer, Seen};
-use crate::caller::{CALL, Caller, Heard, call_with, head};
+use crate::caller::{CALL, Caller, Heard, call, call_with, head};
 use crate::client::message;
 use crate::frames::{
     CANCEL, DATA, END_STREAM, ENHANCE_YOUR_CALM, FLOW_CONTROL_ERROR, FRAME_SIZE_ERROR, GOAWAY,
-    INITIAL_WINDOW_SIZE, NO_ERROR, PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, WINDOW_MAX,
-    WINDOW_UPDATE, frame,
+    INITIAL_WINDOW_SIZE, NO_ERROR, PRIORITY, PROTOCOL_ERROR, REFUSED_STREAM, RST_STREAM,
+    WINDOW_MAX, WINDOW_UPDATE, frame,
 };
 use crate::world::{PATIENCE, Plan, Stepped};
 
@@ -352,7 +352,7 @@ fn h2_23_numbers_that_no_stream_has_end_the_connection() {
         let mut scene = Scene::new();
         let mut caller = scene.caller();
         if let Some(first) = first {
-            caller.raw(&crate::caller::call(first, &message(b"hi")));
+            caller.raw(&call(first, &message(b"hi")));
             let begun = scene.peer.request().stream;
             scene.peer.answer(begun, &message(b"well"));
             assert_good(&caller.answer(first), b"well");
@@ -371,7 +371,7 @@ fn h2_23_before_its_numbers_run_out_a_client_is_asked_to_come_again() {
     let mut scene = Scene::new();
     let mut caller = scene.caller();
     let late = (1u32 << 31) - 65_535 + 2;
-    caller.raw(&crate::caller::call(late, &message(b"hi")));
+    caller.raw(&call(late, &message(b"hi")));
     let begun = scene.peer.request().stream;
     // It is served, and so is who comes before the second word.
     scene.peer.answer(begun, &message(b"well"));
@@ -797,4 +797,27 @@ fn h2_34_a_refused_upload_may_come_to_its_end_for_seconds() {
     assert_eq!(scene.peer.body(begun), message(b"hi"));
     scene.peer.answer(begun, &message(b"well"));
     assert_good(&caller.answer(open), b"well");
+}
+
+#[test]
+fn u_32_who_leaves_in_the_turn_in_which_he_comes_calls_nobody() {
+    let mut scene = Scene::new();
+    let mut caller = scene.caller();
+    scene.assert_serves(&mut caller);
+    let mut bytes = Vec::new();
+    for _ in 0..50 {
+        let stream = caller.fresh();
+        bytes.extend(call(stream, &message(b"hi")));
+        bytes.extend(frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()));
+    }
+    caller.raw(&bytes);
+    for _ in 0..50 {
+        let record = scene.world.record();
+        assert_eq!(
+            (record.reason, record.by),
+            (Reason::ClientLeft, Party::Downstream)
+        );
+    }
+    scene.peer.assert_quiet();
+    scene.assert_serves(&mut caller);
 }
