@@ -37,6 +37,8 @@ pub(super) struct Cancelled {
     /// How many went since the last answer.
     on_trust: Cell<u32>,
     waiting: RefCell<VecDeque<Waiting>>,
+    /// Somebody waits, or so many have gone that the backend is to be asked. Looked at in each turn, in place of both.
+    busy: Cell<bool>,
     /// The connection is over.
     over: Cell<bool>,
 }
@@ -56,6 +58,7 @@ impl Default for Cancelled {
             answered: Cell::new(0),
             on_trust: Cell::new(0),
             waiting: RefCell::default(),
+            busy: Cell::new(false),
             over: Cell::new(false),
         }
     }
@@ -89,6 +92,7 @@ impl Cancelled {
         }
         if self.len() == 0 && self.on_trust.get() < ON_TRUST_MAX {
             self.on_trust.set(self.on_trust.get() + 1);
+            self.note_busy();
             return;
         }
         // What is dropped wakes the connection; this does not.
@@ -97,10 +101,16 @@ impl Cancelled {
             _handles: handles,
             asked,
         });
+        self.note_busy();
     }
 
     /// Those go who may. Whether the backend has to be asked now.
+    #[inline]
     pub(super) fn go_on(&self, now: Instant) -> bool {
+        self.busy.get() && self.look(now)
+    }
+
+    fn look(&self, now: Instant) -> bool {
         let silent = self.silent_at().is_some_and(|at| now >= at);
         while let Some(first) = self.first()
             && (silent || self.knows(first))
@@ -109,12 +119,17 @@ impl Cancelled {
             // Not in the borrow: it wakes others.
             drop(gone);
         }
+        self.note_busy();
         self.ask_at()
             .is_some_and(|at| at.is_none_or(|at| now >= at))
     }
 
     /// When to be asked again though nothing has happened.
+    #[inline]
     pub(super) fn wake_at(&self) -> Option<Instant> {
+        if !self.busy.get() {
+            return None;
+        }
         self.ask_at().flatten().or_else(|| self.silent_at())
     }
 
@@ -127,6 +142,11 @@ impl Cancelled {
     pub(super) fn end(&self) {
         self.over.set(true);
         drop(self.waiting.take());
+    }
+
+    fn note_busy(&self) {
+        self.busy
+            .set(self.len() > 0 || self.on_trust.get() >= ASKED_FROM);
     }
 
     /// Whether the backend has read of a stream before which it had been asked so often, and had time to look at it.

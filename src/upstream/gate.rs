@@ -16,7 +16,9 @@ use crate::net::Sieve;
 use crate::upstream::cancelled::Cancelled;
 use crate::upstream::settings::{STREAM_WINDOW_BYTES, STREAMS_MAX};
 use crate::wire::Reason;
-use crate::wire::http2::{FRAME_HEAD_BYTES, PREFACE, SETTING_BYTES, flag, kind, setting};
+use crate::wire::http2::{
+    FRAME_HEAD_BYTES, FrameHead, PREFACE, SETTING_BYTES, flag, kind, setting,
+};
 
 /// How much of a first line is kept for people, bytes.
 const LINE_BYTES_MAX: usize = 60;
@@ -216,12 +218,37 @@ enum Stop {
 }
 
 /// Gives the connection up.
+#[cold]
 fn fail(notes: &Notes, stream: u32, reason: Reason) -> Stop {
     notes.fault.set(Some(Fault { stream, reason }));
     Stop::Fails(io::ErrorKind::InvalidData.into())
 }
 
+/// The peer says something of itself, or has heard of what we said.
+#[cold]
+fn note_settings(frame: FrameHead, rest: &[u8], notes: &Notes) -> Result<(), Stop> {
+    if frame.has(flag::ACK) {
+        notes.cancelled.note_answer();
+        return Ok(());
+    }
+    // Of a length that may not be `h2` judges by the head alone.
+    if frame.length.is_multiple_of(SETTING_BYTES) && frame.length <= SETTINGS_BYTES_MAX {
+        let payload = rest.get(FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + frame.length);
+        if let Some(takes) = setting(payload.ok_or(Stop::Waits)?, HEADER_LIST_BYTES) {
+            notes.head_bytes_max.set(Some(takes));
+        }
+    }
+    let settings = notes.settings.get() + 1;
+    notes.settings.set(settings);
+    if settings > SETTINGS_PER_SECOND_MAX {
+        let reason = Reason::BackendProtocol("it floods SETTINGS");
+        return Err(fail(notes, 0, reason));
+    }
+    Ok(())
+}
+
 /// A frame begins; `rest` is what has come from there on. `block`: bytes of the present head or trailer section, so far.
+#[inline]
 fn judge(met: Met, rest: &[u8], notes: &Notes, block: &mut usize) -> Result<(), Stop> {
     let frame = match met {
         Met::HandedOn(frame) => frame,
@@ -243,25 +270,7 @@ fn judge(met: Met, rest: &[u8], notes: &Notes, block: &mut usize) -> Result<(), 
     match frame.kind {
         kind::HEADERS | kind::PUSH_PROMISE => *block = bytes,
         kind::CONTINUATION => *block += bytes,
-        kind::SETTINGS if frame.has(flag::ACK) => notes.cancelled.note_answer(),
-        kind::SETTINGS if !frame.has(flag::ACK) => {
-            // Of a length that may not be `h2` judges by the head alone.
-            if frame.length.is_multiple_of(SETTING_BYTES) && frame.length <= SETTINGS_BYTES_MAX {
-                let payload = rest.get(FRAME_HEAD_BYTES..bytes).ok_or(Stop::Waits)?;
-                if let Some(takes) = setting(payload, HEADER_LIST_BYTES) {
-                    notes.head_bytes_max.set(Some(takes));
-                }
-            }
-            let settings = notes.settings.get() + 1;
-            notes.settings.set(settings);
-            if settings > SETTINGS_PER_SECOND_MAX {
-                return Err(fail(
-                    notes,
-                    0,
-                    Reason::BackendProtocol("it floods SETTINGS"),
-                ));
-            }
-        }
+        kind::SETTINGS => note_settings(frame, rest, notes)?,
         _ => {}
     }
     if *block > HEADER_BLOCK_BYTES_MAX {

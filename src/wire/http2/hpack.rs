@@ -11,6 +11,8 @@ pub const FIELD_OVERHEAD_BYTES: usize = 32;
 const LITERAL_OVERHEAD_BYTES: usize = 1 + 2 * 4;
 /// A character becomes no more than so many bytes: thirty bits.
 const CHARACTER_BYTES_MAX: usize = 4;
+/// No head that is let in becomes larger than that, bytes: 64 KiB at most, with what we add.
+const HEAD_BYTES_MAX: usize = CHARACTER_BYTES_MAX * (80 << 10);
 /// How long each character's code is, bits (RFC 7541, Appendix B).
 #[rustfmt::skip]
 const CODE_BITS: [u8; 256] = [
@@ -36,7 +38,12 @@ const CODE_BITS: [u8; 256] = [
 ///
 /// `h2` writes each string in Huffman's code, also where that makes it longer: of tildes a block is half as large again as the
 /// list. A field that has a place in the table is smaller than what is counted here.
+#[inline]
 pub fn fits<T>(request: &Request<T>, most: usize) -> bool {
+    most >= HEAD_BYTES_MAX || fits_narrowly(request, most)
+}
+
+fn fits_narrowly<T>(request: &Request<T>, most: usize) -> bool {
     let uri = request.uri();
     let path = uri.path_and_query().map_or("", |path| path.as_str());
     let pseudo = [
